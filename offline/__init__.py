@@ -1,0 +1,1 @@
+"""The offline half: trains towers, distils the query tower, encodes documents and publishes snapshots."""

@@ -1,0 +1,1 @@
+"""Readers of corpora, and what they are turned into before training."""

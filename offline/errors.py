@@ -1,0 +1,50 @@
+"""Everything that can go wrong offline. Each message says what, where (file:line or field path) and what to do.
+
+OfflineError
+├── RecipeError        a recipe has an unknown key, a wrong type or a value that does not fit
+├── DataError          a data folder or one of its lines is not what it should be
+├── BackboneError      a backbone cannot be found, or its weights are not those expected
+├── DimensionError     two towers, or a tower and the vectors, have different widths
+├── TrainingError      training cannot go on (no pairs, non-finite loss)
+├── ParityError        the exported graph does not compute what the torch tower does
+├── StageError         a stage is run before the stage whose output it needs, or its output is damaged
+└── StorageError       the disk is full or not writable
+"""
+
+from __future__ import annotations
+
+
+class OfflineError(Exception):
+    """Root of the tree."""
+
+
+class RecipeError(OfflineError):
+    """A recipe has an unknown key, a wrong type or a value that does not fit."""
+
+
+class DataError(OfflineError):
+    """A data folder or one of its lines is not what it should be."""
+
+
+class BackboneError(OfflineError):
+    """A backbone cannot be found, or its weights are not those expected."""
+
+
+class DimensionError(OfflineError):
+    """Two towers, or a tower and the vectors, have different widths."""
+
+
+class TrainingError(OfflineError):
+    """Training cannot go on."""
+
+
+class ParityError(OfflineError):
+    """The exported graph does not compute what the torch tower does."""
+
+
+class StageError(OfflineError):
+    """A stage lacks the output of an earlier one, or that output is damaged."""
+
+
+class StorageError(OfflineError):
+    """The disk is full or not writable."""

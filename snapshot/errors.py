@@ -1,0 +1,118 @@
+"""Everything that can be wrong with a snapshot or a registry.
+
+SnapshotError
+├── ManifestError            the manifest is unreadable or does not fit its schema
+│   └── NewerSchemaError     written by a later version of this software
+├── IntegrityError           the files are not those that were sealed
+│   ├── MissingFileError
+│   ├── ExtraFileError
+│   └── HashMismatchError    size or sha256 differ
+├── CountMismatchError       index, documents and golden set disagree about rows
+├── SpaceMismatchError       the query tower was distilled for another document space
+├── GoldenMismatchError      the query tower does not reproduce its golden vectors or hits
+├── FilterError              a filter names an unknown field or operator, or a value of the wrong type
+├── TextError                a template names a field that is not given
+└── RegistryError            the registry folder is missing, read-only or names something that is not there
+    ├── UnknownSnapshotError
+    └── NothingPublishedError
+"""
+
+from __future__ import annotations
+
+
+class SnapshotError(Exception):
+    """Root of the tree. The message says what is wrong, where, and what to do."""
+
+    code = "snapshot_error"
+
+
+class ManifestError(SnapshotError):
+    """The manifest is unreadable or does not fit its schema."""
+
+    code = "manifest_invalid"
+
+
+class NewerSchemaError(ManifestError):
+    """The manifest was written by a later version of this software."""
+
+    code = "schema_newer"
+
+
+class IntegrityError(SnapshotError):
+    """The files are not those that were sealed."""
+
+    code = "snapshot_damaged"
+
+
+class MissingFileError(IntegrityError):
+    """A file that the manifest lists is not there."""
+
+    code = "file_missing"
+
+
+class ExtraFileError(IntegrityError):
+    """A file is there that the manifest does not list."""
+
+    code = "file_extra"
+
+
+class HashMismatchError(IntegrityError):
+    """A file's size or sha256 is not the one in the manifest."""
+
+    code = "hash_mismatch"
+
+
+class CountMismatchError(SnapshotError):
+    """Index, documents and golden set disagree about the number of rows."""
+
+    code = "count_mismatch"
+
+
+class SpaceMismatchError(SnapshotError):
+    """The query tower was distilled for another document space."""
+
+    code = "wrong_space"
+
+
+class GoldenMismatchError(SnapshotError):
+    """The query tower does not reproduce its golden vectors or hits."""
+
+    code = "golden_failed"
+
+
+class FilterError(SnapshotError):
+    """A filter cannot be understood.
+
+    Attributes:
+        path: where in the filter, as JSON path segments joined by dots, e.g. ``$and.1.year.$gt``.
+    """
+
+    code = "filter_invalid"
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class TextError(SnapshotError):
+    """A template names a field that is not given."""
+
+    code = "text_invalid"
+
+
+class RegistryError(SnapshotError):
+    """The registry folder is missing, not writable, or names something that is not there."""
+
+    code = "registry_error"
+
+
+class UnknownSnapshotError(RegistryError):
+    """No sealed snapshot of that id is in the registry."""
+
+    code = "snapshot_unknown"
+
+
+class NothingPublishedError(RegistryError):
+    """The registry holds no snapshot that is declared as wanted."""
+
+    code = "nothing_published"

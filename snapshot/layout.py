@@ -1,0 +1,80 @@
+"""Names of the files in a snapshot and in a registry, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything lies inside the snapshot folder ``root``."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / MANIFEST
+
+    @property
+    def model(self) -> Path:
+        return self.root / "query_tower" / "model.onnx"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.root / "query_tower" / "tokenizer.json"
+
+    @property
+    def index(self) -> Path:
+        return self.root / "index" / "index.faiss"
+
+    @property
+    def documents(self) -> Path:
+        return self.root / "documents"
+
+    @property
+    def golden(self) -> Path:
+        return self.root / "golden"
+
+    @property
+    def golden_queries(self) -> Path:
+        """JSON list of the raw (not yet rendered) probe queries."""
+        return self.golden / "queries.json"
+
+    @property
+    def golden_vectors(self) -> Path:
+        """float32[q, dim], made by the torch tower."""
+        return self.golden / "vectors.npy"
+
+    @property
+    def golden_rows(self) -> Path:
+        """int64[q, k], the best rows by exact search with the torch vectors."""
+        return self.golden / "rows.npy"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryLayout:
+    """Where everything lies inside a registry folder."""
+
+    root: Path
+
+    @property
+    def current(self) -> Path:
+        return self.root / "CURRENT"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "history.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    def snapshot(self, snapshot_id: str) -> Layout:
+        return Layout(self.root / snapshot_id)

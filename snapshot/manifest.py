@@ -1,0 +1,216 @@
+"""The typed manifest: what a snapshot is, measured when it was made.
+
+Everything that must agree between training and serving and is not inside the ONNX graph is here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from snapshot.errors import ManifestError, NewerSchemaError
+
+SCHEMA_VERSION = 1
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+SPACE_KEY = "scalingnote.space"
+"""Key of the ONNX metadata entry that carries the space fingerprint inside the graph file."""
+
+ColumnType = Literal["string", "integer", "number", "boolean"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TextSpec(_Frozen):
+    """How raw text becomes the string that a tower's tokenizer sees; applied by ``snapshot.text.render``."""
+
+    template: str = "{text}"
+    """Field names in braces. Queries have one field, ``text``; documents have ``title`` and ``text``."""
+    lowercase: bool = False
+    add_special_tokens: bool = True
+    max_tokens: Annotated[int, Field(ge=2, le=32768)] = 64
+    """Longer inputs are truncated on the right to this many tokens, special tokens included."""
+
+
+class Space(_Frozen):
+    """The vector space that the document tower spans. Vectors of another space are refused by fingerprint."""
+
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """sha256 over the document tower's weights and its text spec."""
+    dim: Annotated[int, Field(ge=1, le=65536)]
+    metric: Literal["cosine"] = "cosine"
+    """Vectors are L2-normalised and compared by inner product."""
+
+
+class QueryTower(_Frozen):
+    """The ONNX graph that the service runs: (input_ids, attention_mask) int64[b, t] -> sentence_embedding float32[b, dim]."""
+
+    text: TextSpec
+    precision: Literal["fp32", "int8"]
+    layers: Annotated[int, Field(ge=0)]
+    parameters: Annotated[int, Field(ge=0)]
+    pad_token_id: int = 0
+    reason: str = ""
+    """Why this precision is served, with the gates' figures."""
+
+
+class Effort(_Frozen):
+    """One row of the effort table, measured at build with the student's queries on the builder's machine."""
+
+    effort: Annotated[int, Field(ge=0)]
+    """HNSW efSearch, IVF nprobe, 0 for a flat index."""
+    recall_at_10: Annotated[float, Field(ge=0.0, le=1.0)]
+    """Share of exact search's ten best that approximate search found."""
+    p50_ms: Annotated[float, Field(ge=0.0)]
+    p99_ms: Annotated[float, Field(ge=0.0)]
+
+
+class _Index(_Frozen):
+    reason: str
+    """Why this kind was chosen."""
+    default_effort: Annotated[int, Field(ge=0)]
+    """The cheapest effort that reaches the recipe's recall target; one of ``efforts``."""
+    efforts: Annotated[tuple[Effort, ...], Field(min_length=1)]
+    """Sorted by effort, ascending."""
+
+
+class FlatIndex(_Index):
+    """Exact search over every row."""
+
+    kind: Literal["flat"] = "flat"
+
+
+class HnswIndex(_Index):
+    """faiss.IndexHNSWFlat; effort is efSearch."""
+
+    kind: Literal["hnsw"] = "hnsw"
+    m: int
+    ef_construction: int
+
+
+class IvfPqIndex(_Index):
+    """faiss.IndexRefineFlat over IndexIVFPQ; effort is nprobe."""
+
+    kind: Literal["ivfpq"] = "ivfpq"
+    nlist: int
+    pq_bytes: int
+    refine_factor: int
+
+
+Index = Annotated[FlatIndex | HnswIndex | IvfPqIndex, Field(discriminator="kind")]
+
+
+class Column(_Frozen):
+    """A column of the documents, beside ``id``."""
+
+    name: str
+    type: ColumnType
+    filterable: bool
+
+
+class Documents(_Frozen):
+    """Rows of the documents; row i is row i of the index."""
+
+    count: Annotated[int, Field(ge=1)]
+    columns: tuple[Column, ...]
+
+
+class Golden(_Frozen):
+    """Probe queries with answers from another implementation (torch, brute force), and the bounds to meet."""
+
+    queries: Annotated[int, Field(ge=1)]
+    k: Annotated[int, Field(ge=1)]
+    max_cosine_distance: Annotated[float, Field(ge=0.0)]
+    """1 - cosine between the served and the torch vector may not exceed this for any probe."""
+    min_recall: Annotated[float, Field(ge=0.0, le=1.0)]
+    """Mean recall@k of the served search at ``default_effort`` against brute force may not fall below this."""
+
+
+class Retention(_Frozen):
+    """How much of the teacher's quality the served tower keeps, on held-out queries."""
+
+    metric: str = "nDCG@10"
+    split: str
+    queries: int
+    teacher: float
+    served: float
+    retained: float
+    """served / teacher."""
+    low: float
+    high: float
+    """95% paired bootstrap interval of ``retained``."""
+
+
+class FileEntry(_Frozen):
+    """Size and hash of one file."""
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Manifest(_Frozen):
+    """Written last: a folder without a manifest does not exist."""
+
+    schema_version: Literal[1] = 1
+    id: Annotated[str, Field(pattern=ID_PATTERN)]
+    created_at: datetime
+    parent: str | None = None
+    name: str
+    """The recipe's name."""
+    space: Space
+    query_tower: QueryTower
+    document_text: TextSpec
+    index: Index
+    documents: Documents
+    golden: Golden
+    retention: Retention | None = None
+    """None where the data has no judged queries to measure it on."""
+    build: dict[str, str] = {}
+    """Versions of the libraries that made this."""
+    files: dict[str, FileEntry]
+    """Path relative to the snapshot folder, with forward slashes; every file but the manifest."""
+
+
+def parse_manifest(text: str | bytes, where: Path) -> Manifest:
+    """Parse a manifest.
+
+    Raises:
+        NewerSchemaError: ``schema_version`` is above ``SCHEMA_VERSION``.
+        ManifestError: anything else that does not fit; the message names the field.
+    """
+    try:
+        version = _Version.model_validate_json(text).schema_version
+    except ValidationError as error:
+        raise ManifestError(f"{where}: not a manifest ({_first(error)}); publish the snapshot again") from error
+    if version > SCHEMA_VERSION:
+        raise NewerSchemaError(
+            f"{where}: schema version {version} is newer than {SCHEMA_VERSION}, the latest that this software reads; "
+            "upgrade the service, or activate a snapshot made by the older version"
+        )
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise ManifestError(f"{where}: {_first(error)}; publish the snapshot again") from error
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and parse the manifest at ``path``; ManifestError where it is missing."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read ({error.strerror}); a folder without a manifest is no snapshot") from error
+    return parse_manifest(text, path)
+
+
+class _Version(BaseModel):
+    schema_version: int
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors()[0]
+    place = ".".join(str(part) for part in detail["loc"]) or "document"
+    return f"{place}: {detail['msg']}"
