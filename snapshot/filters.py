@@ -1,0 +1,278 @@
+"""The filter language: a Mongo-style subset over declared columns, parsed to a tree that yields row masks.
+
+    {"brand": "Logitech", "price_cents": {"$lt": 5000}, "$or": [{"year": {"$gte": 2015}}, {"colour": {"$exists": false}}]}
+
+Two-valued logic: a comparison with a missing value is false, and ``$ne``, ``$nin`` and ``$not`` are the complement
+of what they negate, so they do match rows without a value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from snapshot.errors import FilterError
+from snapshot.manifest import Column
+
+MAX_DEPTH = 8
+MAX_CONDITIONS = 256
+MAX_LIST_VALUES = 1000
+
+Mask = npt.NDArray[np.bool_]
+Scalar = str | int | float | bool
+
+_ORDER = ("$gt", "$gte", "$lt", "$lte")
+_OPERATORS = ("$eq", "$ne", "$in", "$nin", *_ORDER, "$exists", "$not")
+_LOGIC = ("$and", "$or", "$not")
+_INT64 = np.iinfo(np.int64)
+
+
+class Filter(Protocol):
+    """A parsed filter."""
+
+    def mask(self, table: pa.Table) -> Mask:
+        """bool[rows]: which rows of ``table`` match."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """``column operator value`` with operator one of $eq, $gt, $gte, $lt, $lte; false where the value is missing."""
+
+    column: Column
+    operator: str
+    value: Scalar
+
+    def mask(self, table: pa.Table) -> Mask:
+        values = table.column(self.column.name)
+        if self.column.type != "integer":
+            return _compare(values, self.operator, self.value)
+        operator, bound = _integer_bound(self.operator, self.value)
+        if bound is None:
+            return np.zeros(len(values), dtype=np.bool_)
+        if _INT64.min <= bound <= _INT64.max:
+            return _compare(values, operator, bound)
+        below = operator in ("$lt", "$lte")
+        return _valid(values) if below == (bound > 0) and operator != "$eq" else np.zeros(len(values), dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class In:
+    """The value is one of ``values``."""
+
+    column: Column
+    values: tuple[Scalar, ...]
+
+    def mask(self, table: pa.Table) -> Mask:
+        column = table.column(self.column.name)
+        if self.column.type == "string":
+            return _numpy(pc.is_in(column, value_set=pa.array(self.values, pa.string()), skip_nulls=True))
+        return Any_(tuple(Compare(self.column, "$eq", value) for value in self.values)).mask(table)
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The row has a value."""
+
+    column: Column
+
+    def mask(self, table: pa.Table) -> Mask:
+        return _valid(table.column(self.column.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The complement."""
+
+    operand: Filter
+
+    def mask(self, table: pa.Table) -> Mask:
+        return ~self.operand.mask(table)
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Every operand matches; an empty one matches everything."""
+
+    operands: tuple[Filter, ...]
+
+    def mask(self, table: pa.Table) -> Mask:
+        result = np.ones(table.num_rows, dtype=np.bool_)
+        for operand in self.operands:
+            result &= operand.mask(table)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Any_:  # noqa: N801  the trailing underscore keeps clear of typing.Any
+    """At least one operand matches."""
+
+    operands: tuple[Filter, ...]
+
+    def mask(self, table: pa.Table) -> Mask:
+        result = np.zeros(table.num_rows, dtype=np.bool_)
+        for operand in self.operands:
+            result |= operand.mask(table)
+        return result
+
+
+def parse_filter(raw: Mapping[str, Any], columns: Iterable[Column]) -> Filter:
+    """Parse a filter over the filterable ones of ``columns``.
+
+    Raises:
+        FilterError: unknown field or operator, a value of the wrong type, or beyond ``MAX_DEPTH``,
+            ``MAX_CONDITIONS`` or ``MAX_LIST_VALUES``; carries the path.
+    """
+    return _Parser({column.name: column for column in columns}).parse(raw, (), 0)
+
+
+class _Parser:
+    def __init__(self, columns: Mapping[str, Column]) -> None:
+        self._columns = columns
+        self._conditions = 0
+
+    def parse(self, raw: object, path: tuple[str, ...], depth: int) -> Filter:
+        if not isinstance(raw, Mapping):
+            raise _error(f'expected an object such as {{"field": value}}, got {_kind(raw)}', path)
+        if depth > MAX_DEPTH:
+            raise _error(f"nested deeper than {MAX_DEPTH} levels", path)
+        parts = [self._entry(str(key), value, (*path, str(key)), depth) for key, value in raw.items()]
+        return parts[0] if len(parts) == 1 else All(tuple(parts))
+
+    def _entry(self, key: str, value: object, path: tuple[str, ...], depth: int) -> Filter:
+        if key == "$not":
+            return Not(self.parse(value, path, depth + 1))
+        if key in _LOGIC:
+            if not isinstance(value, list) or not value:
+                raise _error(f"{key} takes a list of at least one filter", path)
+            operands = tuple(self.parse(item, (*path, str(i)), depth + 1) for i, item in enumerate(value))
+            return All(operands) if key == "$and" else Any_(operands)
+        if key.startswith("$"):
+            raise _error(f"unknown operator {key!r}; between fields there are {', '.join(_LOGIC)}", path)
+        return self._field(self._column(key, path), value, path, depth)
+
+    def _column(self, name: str, path: tuple[str, ...]) -> Column:
+        column = self._columns.get(name)
+        if column is None or not column.filterable:
+            known = ", ".join(sorted(c.name for c in self._columns.values() if c.filterable)) or "none in this snapshot"
+            what = "cannot be filtered on" if column is not None else "is not a field"
+            raise _error(f"{name!r} {what}; filterable fields: {known}", path)
+        return column
+
+    def _field(self, column: Column, value: object, path: tuple[str, ...], depth: int) -> Filter:
+        if not isinstance(value, Mapping):
+            return self._operator(column, "$eq", value, path, depth)
+        if not value:
+            raise _error(f"no operator; there are {', '.join(_OPERATORS)}", path)
+        parts = tuple(self._operator(column, str(key), item, (*path, str(key)), depth) for key, item in value.items())
+        return parts[0] if len(parts) == 1 else All(parts)
+
+    def _operator(self, column: Column, operator: str, value: object, path: tuple[str, ...], depth: int) -> Filter:
+        self._conditions += 1
+        if self._conditions > MAX_CONDITIONS:
+            raise _error(f"more than {MAX_CONDITIONS} conditions", path)
+        if operator not in _OPERATORS:
+            raise _error(f"unknown operator {operator!r}; there are {', '.join(_OPERATORS)}", path)
+        builders: dict[str, Callable[[], Filter]] = {
+            "$ne": lambda: Not(Compare(column, "$eq", _scalar(column, value, path))),
+            "$in": lambda: In(column, _scalars(column, value, path)),
+            "$nin": lambda: Not(In(column, _scalars(column, value, path))),
+            "$exists": lambda: _exists(column, value, path),
+            "$not": lambda: self._negated(column, value, path, depth + 1),
+        }
+        return builders.get(operator, lambda: _comparison(column, operator, value, path))()
+
+    def _negated(self, column: Column, value: object, path: tuple[str, ...], depth: int) -> Filter:
+        if depth > MAX_DEPTH:
+            raise _error(f"nested deeper than {MAX_DEPTH} levels", path)
+        return Not(self._field(column, value, path, depth))
+
+
+def _comparison(column: Column, operator: str, value: object, path: tuple[str, ...]) -> Filter:
+    if operator in _ORDER and column.type == "boolean":
+        raise _error(f"{column.name!r} is a boolean, which has no order; use $eq or $ne", path)
+    return Compare(column, operator, _scalar(column, value, path))
+
+
+def _exists(column: Column, value: object, path: tuple[str, ...]) -> Filter:
+    if not isinstance(value, bool):
+        raise _error(f"$exists takes true or false, got {_kind(value)}", path)
+    return Exists(column) if value else Not(Exists(column))
+
+
+def _scalars(column: Column, value: object, path: tuple[str, ...]) -> tuple[Scalar, ...]:
+    if not isinstance(value, list):
+        raise _error(f"expected a list of values, got {_kind(value)}", path)
+    if len(value) > MAX_LIST_VALUES:
+        raise _error(f"{len(value)} values; at most {MAX_LIST_VALUES}", path)
+    return tuple(_scalar(column, item, (*path, str(i))) for i, item in enumerate(value))
+
+
+def _scalar(column: Column, value: object, path: tuple[str, ...]) -> Scalar:
+    if isinstance(value, bool) and column.type == "boolean":
+        return value
+    if isinstance(value, str) and column.type == "string":
+        return _encodable(value, path)
+    if isinstance(value, int | float) and not isinstance(value, bool) and column.type in ("integer", "number"):
+        if not math.isfinite(value):
+            raise _error("not a finite number", path)
+        return value
+    hint = "; use $exists to look for missing values" if value is None else ""
+    raise _error(f"{column.name!r} is of type {column.type}, got {_kind(value)}{hint}", path)
+
+
+def _encodable(value: str, path: tuple[str, ...]) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _error("not valid Unicode (a lone surrogate)", path) from error
+    return value
+
+
+def _integer_bound(operator: str, value: Scalar) -> tuple[str, int | None]:
+    """Restate a comparison of integers with any number as one with an integer, exactly; None can never hold."""
+    if isinstance(value, int):
+        return operator, value
+    number = float(value)
+    if operator == "$eq":
+        return operator, int(number) if number.is_integer() else None
+    return operator, math.ceil(number) if operator in ("$lt", "$gte") else math.floor(number)
+
+
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "$eq": pc.equal,
+    "$gt": pc.greater,
+    "$gte": pc.greater_equal,
+    "$lt": pc.less,
+    "$lte": pc.less_equal,
+}
+
+
+def _compare(values: pa.ChunkedArray, operator: str, value: Scalar) -> Mask:
+    number = float(value) if pa.types.is_floating(values.type) and not isinstance(value, str) else value
+    return _numpy(_COMPARE[operator](values, pa.scalar(number, values.type)))
+
+
+def _valid(values: pa.ChunkedArray) -> Mask:
+    return _numpy(pc.is_valid(values))
+
+
+def _numpy(mask: pa.ChunkedArray) -> Mask:
+    result: Mask = pc.fill_null(mask, False).to_numpy()
+    return result
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+def _error(message: str, path: tuple[str, ...]) -> FilterError:
+    place = ".".join(path)
+    return FilterError(f"filter{'.' + place if place else ''}: {message}", place)
