@@ -1,0 +1,20 @@
+"""Search engines behind one contract, opened by the kind that the manifest names."""
+
+from __future__ import annotations
+
+from service.engines.base import Engine, Hits
+from snapshot.layout import Layout
+from snapshot.manifest import Manifest
+
+__all__ = ["Engine", "Hits", "open_engine"]
+
+
+def open_engine(manifest: Manifest, layout: Layout) -> Engine:
+    """Open the index of a verified snapshot; the engine's library is imported only here.
+
+    Raises:
+        SnapshotError: the file is not the index that the manifest describes.
+    """
+    from service.engines.faiss import FaissEngine  # noqa: PLC0415 - lazy: another engine's library need not be installed
+
+    return FaissEngine.open(layout.index, manifest.index, manifest.space.dim)

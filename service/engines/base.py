@@ -1,0 +1,53 @@
+"""What every search engine must do; the only thing that the rest of the service knows about one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+NO_ROW = -1
+NO_SCORE = -np.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """The best rows of each query, best first; row -1 and score -inf where there are fewer than k.
+
+    Attributes:
+        scores: float32[n, k], inner products (cosines, since both sides are L2-normalised).
+        rows: int64[n, k], rows of the documents.
+    """
+
+    scores: Vectors
+    rows: Rows
+
+
+class Engine(Protocol):
+    """Nearest rows by inner product. Searching is safe from several threads at once; closing is not.
+
+    A search returns k hits for a query whenever k rows are eligible, whatever the effort and the mask.
+    """
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+
+    def search(self, queries: Vectors, k: int, effort: int, mask: Mask | None = None) -> Hits:
+        """Approximate search of float32[n, dim] at one effort of the manifest's table, over the rows where ``mask[count]`` is true."""
+
+    def exact(self, queries: Vectors, k: int, mask: Mask | None = None) -> Hits:
+        """The same, comparing with every eligible row."""
+
+    def close(self) -> None:
+        """Give the memory back; the engine is not used again. May take tens of milliseconds: never on an event loop."""
