@@ -1,0 +1,100 @@
+"""The held-out queries that quality is measured on, with their judgements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from offline.data.prepared import Prepared
+from offline.errors import DataError
+from offline.recipe import Recipe
+
+_MAX_SCORE = 20
+"""2^score - 1 must stay within pytrec_eval's 32-bit gains; real grades end at 3 to 5."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Queries of one split that have at least one relevant document.
+
+    Attributes:
+        judgements: for each query, document row -> score; score 0 means judged and irrelevant.
+        relevance: scores from this one on count as relevant.
+        skipped: queries of the split left out because no judgement reaches ``relevance``.
+    """
+
+    split: str
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    judgements: tuple[Mapping[int, int], ...]
+    relevance: int
+    skipped: int
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether raters also marked irrelevant documents or grades: then an unjudged document is not known to be wrong."""
+        return any(score != 1 for scores in self.judgements for score in scores.values())
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def load_judged(prepared: Prepared, recipe: Recipe) -> Judged | None:
+    """The split that the recipe asks for, else ``dev``; None where neither has a query with a relevant document.
+
+    With ``evaluate.max_queries`` a seeded sample of the queries, in their order.
+
+    Raises:
+        DataError: a score is too high for the gain 2^score - 1.
+    """
+    for split in dict.fromkeys((recipe.evaluate.split, "dev")):
+        judged = _of_split(prepared, recipe, split)
+        if len(judged):
+            return _sample(judged, recipe)
+    return None
+
+
+def _of_split(prepared: Prepared, recipe: Recipe, split: str) -> Judged:
+    scores = _scores(prepared, split)
+    queries = [query for query in prepared.queries.to_pylist() if query["split"] == split and query["id"] in scores]
+    relevance = recipe.data.relevance
+    kept = [query for query in queries if max(scores[query["id"]].values()) >= relevance]
+    return Judged(
+        split=split,
+        ids=tuple(query["id"] for query in kept),
+        texts=tuple(query["text"] for query in kept),
+        judgements=tuple(scores[query["id"]] for query in kept),
+        relevance=relevance,
+        skipped=len(queries) - len(kept),
+    )
+
+
+def _scores(prepared: Prepared, split: str) -> dict[str, dict[int, int]]:
+    scores: dict[str, dict[int, int]] = {}
+    for judgement in prepared.qrels.to_pylist():
+        if judgement["split"] != split:
+            continue
+        if judgement["score"] > _MAX_SCORE:
+            raise DataError(
+                f"qrels/{split}.tsv: query {judgement['query_id']!r} has the score {judgement['score']}; nDCG's gain is "
+                f"2^score - 1, so scores are grades of at most {_MAX_SCORE}: rescale them"
+            )
+        scores.setdefault(judgement["query_id"], {})[judgement["row"]] = judgement["score"]
+    return scores
+
+
+def _sample(judged: Judged, recipe: Recipe) -> Judged:
+    limit = recipe.evaluate.max_queries
+    if limit is None or len(judged) <= limit:
+        return judged
+    chosen = np.sort(np.random.default_rng(recipe.evaluate.seed).choice(len(judged), limit, replace=False))
+    return Judged(
+        split=judged.split,
+        ids=tuple(judged.ids[i] for i in chosen),
+        texts=tuple(judged.texts[i] for i in chosen),
+        judgements=tuple(judged.judgements[i] for i in chosen),
+        relevance=judged.relevance,
+        skipped=judged.skipped,
+    )

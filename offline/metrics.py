@@ -1,0 +1,57 @@
+"""Retrieval metrics per query, by ir-measures (which drives trec_eval's code)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import ir_measures
+import numpy as np
+import numpy.typing as npt
+from ir_measures import RR, R, nDCG
+
+from offline.bootstrap import Values
+from offline.judged import Judged
+
+NDCG = "nDCG@10"
+RECALL_10 = "Recall@10"
+RECALL_100 = "Recall@100"
+MRR = "MRR@10"
+METRICS = (NDCG, RECALL_10, RECALL_100, MRR)
+DEPTH = 100
+"""How many documents of each ranking the metrics read."""
+
+Rows = npt.NDArray[np.int64]
+Judgements = Sequence[Mapping[int, int]]
+
+
+def score(judged: Judged, rows: Rows) -> dict[str, Values]:
+    """Each of ``METRICS`` as float64[q], for rankings ``rows`` int64[q, k], best first; -1 fills up short rankings.
+
+    nDCG has the gain 2^score - 1 (Burges et al., ICML 2005), which for binary judgements is the plain one. Recall and
+    MRR count scores from ``judged.relevance`` on.
+    """
+    relevant = {
+        R(rel=judged.relevance) @ 10: RECALL_10,
+        R(rel=judged.relevance) @ 100: RECALL_100,
+        RR(rel=judged.relevance) @ 10: MRR,
+    }
+    return {NDCG: ndcg(judged, rows), **_calculate(relevant, judged.judgements, rows)}
+
+
+def ndcg(judged: Judged, rows: Sequence[Sequence[int]] | Rows) -> Values:
+    """nDCG@10 as float64[q], for rankings of any lengths."""
+    # Gains stand in the judgements: ir-measures' own gains= drops grades that map to themselves, so grade 1 would gain 0.
+    gains = [{row: 2 ** max(grade, 0) - 1 for row, grade in scores.items()} for scores in judged.judgements]
+    return _calculate({nDCG @ 10: NDCG}, gains, rows)[NDCG]
+
+
+def _calculate(measures: Mapping[object, str], judgements: Judgements, rows: Sequence[Sequence[int]] | Rows) -> dict[str, Values]:
+    qrels = {str(query): {str(row): grade for row, grade in scores.items()} for query, scores in enumerate(judgements)}
+    # trec_eval orders by score and breaks ties by id: scores made from ranks keep the order that the system gave.
+    run = {
+        str(query): {str(row): float(-rank) for rank, row in enumerate(ranking) if row >= 0} for query, ranking in enumerate(rows)
+    }
+    values = {name: np.zeros(len(qrels)) for name in measures.values()}
+    for metric in ir_measures.iter_calc(list(measures), qrels, run):
+        values[measures[metric.measure]][int(metric.query_id)] = metric.value
+    return values
