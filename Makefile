@@ -1,0 +1,92 @@
+# A bare machine needs Python 3.11 to 3.14, make and a package index; everything else goes into $(VENV).
+# Written for GNU make 3.81 (macOS) and a POSIX shell.
+
+VENV ?= .venv
+WORK ?= work/demo
+REGISTRY ?= registry
+HOST ?= 127.0.0.1
+PORT ?= 8000
+
+SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
+PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$candidate -c '$(SUPPORTED)' 2>/dev/null && { echo $$candidate; break; }; done)
+
+# torch is in no lock file: each platform's CPU build is another file with another hash, so only its version is pinned.
+ifeq ($(shell uname -s),Linux)
+TORCH ?= torch==2.13.0+cpu
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+else
+TORCH ?= torch==2.13.0
+endif
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+COMPILE := $(BIN)/uv pip compile --config-file requirements/uv.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-package torch --custom-compile-command 'make lock' --quiet
+UPGRADE ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo serve test check bench install lock usable-python free-port
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "Settings (make demo PORT=8080): PORT=$(PORT) HOST=$(HOST) WORK=$(WORK) REGISTRY=$(REGISTRY) VENV=$(VENV) PYTHON=$(PYTHON)"
+	@echo "torch: TORCH=$(TORCH) TORCH_INDEX=$(TORCH_INDEX); with an NVIDIA GPU on Linux: make demo TORCH=torch==2.13.0 TORCH_INDEX="
+
+demo: free-port $(VENV)/.installed ## Build a snapshot of Python's own documentation, serve it, print what to try
+	$(BIN)/python -m offline run offline/recipes/demo.toml --out $(WORK) --registry $(REGISTRY)
+	@$(BIN)/python scripts/serve.py --host $(HOST) --port $(PORT) --registry $(REGISTRY)
+
+serve: free-port $(VENV)/.installed ## Serve the registry's current snapshot
+	@$(BIN)/python scripts/serve.py --host $(HOST) --port $(PORT) --registry $(REGISTRY)
+
+test: $(VENV)/.installed ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed ## Format, lint, types, import borders, container and deployment files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy scripts
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/yamllint --strict docker-compose.yml deploy
+	@if command -v promtool >/dev/null; then promtool check config deploy/prometheus/prometheus.yml; \
+		else echo "promtool is not installed: the Prometheus files are checked as YAML only"; fi
+
+bench: $(VENV)/.installed ## Measure the floors and /search on the registry's current snapshot
+	$(BIN)/python -m tests.bench --registry $(REGISTRY)
+
+install: $(VENV)/.installed ## Only make the virtual environment
+
+lock: $(BIN)/uv ## Write the locks anew, keeping pins that still fit (UPGRADE=--upgrade: keep none)
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra offline --extra demo --extra dev --output-file requirements/all.txt
+	$(COMPILE) pyproject.toml --extra offline --extra demo --constraint requirements/all.txt --output-file requirements/offline.txt
+	$(COMPILE) pyproject.toml --constraint requirements/all.txt --output-file requirements/service.txt
+	echo 'setuptools>=77' | $(COMPILE) - --constraint requirements/all.txt --output-file requirements/build.txt
+
+usable-python:
+	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { echo "No Python 3.11 to 3.14 with venv and ensurepip found (PYTHON=$(PYTHON))." \
+		"Install one (Debian: python3 python3-venv), or name it, as in: make demo PYTHON=/usr/local/bin/python3.12" >&2; exit 1; }
+
+# Before the long work, not after it.
+free-port: usable-python
+	@$(PYTHON) scripts/serve.py --host $(HOST) --port $(PORT) --check
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The locks are whole, so pip need not resolve. torch comes last: what its CPU build needs is there by then.
+$(VENV)/.locked: requirements/all.txt | usable-python
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --no-deps --require-hashes --requirement requirements/all.txt
+	$(PIP) install --retries 2 --timeout 15 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
+	@touch $@
+
+$(BIN)/uv: | usable-python
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install 'uv>=0.9'
