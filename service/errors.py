@@ -1,0 +1,194 @@
+"""Everything that can go wrong online. Each error carries the HTTP status and a stable code; the message says what to do.
+
+ServiceError
+├── InvalidRequestError    422  the request does not mean anything; ``errors`` names each place
+├── BodyTimeoutError       408  the body did not arrive in time
+├── BodyTooLargeError      413
+├── UnauthorizedError      401  no token, or a wrong one
+├── AdminDisabledError     403  no token is configured, so operators' routes are off
+├── UnknownResourceError   404
+├── SwapRunningError       409
+├── OverloadedError        429  shed at the door; ``retry_after_ms`` is measured
+├── UnavailableError       503
+│   ├── NoGenerationError       no snapshot serves
+│   └── DrainingError           the service is shutting down
+├── DeadlineExceededError  504  the budget is spent with nothing to give; ``spent_ms`` says where
+├── CallerGoneError        499  nobody is left to answer
+├── SettingsError          (start) a setting is wrong
+└── AddressInUseError      (start) the port is taken
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One thing wrong with a request.
+
+    Attributes:
+        path: where, as segments joined by dots, e.g. ``filter.$and.1.price.$gt`` or ``header.Request-Timeout-Ms``.
+        message: what is wrong and what would be right.
+    """
+
+    path: str
+    message: str
+
+
+class ServiceError(Exception):
+    """Root of the tree."""
+
+    status = 500
+    code = "internal"
+    title = "Internal error"
+    retry_after_ms: float | None = None
+    errors: tuple[FieldError, ...] = ()
+    spent_ms: Mapping[str, float] | None = None
+
+
+class InvalidRequestError(ServiceError):
+    """The request does not mean anything; ``errors`` names each place."""
+
+    status = 422
+    code = "request_invalid"
+    title = "Invalid request"
+
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__("; ".join(f"{error.path}: {error.message}" if error.path else error.message for error in errors))
+        self.errors = errors
+
+    def under(self, prefix: str) -> InvalidRequestError:
+        """The same, seen from outside: every path begins with ``prefix``."""
+        return InvalidRequestError(*(FieldError(f"{prefix}.{error.path}".rstrip("."), error.message) for error in self.errors))
+
+
+class BodyTimeoutError(ServiceError):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "body_timeout"
+    title = "Request body not received in time"
+
+
+class BodyTooLargeError(ServiceError):
+    """The body is longer than the route accepts."""
+
+    status = 413
+    code = "body_too_large"
+    title = "Request body too large"
+
+
+class UnauthorizedError(ServiceError):
+    """An operator's route was called without a token, or with a wrong one."""
+
+    status = 401
+    code = "unauthorized"
+    title = "Bearer token missing or wrong"
+
+
+class AdminDisabledError(ServiceError):
+    """No token is configured, so operators' routes are off."""
+
+    status = 403
+    code = "admin_disabled"
+    title = "Operators' routes are off"
+
+
+class UnknownResourceError(ServiceError):
+    """There is nothing of that name."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
+class SwapRunningError(ServiceError):
+    """Another snapshot is being loaded."""
+
+    status = 409
+    code = "swap_running"
+    title = "A swap is running"
+
+
+class OverloadedError(ServiceError):
+    """Shed at the door: as many requests as the service takes are in flight."""
+
+    status = 429
+    code = "overloaded"
+    title = "Too many requests in flight"
+
+    def __init__(self, message: str, retry_after_ms: float) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class UnavailableError(ServiceError):
+    """This instance cannot answer; another one may."""
+
+    status = 503
+    code = "unavailable"
+    title = "Service unavailable"
+    retry_after_ms = 1000.0
+
+
+class NoGenerationError(UnavailableError):
+    """No snapshot serves."""
+
+    code = "no_snapshot"
+    title = "No snapshot is being served"
+
+
+class DrainingError(UnavailableError):
+    """The service is shutting down."""
+
+    code = "draining"
+    title = "Shutting down"
+
+
+class DeadlineExceededError(ServiceError):
+    """The budget is spent with nothing to give.
+
+    Attributes:
+        stage: the stage that was not begun, or whose result came too late.
+    """
+
+    status = 504
+    code = "deadline_exceeded"
+    title = "Deadline exceeded"
+
+    def __init__(self, message: str, stage: str, spent_ms: Mapping[str, float]) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.spent_ms = spent_ms
+
+
+class CallerGoneError(ServiceError):
+    """The caller closed the connection; what was left to do for it is dropped.
+
+    Attributes:
+        stage: the stage that was not begun.
+    """
+
+    status = 499
+    code = "caller_gone"
+    title = "Caller closed the connection"
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(f"dropped before {stage}: the caller closed the connection")
+        self.stage = stage
+
+
+class SettingsError(ServiceError):
+    """A setting is missing or wrong; the service does not start."""
+
+    code = "settings_invalid"
+    title = "Wrong settings"
+
+
+class AddressInUseError(ServiceError):
+    """The address cannot be bound; the service does not start."""
+
+    code = "address_unavailable"
+    title = "Address unavailable"
