@@ -220,11 +220,19 @@ def _scalar(column: Column, value: object, path: tuple[str, ...]) -> Scalar:
     if isinstance(value, str) and column.type == "string":
         return _encodable(value, path)
     if isinstance(value, int | float) and not isinstance(value, bool) and column.type in ("integer", "number"):
-        if not math.isfinite(value):
-            raise _error("not a finite number", path)
-        return value
+        return _finite(value, path)
     hint = "; use $exists to look for missing values" if value is None else ""
     raise _error(f"{column.name!r} is of type {column.type}, got {_kind(value)}{hint}", path)
+
+
+def _finite(value: int | float, path: tuple[str, ...]) -> int | float:
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an integer beyond what a float holds
+        finite = False
+    if not finite:
+        raise _error("not a finite number", path)
+    return value
 
 
 def _encodable(value: str, path: tuple[str, ...]) -> str:

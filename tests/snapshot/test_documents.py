@@ -1,0 +1,80 @@
+"""Documents come back as they were written, in any order of rows."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from snapshot.documents import columns_of, document_field, open_documents, write_documents
+from snapshot.errors import CountMismatchError, ManifestError
+from snapshot.filters import parse_filter
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        document_field("title", "string", filterable=False),
+        document_field("year", "integer", filterable=True),
+    ]
+)
+ROWS = [
+    {"id": "a", "title": "Äpfel 🍏", "year": 2020},
+    {"id": "b", "title": "", "year": None},
+    {"id": "c", "title": "x", "year": 1999},
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_documents(pa.Table.from_pylist(ROWS, schema=SCHEMA), tmp_path)
+    return tmp_path
+
+
+def test_rows_come_back_in_the_order_asked_for(folder: Path) -> None:
+    documents = open_documents(folder)
+    assert documents.count == 3
+    assert documents.ids([2, 0, 2]) == ["c", "a", "c"]
+    assert documents.fields(np.array([1, 0])) == [{"title": "", "year": None}, {"title": "Äpfel 🍏", "year": 2020}]
+    assert documents.fields([0], ["year"]) == [{"year": 2020}]
+    assert documents.fields([0, 1], []) == [{}, {}]
+    assert documents.ids([]) == []
+    assert documents.fields([]) == []
+
+
+def test_which_columns_can_be_filtered_on_survives_the_file(folder: Path) -> None:
+    documents = open_documents(folder)
+    assert {column.name: (column.type, column.filterable) for column in documents.columns} == {
+        "title": ("string", False),
+        "year": ("integer", True),
+    }
+    assert documents.mask(parse_filter({"year": {"$lt": 2000}}, documents.columns)).tolist() == [False, False, True]
+
+
+def test_several_files_are_one_table_in_the_order_of_their_names(folder: Path) -> None:
+    (folder / "part-00001.arrow").write_bytes((folder / "part-00000.arrow").read_bytes())
+    assert open_documents(folder).ids([3, 0]) == ["a", "a"]
+
+
+def test_what_is_no_documents_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"no \*\.arrow file"):
+        open_documents(tmp_path)
+    (tmp_path / "part-00000.arrow").write_bytes(b"ARROW1 but not really")
+    with pytest.raises(ManifestError, match="not an Arrow IPC file"):
+        open_documents(tmp_path)
+
+
+def test_files_with_different_columns_are_refused(folder: Path) -> None:
+    other = pa.Table.from_pylist([{"id": "z"}], schema=pa.schema([pa.field("id", pa.string())]))
+    with pa.OSFile(str(folder / "part-00001.arrow"), "wb") as handle, pa.ipc.new_file(handle, other.schema) as writer:
+        writer.write_table(other)
+    with pytest.raises(CountMismatchError, match="different columns"):
+        open_documents(folder)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [[("x", pa.string())], [("id", pa.int64())], [("id", pa.string()), ("l", pa.list_(pa.int64()))]],
+)
+def test_schemas_that_no_snapshot_has_are_refused(fields: list[tuple[str, pa.DataType]]) -> None:
+    with pytest.raises(ManifestError, match="documents:"):
+        columns_of(pa.schema(fields))

@@ -1,0 +1,121 @@
+"""The registry: publishing is all or nothing, activation is one rename, rollback goes back."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from make_snapshot import make_snapshot
+
+from snapshot.errors import HashMismatchError, ManifestError, NothingPublishedError, RegistryError, UnknownSnapshotError
+from snapshot.layout import Layout
+from snapshot.registry import Registry
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import snapshot.registry as r
+copy = r._copy
+def torn(folder, target):
+    copy(folder, target)
+    os.kill(os.getpid(), 9)
+r._copy = torn
+r.Registry(Path(sys.argv[1])).publish(Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path) -> list[Layout]:
+    return [make_snapshot(tmp_path / "made", rows=20 + i, seed=i) for i in range(3)]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "registry")
+
+
+def publish_all(registry: Registry, snapshots: list[Layout]) -> list[str]:
+    return [registry.publish(layout.root).id for layout in snapshots]
+
+
+def test_an_empty_registry_has_nothing(registry: Registry) -> None:
+    assert registry.ids() == []
+    assert registry.manifests() == []
+    assert registry.current() is None
+    assert registry.history() == []
+
+
+def test_published_snapshots_are_listed_but_not_served(registry: Registry, snapshots: list[Layout]) -> None:
+    ids = publish_all(registry, snapshots)
+    assert {manifest.id for manifest in registry.manifests()} == set(ids)
+    assert registry.current() is None
+    assert registry.publish(snapshots[0].root).id == ids[0]
+    assert [event.action for event in registry.history()] == ["publish"] * 3
+
+
+def test_activate_and_roll_back_further_than_once(registry: Registry, snapshots: list[Layout]) -> None:
+    a, b, c = publish_all(registry, snapshots)
+    for snapshot_id in (a, b, c):
+        registry.activate(snapshot_id, "new documents", who="ops")
+    assert registry.current() == c
+    assert registry.rollback("worse", who="ops").id == b
+    assert registry.rollback("worse still", who="ops").id == a
+    assert registry.current() == a
+    with pytest.raises(NothingPublishedError, match="nothing was active before"):
+        registry.rollback("once more")
+    registry.activate(b, "again")
+    assert registry.rollback("no").id == a
+    last = registry.history()[-1]
+    assert (last.action, last.snapshot, last.previous, last.why) == ("rollback", a, b, "no")
+
+
+@pytest.mark.parametrize("snapshot_id", ["nothing", "../made", "/etc", "", "a/b", ".incoming-x", "a" * 200])
+def test_ids_cannot_leave_the_registry(registry: Registry, snapshots: list[Layout], snapshot_id: str) -> None:
+    publish_all(registry, snapshots)
+    with pytest.raises(UnknownSnapshotError):
+        registry.activate(snapshot_id, "")
+    assert registry.current() is None
+
+
+def test_a_damaged_folder_is_not_published(registry: Registry, snapshots: list[Layout]) -> None:
+    snapshots[0].index.write_bytes(b"")
+    with pytest.raises(HashMismatchError):
+        registry.publish(snapshots[0].root)
+    assert registry.ids() == []
+
+
+def test_a_kill_while_publishing_leaves_nothing_and_the_next_try_succeeds(registry: Registry, snapshots: list[Layout]) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(registry.root), str(snapshots[0].root)], check=False)
+    assert killed.returncode == -9
+    assert registry.ids() == []
+    snapshot_id = registry.publish(snapshots[0].root).id
+    assert registry.ids() == [snapshot_id]
+    assert not list(registry.root.glob(".incoming*"))
+
+
+def test_a_torn_line_of_history_costs_only_itself(registry: Registry, snapshots: list[Layout]) -> None:
+    a, b, _ = publish_all(registry, snapshots)
+    registry.activate(a, "first")
+    with (registry.root / "history.jsonl").open("a") as handle:
+        handle.write('{"at": "20')
+    registry.activate(b, "second")
+    assert [event.why for event in registry.history()][-2:] == ["first", "second"]
+    assert registry.rollback("").id == a
+
+
+def test_an_unreadable_manifest_is_named_and_does_not_hide_the_others(registry: Registry, snapshots: list[Layout]) -> None:
+    a, b, c = publish_all(registry, snapshots)
+    manifest = registry.layout(a).manifest
+    text = manifest.read_text()
+    manifest.unlink()  # a hard link: the original must not change
+    manifest.write_text(text.replace('"schema_version": 1', '"schema_version": 9'))
+    assert {found.id for found in registry.manifests()} == {b, c}
+    assert "newer" in registry.unreadable()[a]
+    with pytest.raises(ManifestError, match="newer"):
+        registry.activate(a, "")
+
+
+def test_a_registry_that_cannot_be_made_says_so(tmp_path: Path, snapshots: list[Layout]) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RegistryError, match="cannot be written"):
+        Registry(tmp_path / "file" / "registry").publish(snapshots[0].root)
