@@ -1,8 +1,6 @@
-"""Exact search, and nDCG@10 of its answers: the oracle that every approximation is measured against."""
+"""Exact search, the oracle that every approximation is measured against, and recall against it."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
 
 import faiss
 import numpy as np
@@ -10,10 +8,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
-Judgements = Mapping[int, int]
-"""Document row -> judged score, for one query."""
-
-_CUT = 10
+_TIE = 1e-5
+"""float32 sums taken in another order differ by about 1e-6; scores nearer than this are equally good."""
 
 
 def exact_top_k(queries: Floats, documents: Floats, k: int) -> tuple[Floats, Rows]:
@@ -38,27 +34,16 @@ def exact_top_k(queries: Floats, documents: Floats, k: int) -> tuple[Floats, Row
 
 
 def recall(found: Rows, exact: Rows) -> float:
-    """Mean share of each row of ``exact`` int64[n, k] that stands anywhere in the same row of ``found`` int64[n, >= k]."""
+    """Mean share of each row of ``exact`` int64[n, k] that stands anywhere in the same row of ``found`` int64[n, any]."""
     shares = [len(np.intersect1d(ours, best)) / len(best) for ours, best in zip(found, exact, strict=True)]
     return float(np.mean(shares))
 
 
-def ndcg_at_10(rows: Rows, judgements: Sequence[Judgements]) -> NDArray[np.float64]:
-    """nDCG@10 of each query with linear gain, as trec_eval and ir-measures compute it (Järvelin and Kekäläinen, 2002).
+def recall_with_ties(found: Floats, exact: Floats) -> float:
+    """Mean share of hits that score as well as the k-th of exact search: equal documents stand in for each other.
 
     Args:
-        rows: int64[n, >= 10 or the number of documents], best first; -1 marks an empty place.
-        judgements: one mapping a query; rows not in it, and scores below 1, count as irrelevant.
-
-    Returns:
-        float64[n]; 0 where a query has nothing relevant.
+        found: scores float32[n, k] of distinct rows; empty places are below every score.
+        exact: scores float32[n, k] of ``exact_top_k``.
     """
-    discounts = 1.0 / np.log2(np.arange(2, _CUT + 2))
-    return np.array([_ndcg(found[:_CUT], judged, discounts) for found, judged in zip(rows, judgements, strict=True)])
-
-
-def _ndcg(found: Rows, judged: Judgements, discounts: NDArray[np.float64]) -> float:
-    gains = np.array([max(judged.get(int(row), 0), 0) for row in found], np.float64)
-    ideal = np.array(sorted((score for score in judged.values() if score > 0), reverse=True)[:_CUT], np.float64)
-    best = float(ideal @ discounts[: len(ideal)])
-    return float(gains @ discounts[: len(gains)]) / best if best else 0.0
+    return float(np.mean(found >= exact[:, -1:] - _TIE))
