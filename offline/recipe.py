@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from offline.errors import RecipeError
 from snapshot.manifest import TextSpec
@@ -85,7 +85,7 @@ class DistillConfig(_Config):
     layers: tuple[int, ...] | None = (0, 2, 5)
     """Which layers of the teacher the student starts from. Exclusive with ``backbone``."""
     backbone: str | None = None
-    """Another backbone and tokenizer, projected to the document tower's width. Exclusive with ``layers``."""
+    """Another backbone and tokenizer, projected to the document tower's width. Takes the place of ``layers``."""
     epochs: Annotated[float, Field(ge=0.0)] = 6.0
     batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
@@ -96,6 +96,14 @@ class DistillConfig(_Config):
     """Use at most so many texts; train queries and the query log are kept first."""
     seed: int = 17
     save_steps: PositiveInt = 200
+
+    @model_validator(mode="before")
+    @classmethod
+    def _backbone_replaces_layers(cls, values: Any) -> Any:
+        """TOML has no null with which to switch the default ``layers`` off."""
+        if isinstance(values, dict) and values.get("backbone") is not None:
+            return {"layers": None, **values}
+        return values
 
 
 class ExportConfig(_Config):

@@ -1,0 +1,103 @@
+"""Receipts: work is kept when nothing that it depends on changed, and only then."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from offline.errors import StageError, StorageError
+from offline.recipe import Recipe
+from offline.stages import Job, Source, Stage, Summary, run_stage
+
+RECIPE = Recipe(name="toy")
+
+
+class Toy:
+    """Two stages that count how often they ran; the second copies the output of the first."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.partial: list[list[str]] = []
+        self.fail: Exception | None = None
+        self.outside: dict[str, str] = {}
+        self.first = Stage("first", self.write, sections=("train",), outside=lambda _recipe, _source: self.outside)
+        self.second = Stage("second", self.copy, needs=("first",))
+
+    def write(self, job: Job) -> Summary:
+        self.ran.append("first")
+        self.partial.append(sorted(path.name for path in job.folder.iterdir()))
+        (job.folder / "half").write_text("x")
+        if self.fail:
+            raise self.fail
+        (job.folder / "out.txt").write_text(f"epochs {job.recipe.train.epochs}")
+        return {"lines": 1}
+
+    def copy(self, job: Job) -> Summary:
+        self.ran.append("second")
+        (job.folder / "copy.txt").write_text((job.inputs["first"] / "out.txt").read_text())
+        return {}
+
+
+@pytest.fixture
+def toy() -> Toy:
+    return Toy()
+
+
+def run(toy: Toy, work: Path, recipe: Recipe = RECIPE) -> list[bool]:
+    return [run_stage(stage, work, recipe, Source()).reused for stage in (toy.first, toy.second)]
+
+
+def with_epochs(epochs: float) -> Recipe:
+    return RECIPE.model_copy(update={"train": RECIPE.train.model_copy(update={"epochs": epochs})})
+
+
+def test_nothing_changed_nothing_runs(toy: Toy, tmp_path: Path) -> None:
+    assert run(toy, tmp_path) == [False, False]
+    assert run(toy, tmp_path) == [True, True]
+    receipt = json.loads((tmp_path / "first" / "receipt.json").read_text())
+    assert receipt["summary"] == {"lines": 1}
+    assert set(receipt["outputs"]) == {"half", "out.txt"}
+    assert json.loads((tmp_path / "first" / "config.json").read_text())["train"]["epochs"] == 1.0
+
+
+def test_a_changed_config_runs_the_stage_and_those_that_read_it(toy: Toy, tmp_path: Path) -> None:
+    run(toy, tmp_path)
+    assert run(toy, tmp_path, with_epochs(2)) == [False, False]
+    assert (tmp_path / "second" / "copy.txt").read_text() == "epochs 2"
+
+
+def test_a_section_that_no_stage_reads_changes_nothing(toy: Toy, tmp_path: Path) -> None:
+    run(toy, tmp_path)
+    assert run(toy, tmp_path, RECIPE.model_copy(update={"name": "other"})) == [True, True]
+
+
+def test_what_lies_outside_counts(toy: Toy, tmp_path: Path) -> None:
+    run(toy, tmp_path)
+    toy.outside = {"corpus.jsonl": "another hash"}
+    assert run(toy, tmp_path) == [False, True], "the first ran again; its output is the same, so the second did not"
+
+
+def test_a_missing_output_is_made_again(toy: Toy, tmp_path: Path) -> None:
+    run(toy, tmp_path)
+    (tmp_path / "first" / "out.txt").unlink()
+    assert run(toy, tmp_path) == [False, True]
+
+
+def test_partial_work_is_kept_for_the_same_inputs_and_wiped_for_others(toy: Toy, tmp_path: Path) -> None:
+    toy.fail = KeyError("killed")
+    for recipe in (RECIPE, RECIPE, with_epochs(5)):
+        with pytest.raises(KeyError):
+            run_stage(toy.first, tmp_path, recipe, Source())
+    assert ["half" in names for names in toy.partial] == [False, True, False]
+
+
+def test_a_stage_out_of_order_names_the_one_before(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="second needs the output of first"):
+        run_stage(toy.second, tmp_path, RECIPE, Source())
+
+
+def test_a_full_disk_says_what_to_do(toy: Toy, tmp_path: Path) -> None:
+    toy.fail = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(StorageError, match="make room"):
+        run_stage(toy.first, tmp_path, RECIPE, Source())
