@@ -50,13 +50,14 @@ def load_judged(prepared: Prepared, recipe: Recipe) -> Judged | None:
         DataError: a score is too high for the gain 2^score - 1.
     """
     for split in dict.fromkeys((recipe.evaluate.split, "dev")):
-        judged = _of_split(prepared, recipe, split)
+        judged = judged_split(prepared, recipe, split)
         if len(judged):
             return _sample(judged, recipe)
     return None
 
 
-def _of_split(prepared: Prepared, recipe: Recipe, split: str) -> Judged:
+def judged_split(prepared: Prepared, recipe: Recipe, split: str) -> Judged:
+    """Every query of one split that has a relevant document; possibly none."""
     scores = _scores(prepared, split)
     queries = [query for query in prepared.queries.to_pylist() if query["split"] == split and query["id"] in scores]
     relevance = recipe.data.relevance
