@@ -6,6 +6,7 @@ OfflineError
 ├── BackboneError      a backbone cannot be found, or its weights are not those expected
 ├── DimensionError     two towers, or a tower and the vectors, have different widths
 ├── TrainingError      training cannot go on (no pairs, non-finite loss)
+├── EncodingError      the document tower gives vectors that cannot be searched
 ├── ParityError        the exported graph does not compute what the torch tower does
 ├── StageError         a stage is run before the stage whose output it needs, or its output is damaged
 └── StorageError       the disk is full or not writable
@@ -36,6 +37,10 @@ class DimensionError(OfflineError):
 
 class TrainingError(OfflineError):
     """Training cannot go on."""
+
+
+class EncodingError(OfflineError):
+    """The document tower gives vectors that cannot be searched."""
 
 
 class ParityError(OfflineError):
