@@ -15,6 +15,7 @@ from rich.table import Table
 from snapshot.errors import SnapshotError
 from snapshot.manifest import Manifest
 from snapshot.registry import Registry
+from snapshot.schema import render_markdown
 from snapshot.verify import verify
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -88,6 +89,15 @@ def history(registry: RegistryOption = _DEFAULT_REGISTRY, as_json: JsonOption = 
     for event in events:
         table.add_row(event.at, event.who, event.action, event.snapshot, event.previous or "", event.why)
     Console().print(table)
+
+
+@app.command()
+def schema(as_json: JsonOption = False) -> None:
+    """The snapshot format as Markdown, or the manifest's JSON Schema."""
+    if as_json:
+        _print_json(Manifest.model_json_schema())
+    else:
+        typer.echo(render_markdown(), nl=False)
 
 
 def _row(manifest: Manifest) -> dict[str, object]:

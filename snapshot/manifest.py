@@ -22,7 +22,7 @@ ColumnType = Literal["string", "integer", "number", "boolean"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class TextSpec(_Frozen):

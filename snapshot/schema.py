@@ -1,0 +1,89 @@
+"""docs/snapshot-format.md, generated from the types so that it cannot be false."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from snapshot.manifest import SCHEMA_VERSION, Manifest
+
+_HEAD = f"""# The snapshot format, schema version {SCHEMA_VERSION}
+
+Written by `python -m snapshot schema`; a test compares. A snapshot is an immutable folder named by its id. Its
+manifest is written last: a folder without a manifest does not exist.
+
+```
+<registry>/
+  CURRENT                      id of the snapshot that operators want served (atomic rename)
+  history.jsonl                who published and activated what, when and why
+  <id>/
+    manifest.json              the tables below
+    query_tower/model.onnx     input_ids, attention_mask int64[b, t] -> sentence_embedding float32[b, dim], L2-normalised;
+                               the metadata entry scalingnote.space carries the fingerprint of the document space
+    query_tower/tokenizer.json of the library tokenizers; padding and truncation come from the manifest
+    index/index.faiss          row i of the index is row i of the documents
+    documents/*.arrow          Arrow IPC: id, then the columns; memory-mapped
+    golden/queries.json        raw probe queries
+    golden/vectors.npy         float32[q, dim], their vectors by the torch tower
+    golden/rows.npy            int64[q, k], their best rows by exact search with those vectors
+    report/                    evaluation, retention, parity, plots
+```
+
+The service checks, in this order: schema version, set of files, sizes and sha256 (before any parser sees a byte), counts,
+the space fingerprint inside the graph against `space.fingerprint`, golden vectors, golden hits. Any failure is a refusal by name.
+"""
+
+
+def render_markdown() -> str:
+    """The whole page."""
+    return _HEAD + "".join(_table(model) for model in _models(Manifest, set())).replace("``", "`")
+
+
+def _models(model: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[type[BaseModel]]:
+    """``model`` and, depth first, every model that its fields mention, each once."""
+    if model in seen:
+        return
+    seen.add(model)
+    yield model
+    for field in model.model_fields.values():
+        for mentioned in _mentioned(field.annotation):
+            yield from _models(mentioned, seen)
+
+
+def _mentioned(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _mentioned(argument)
+
+
+def _table(model: type[BaseModel]) -> str:
+    summary = (model.__doc__ or "").strip()
+    rows = "".join(_row(name, field) for name, field in model.model_fields.items())
+    return f"\n## {model.__name__}\n\n{summary}\n\n| field | type | meaning |\n|---|---|---|\n{rows}"
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    default = "" if field.is_required() else f" Default: `{field.get_default(call_default_factory=True)!r}`."
+    meaning = " ".join((field.description or "").split())
+    return f"| `{name}` | `{_type(field.annotation)}` | {meaning}{default} |\n".replace(" |  ", " | ")
+
+
+def _type(annotation: object) -> str:
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return annotation.__name__
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return " or ".join(repr(argument) for argument in arguments)
+    named = [_type(argument) for argument in arguments if argument is not Ellipsis and not _is_constraint(argument)]
+    origin = typing.get_origin(annotation)
+    if origin in (tuple, dict, list):
+        return f"{origin.__name__}[{', '.join(named)}]"
+    return " or ".join("null" if name == "NoneType" else name for name in named)
+
+
+def _is_constraint(argument: object) -> bool:
+    return isinstance(argument, FieldInfo)

@@ -1,0 +1,40 @@
+"""An empty FastAPI route with the request and response shapes of ``/search``: what HTTP, JSON and validation cost alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from service.api.schemas import SearchRequest, SearchResponse
+
+
+def create_app(answer: SearchResponse) -> FastAPI:
+    """An app that validates the request and renders the same answer each time."""
+    app = FastAPI()
+
+    @app.post("/search")
+    async def search(request: SearchRequest) -> SearchResponse:
+        return answer
+
+    @app.get("/readyz")
+    async def ready() -> dict[str, str]:
+        return {"status": "ready"}
+
+    return app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--answer", type=Path, required=True, help="a recorded answer of /search")
+    arguments = parser.parse_args()
+    answer = SearchResponse.model_validate(json.loads(arguments.answer.read_text()))
+    uvicorn.run(create_app(answer), host="127.0.0.1", port=arguments.port, log_level="error", access_log=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
