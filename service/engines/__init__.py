@@ -15,6 +15,6 @@ def open_engine(manifest: Manifest, layout: Layout) -> Engine:
     Raises:
         SnapshotError: the file is not the index that the manifest describes.
     """
-    from service.engines.faiss import FaissEngine  # noqa: PLC0415 - lazy: another engine's library need not be installed
+    from service.engines.faiss import FaissEngine  # here: another engine's library need not be installed
 
     return FaissEngine.open(layout.index, manifest.index, manifest.space.dim)

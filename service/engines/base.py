@@ -44,7 +44,7 @@ class Engine(Protocol):
         """Number of rows."""
 
     def search(self, queries: Vectors, k: int, effort: int, mask: Mask | None = None) -> Hits:
-        """Approximate search of float32[n, dim] at one effort of the manifest's table, over the rows where ``mask[count]`` is true."""
+        """Approximate search of float32[n, dim] at an effort of the manifest's table, over the rows where ``mask`` is true."""
 
     def exact(self, queries: Vectors, k: int, mask: Mask | None = None) -> Hits:
         """The same, comparing with every eligible row."""

@@ -1,0 +1,163 @@
+"""Every engine gives what exact search gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_engine import NullEngine, NumpyEngine
+from make_snapshot import make_index
+
+from service.engines.base import NO_ROW, NO_SCORE, Engine, Hits, Mask, Vectors
+from service.engines.faiss import FaissEngine
+from snapshot.manifest import IvfPqIndex
+
+ROWS, DIM, K = 600, 16, 10
+MOST = 1_000_000
+"""An effort that visits everything."""
+
+MakeEngine = Callable[[Vectors], Engine]
+
+
+def unit(random: np.random.Generator, count: int, dim: int = DIM) -> Vectors:
+    vectors = random.normal(size=(count, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def best(documents: Vectors, queries: Vectors, k: int, mask: Mask | None = None) -> tuple[Vectors, np.ndarray]:
+    """The oracle, in double precision and one query at a time."""
+    scores = np.full((len(queries), k), NO_SCORE)
+    rows = np.full((len(queries), k), NO_ROW)
+    eligible = np.arange(len(documents)) if mask is None else np.flatnonzero(mask)
+    for number, query in enumerate(queries):
+        similar = documents[eligible].astype(np.float64) @ query.astype(np.float64)
+        order = np.argsort(-similar)[:k]
+        scores[number, : len(order)], rows[number, : len(order)] = similar[order], eligible[order]
+    return scores, rows
+
+
+def agrees(hits: Hits, scores: Vectors, rows: np.ndarray) -> None:
+    assert hits.rows.dtype == np.int64
+    assert hits.scores.dtype == np.float32
+    np.testing.assert_array_equal(hits.rows, rows)
+    np.testing.assert_allclose(hits.scores, scores, atol=1e-5)
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(params=["fake", "flat", "hnsw", "ivfpq", "hnsw-by-selector", "ivfpq-by-selector"])
+def make_engine(request, tmp_path: Path) -> MakeEngine:
+    """The last two filter inside the index, as the others do where too many rows survive for exact search."""
+    if request.param == "fake":
+        return NumpyEngine
+    kind, _, by_selector = request.param.partition("-")
+
+    def make(documents: Vectors) -> Engine:
+        index, described = make_index(documents, kind)
+        if isinstance(described, IvfPqIndex):  # refining every row, so that full effort has no loss left
+            described = described.model_copy(update={"refine_factor": ROWS})
+        return FaissEngine(index, described, 0) if by_selector else FaissEngine(index, described)
+
+    return make
+
+
+@pytest.mark.parametrize("queries", [1, 25])
+def test_full_effort_is_exact_search(make_engine, random, queries):
+    documents, asked = unit(random, ROWS), unit(random, queries)
+    engine = make_engine(documents)
+    assert (engine.count, engine.dim) == (ROWS, DIM)
+    agrees(engine.search(asked, K, MOST), *best(documents, asked, K))
+    agrees(engine.exact(asked, K), *best(documents, asked, K))
+
+
+@pytest.mark.parametrize("scale", [0.01, 7.0])
+def test_scaled_queries_scale_scores_and_keep_rows(make_engine, random, scale):
+    documents, asked = unit(random, ROWS), unit(random, 5)
+    hits = make_engine(documents).search(asked * np.float32(scale), K, MOST)
+    scores, rows = best(documents, asked, K)
+    np.testing.assert_array_equal(hits.rows, rows)
+    np.testing.assert_allclose(hits.scores, scores * scale, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("survivors", [0, 1, 3, 12, 60, 300, 599, 600])
+@pytest.mark.parametrize("effort", [1, 64, MOST])
+def test_a_filter_gives_k_hits_whenever_k_match(make_engine, random, survivors, effort):
+    documents, asked = unit(random, ROWS), unit(random, 8)
+    mask = np.zeros(ROWS, dtype=np.bool_)
+    mask[random.choice(ROWS, survivors, replace=False)] = True
+    hits = make_engine(documents).search(asked, K, effort, mask)
+    found = hits.rows != NO_ROW
+    np.testing.assert_array_equal(found.sum(axis=1), min(K, survivors))
+    assert mask[hits.rows[found]].all()
+    assert np.isneginf(hits.scores[~found]).all()
+    if effort == MOST:
+        agrees(hits, *best(documents, asked, K, mask))
+
+
+@pytest.mark.parametrize("survivors", [0, 1, 12, 300, 600])
+def test_exact_search_obeys_a_filter(make_engine, random, survivors):
+    documents, asked = unit(random, ROWS), unit(random, 25)
+    mask = np.arange(ROWS) < survivors
+    agrees(make_engine(documents).exact(asked, K, mask), *best(documents, asked, K, mask))
+
+
+def test_filters_are_exact_at_the_least_effort_where_few_rows_survive(random):
+    documents, asked = unit(random, ROWS), unit(random, 25)
+    mask = np.arange(ROWS) % 3 == 0
+    for kind in ("flat", "hnsw", "ivfpq"):
+        agrees(FaissEngine(*make_index(documents, kind)).search(asked, K, 1, mask), *best(documents, asked, K, mask))
+
+
+@pytest.mark.parametrize("effort", [1, MOST])
+def test_more_than_there_is_gives_what_there_is(make_engine, random, effort):
+    documents, asked = unit(random, 20), unit(random, 3)
+    agrees(make_engine(documents).search(asked, 50, effort), *best(documents, asked, 50))
+
+
+@pytest.mark.parametrize("kind", ["fake", "flat", "hnsw"])
+def test_one_row(kind, random):
+    documents, asked = unit(random, 1), unit(random, 2)
+    engine = NumpyEngine(documents) if kind == "fake" else FaissEngine(*make_index(documents, kind))
+    agrees(engine.search(asked, 3, 64), *best(documents, asked, 3))
+    agrees(engine.search(asked, 3, 64, np.array([False])), np.full((2, 3), NO_SCORE), np.full((2, 3), NO_ROW))
+
+
+def test_no_queries(make_engine, random):
+    hits = make_engine(unit(random, 20)).search(np.empty((0, DIM), np.float32), K, 64)
+    assert hits.rows.shape == hits.scores.shape == (0, K)
+
+
+@pytest.mark.parametrize("effort", [1, 64])
+def test_low_effort_never_gives_fewer_hits(make_engine, random, effort):
+    hits = make_engine(unit(random, ROWS)).search(unit(random, 20), 200, effort)
+    assert (hits.rows != NO_ROW).all()
+    assert (np.diff(hits.scores, axis=1) <= 0).all()
+    assert all(len(set(row)) == 200 for row in hits.rows.tolist())
+
+
+def test_recall_grows_with_effort(random):
+    documents, asked = unit(random, 4000, 32), unit(random, 50, 32)
+    _, rows = best(documents, asked, K)
+    for kind in ("hnsw", "ivfpq"):
+        engine = FaissEngine(*make_index(documents, kind))
+        found = [engine.search(asked, K, effort).rows for effort in (1, 16, 256)]
+        recall = [np.mean([len(set(a) & set(b)) / K for a, b in zip(got, rows, strict=True)]) for got in found]
+        assert recall[0] < recall[1] < recall[2], kind
+        assert recall[2] >= 0.95, kind
+
+
+def test_a_view_of_other_strides_and_width_of_number_is_understood(make_engine, random):
+    documents, asked = unit(random, ROWS), unit(random, 12)
+    hits = make_engine(documents).search(asked[::2].astype(np.float64), K, MOST)
+    agrees(Hits(hits.scores.astype(np.float32), hits.rows), *best(documents, asked[::2], K))
+
+
+def test_the_null_engine_finds_nothing():
+    hits = NullEngine().search(np.zeros((2, 1), np.float32), 3, 0)
+    assert (hits.rows == NO_ROW).all()
+    assert np.isneginf(hits.scores).all()

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_snapshot import MAX_TOKENS, WORDS, fingerprint, make_oracle, make_snapshot, token_ids, write_tower
+
+from service.encoder import MAX_BATCH, Encoder
+from snapshot.errors import IntegrityError, SpaceMismatchError
+from snapshot.layout import Layout
+from snapshot.manifest import QueryTower, Space, TextSpec
+
+SPACE = Space(fingerprint=fingerprint(0), dim=16)
+ORACLE = make_oracle()
+QUERIES = ["apple", "river spoon table", "zebra " * 9, "lamp mirror"]
+
+
+def tower(**text: object) -> QueryTower:
+    return QueryTower(text=TextSpec(max_tokens=MAX_TOKENS, **text), precision="fp32", layers=0, parameters=0)
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory) -> Layout:
+    return make_snapshot(tmp_path_factory.mktemp("registry"), rows=20)
+
+
+@pytest.fixture
+def encoder(layout: Layout) -> Encoder:
+    return Encoder.open(layout, tower(), SPACE, threads=1)
+
+
+def test_vectors_are_those_of_the_oracle(encoder):
+    vectors = encoder.embed(encoder.tokenize(QUERIES))
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, ORACLE.encode(QUERIES), atol=1e-6)
+
+
+def test_tokens_are_padded_and_counted(encoder):
+    tokens = encoder.tokenize(["apple", "river spoon table"])
+    expected = [token_ids("apple"), token_ids("river spoon table")]
+    assert tokens.ids.tolist() == [expected[0] + [0, 0], expected[1]]
+    assert tokens.mask.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+    assert tokens.counts == [3, 5]
+    assert tokens.truncated == [False, False]
+
+
+@pytest.mark.parametrize(("words", "truncated"), [(MAX_TOKENS - 2, False), (MAX_TOKENS - 1, True), (5000, True)])
+def test_what_was_cut_is_said(encoder, words, truncated):
+    tokens = encoder.tokenize([" ".join((WORDS * 200)[:words])])
+    assert tokens.counts == [MAX_TOKENS]
+    assert tokens.truncated == [truncated]
+
+
+def test_queries_are_rendered_as_the_manifest_says(layout):
+    encoder = Encoder.open(layout, tower(template="river {text} lamp", lowercase=True), SPACE, threads=1)
+    tokens = encoder.tokenize(["  APPLE\n Zebra "])
+    assert tokens.ids.tolist() == [token_ids("river apple zebra lamp")]
+
+
+def test_special_tokens_are_left_out_where_the_manifest_says_so(layout):
+    encoder = Encoder.open(layout, tower(add_special_tokens=False), SPACE, threads=1)
+    assert encoder.tokenize(["apple"]).ids.tolist() == [token_ids("apple")[1:-1]]
+    assert encoder.tokenize(["apple " * 50]).counts == [MAX_TOKENS]
+
+
+def test_settings_inside_the_tokenizer_file_do_not_count(layout, tmp_path):
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(layout.tokenizer))
+    tokenizer.enable_padding(length=40, pad_id=9)
+    tokenizer.enable_truncation(3)
+    own = Layout(tmp_path)
+    write_tower(own, ORACLE.table, SPACE.fingerprint)
+    tokenizer.save(str(own.tokenizer))
+    tokens = Encoder.open(own, tower(), SPACE, threads=1).tokenize(["apple bread chair"])
+    assert tokens.ids.tolist() == [token_ids("apple bread chair")]
+
+
+def test_company_in_the_batch_does_not_change_a_vector(encoder):
+    together = encoder.embed(encoder.tokenize(QUERIES))
+    alone = [encoder.embed(encoder.tokenize([query]))[0] for query in QUERIES]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, MAX_BATCH, MAX_BATCH + 1, 3 * MAX_BATCH + 5])
+def test_any_number_of_queries(encoder, count):
+    queries = [" ".join(WORDS[n % 40 : n % 40 + 1 + n % 7]) for n in range(count)]
+    vectors = encoder.embed(encoder.tokenize(queries))
+    assert vectors.shape == (count, 16)
+    if count:
+        np.testing.assert_allclose(vectors, ORACLE.encode(queries), atol=1e-6)
+
+
+def test_threads_share_an_encoder(encoder):
+    queries = [f"{first} {second}" for first in WORDS[:20] for second in WORDS[20:30]]
+    with ThreadPoolExecutor(4) as pool:
+        vectors = list(pool.map(lambda query: encoder.embed(encoder.tokenize([query]))[0], queries))
+    np.testing.assert_allclose(vectors, ORACLE.encode(queries), atol=1e-6)
+
+
+def test_another_space_of_the_same_width_is_refused_by_name(layout):
+    other = Space(fingerprint="ab" * 32, dim=16)
+    with pytest.raises(SpaceMismatchError, match=r"space 000000000000.* space abababababab"):
+        Encoder.open(layout, tower(), other, threads=1)
+
+
+def test_a_graph_that_names_no_space_is_refused(tmp_path):
+    write_tower(Layout(tmp_path), ORACLE.table, "")
+    with pytest.raises(SpaceMismatchError, match=r"\(none named\)"):
+        Encoder.open(Layout(tmp_path), tower(), SPACE, threads=1)
+
+
+def test_another_width_is_refused(layout):
+    with pytest.raises(SpaceMismatchError, match=r"16 dimensions.* 32"):
+        Encoder.open(layout, tower(), Space(fingerprint=SPACE.fingerprint, dim=32), threads=1)
+
+
+def test_another_signature_is_refused(tmp_path):
+    import onnx
+
+    write_tower(Layout(tmp_path), ORACLE.table, SPACE.fingerprint)
+    model = onnx.load(Layout(tmp_path).model)
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "last_hidden_state"
+    onnx.save(model, Layout(tmp_path).model)
+    with pytest.raises(IntegrityError, match=r"last_hidden_state.*sentence_embedding"):
+        Encoder.open(Layout(tmp_path), tower(), SPACE, threads=1)
+
+
+@pytest.mark.parametrize("name", ["model", "tokenizer"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"no such format"])
+def test_unreadable_files_are_refused_by_path(tmp_path: Path, name, content):
+    layout = Layout(tmp_path)
+    write_tower(layout, ORACLE.table, SPACE.fingerprint)
+    path: Path = getattr(layout, name)
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=path.name):
+        Encoder.open(layout, tower(), SPACE, threads=1)
+
+
+def test_closing_twice_is_closing(encoder):
+    encoder.close()
+    encoder.close()
