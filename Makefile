@@ -24,6 +24,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/uv pip compile --config-file requirements/uv.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-package torch --custom-compile-command 'make lock' --quiet
 UPGRADE ?=
+ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -42,8 +43,8 @@ demo: free-port $(VENV)/.installed ## Build a snapshot of Python's own documenta
 serve: free-port $(VENV)/.installed ## Serve the registry's current snapshot
 	@$(BIN)/python scripts/serve.py --host $(HOST) --port $(PORT) --registry $(REGISTRY)
 
-test: $(VENV)/.installed ## Run the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed ## Run the tests (ARGS='-k deadline' runs some)
+	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.installed ## Format, lint, types, import borders, container and deployment files
 	$(BIN)/ruff check .
@@ -57,8 +58,8 @@ check: $(VENV)/.installed ## Format, lint, types, import borders, container and 
 	@if command -v promtool >/dev/null; then promtool check config deploy/prometheus/prometheus.yml; \
 		else echo "promtool is not installed: the Prometheus files are checked as YAML only"; fi
 
-bench: $(VENV)/.installed ## Measure the floors and /search on the registry's current snapshot
-	$(BIN)/python -m tests.bench --registry $(REGISTRY)
+bench: $(VENV)/.installed ## Measure the floors and /search on the registry's snapshot (ARGS='--snapshot ID')
+	$(BIN)/python -m tests.bench --registry $(REGISTRY) $(ARGS)
 
 install: $(VENV)/.installed ## Only make the virtual environment
 
