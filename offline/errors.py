@@ -9,7 +9,8 @@ OfflineError
 ├── EncodingError      the document tower gives vectors that cannot be searched
 ├── ParityError        the exported graph does not compute what the torch tower does
 ├── StageError         a stage is run before the stage whose output it needs, or its output is damaged
-└── StorageError       the disk is full or not writable
+├── StorageError       the disk is full or not writable
+└── ServiceError       a running service that is measured does not answer as it should
 """
 
 from __future__ import annotations
@@ -53,3 +54,7 @@ class StageError(OfflineError):
 
 class StorageError(OfflineError):
     """The disk is full or not writable."""
+
+
+class ServiceError(OfflineError):
+    """A running service that is measured does not answer as it should."""

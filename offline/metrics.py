@@ -45,6 +45,19 @@ def ndcg(judged: Judged, rows: Sequence[Sequence[int]] | Rows) -> Values:
     return _calculate({nDCG @ 10: NDCG}, gains, rows)[NDCG]
 
 
+def merge_depths(page: Rows, deep: Rows) -> Rows:
+    """Rankings int64[q, d]: the rows of ``page`` int64[q, p] first, then those of ``deep`` int64[q, d] that are not among them.
+
+    For approximate search, which looks harder when it is asked for more: a caller who wants ten hits gets ``page``, not
+    the first ten of ``deep``.
+    """
+    merged = np.full_like(deep, -1)
+    for place, (first, rest) in enumerate(zip(page, deep, strict=True)):
+        rows = [row for row in dict.fromkeys([*first.tolist(), *rest.tolist()]) if row >= 0][: deep.shape[1]]
+        merged[place, : len(rows)] = rows
+    return merged
+
+
 def _calculate(measures: Mapping[object, str], judgements: Judgements, rows: Sequence[Sequence[int]] | Rows) -> dict[str, Values]:
     qrels = {str(query): {str(row): grade for row, grade in scores.items()} for query, scores in enumerate(judgements)}
     # trec_eval orders by score and breaks ties by id: scores made from ranks keep the order that the system gave.

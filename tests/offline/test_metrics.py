@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from offline.judged import Judged
-from offline.metrics import METRICS, MRR, NDCG, RECALL_10, RECALL_100, ndcg, score
+from offline.metrics import METRICS, MRR, NDCG, RECALL_10, RECALL_100, merge_depths, ndcg, score
 
 
 def judged(*judgements, relevance=1):
@@ -57,3 +57,8 @@ def test_negative_grades_count_as_irrelevant():
 
 def test_rankings_of_different_lengths():
     assert ndcg(judged({1: 1}, {1: 1}), [[1], [5, 6, 1]]) == pytest.approx([1.0, 0.5])
+
+
+def test_a_page_goes_before_what_a_deeper_search_found():
+    page, deep = np.array([[5, 6], [7, -1], [1, 2]]), np.array([[6, 8, 9], [7, -1, -1], [1, 2, 3]])
+    assert merge_depths(page, deep).tolist() == [[5, 6, 8], [7, -1, -1], [1, 2, 3]]

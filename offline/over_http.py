@@ -1,0 +1,149 @@
+"""The same queries, asked of a running service: quality as a caller meets it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+
+from offline.bootstrap import Interval, mean_interval
+from offline.data.prepared import Prepared
+from offline.errors import DataError, ServiceError
+from offline.judged import Judged, load_judged
+from offline.metrics import DEPTH, METRICS, Rows, merge_depths, score
+from offline.progress import track
+from offline.recipe import Recipe
+
+_PAGE = 10
+_TIMEOUT_MS = 3_600_000.0
+"""The service caps it by its own longest budget: quality is measured, not haste."""
+_CLIENT_TIMEOUT_SECONDS = 30.0
+_EXCERPT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ServedQuality:
+    """What a running service achieves.
+
+    Attributes:
+        metrics: mean and interval of each metric.
+        degraded: answers in which the service gave something up for want of time.
+        p50_ms: median wall time of a search for ten hits, one at a time, connection kept open.
+        p99_ms: 99th percentile of the same.
+    """
+
+    url: str
+    snapshot: str
+    split: str
+    queries: int
+    metrics: Mapping[str, Interval]
+    degraded: int
+    p50_ms: float
+    p99_ms: float
+
+    def describe(self) -> str:
+        """One line for the command line."""
+        figures = ", ".join(f"{name} {one.estimate:.3f} [{one.low:.3f}, {one.high:.3f}]" for name, one in self.metrics.items())
+        return (
+            f"as served over HTTP by {self.url} (snapshot {self.snapshot}, {self.queries} {self.split} queries): {figures}; "
+            f"p50 {self.p50_ms:.1f} ms, p99 {self.p99_ms:.1f} ms; {self.degraded} answers degraded"
+        )
+
+
+def evaluate_service(url: str, prepared: Prepared, recipe: Recipe, transport: httpx.BaseTransport | None = None) -> ServedQuality:
+    """Ask ``url`` each judged query of the recipe's split, one after the other, and score the ids that come back.
+
+    Each query is asked twice: for ten hits, as callers do, and for a hundred, which recall@100 needs (FAISS searches
+    harder for more hits, so the ten best of a hundred would flatter).
+
+    Args:
+        url: where the service answers, such as ``http://127.0.0.1:8000``.
+        prepared: the output of ``prepare`` for the data that the service's snapshot was made from.
+        recipe: for the split, the cut of relevance and the bootstrap.
+        transport: in place of the network.
+
+    Raises:
+        DataError: there are no judged queries.
+        ServiceError: no answer, an error, another snapshot in mid-run, or ids that are not in the data.
+    """
+    judged = load_judged(prepared, recipe)
+    if judged is None:
+        raise DataError("there are no judged queries (qrels/test.tsv or qrels/dev.tsv) to ask the service")
+    row_of = {name: row for row, name in enumerate(prepared.documents.column("id").to_pylist())}
+    with httpx.Client(base_url=url, timeout=_CLIENT_TIMEOUT_SECONDS, transport=transport) as client:
+        pages, deeps = [], []
+        for text in track(judged.texts, "ask the service"):
+            pages.append(_search(client, text, _PAGE))
+            deeps.append(_search(client, text, DEPTH))
+    rows = merge_depths(_rows(pages, _PAGE, row_of, url), _rows(deeps, DEPTH, row_of, url))
+    return _quality(url, recipe, judged, rows, pages, deeps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    ids: list[str]
+    snapshot: str
+    degraded: bool
+    milliseconds: float
+
+
+def _search(client: httpx.Client, query: str, k: int) -> _Answer:
+    body = {"query": query, "k": k, "exact": False, "fields": [], "timeout_ms": _TIMEOUT_MS}
+    began = time.perf_counter()
+    try:
+        response = client.post("/search", json=body)
+    except httpx.HTTPError as error:
+        raise ServiceError(f"{client.base_url}: no answer ({error}); is the service running there?") from error
+    milliseconds = 1000 * (time.perf_counter() - began)
+    if not response.is_success:
+        raise ServiceError(f"{response.url}: status {response.status_code} to the query {query!r}: {response.text[:_EXCERPT]}")
+    return _parse(response, milliseconds)
+
+
+def _parse(response: httpx.Response, milliseconds: float) -> _Answer:
+    try:
+        found: dict[str, Any] = response.json()
+        ids = [str(hit["id"]) for hit in found["hits"]]
+        return _Answer(ids, str(found["snapshot"]), found["degraded"] is not None, milliseconds)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServiceError(f"{response.url}: not an answer to /search ({error!r}); is another service running there?") from error
+
+
+def _rows(answers: Sequence[_Answer], width: int, row_of: Mapping[str, int], url: str) -> Rows:
+    """int64[q, width] of the ids' rows, -1 where fewer came back."""
+    rows = np.full((len(answers), width), -1, np.int64)
+    for place, answer in enumerate(answers):
+        unknown = [name for name in answer.ids if name not in row_of]
+        if unknown:
+            raise ServiceError(
+                f"{url}: the snapshot {answer.snapshot} returned the document {unknown[0]!r}, which is not in the data; "
+                "ask a service whose snapshot was made from this data"
+            )
+        rows[place, : len(answer.ids)] = [row_of[name] for name in answer.ids]
+    return rows
+
+
+def _quality(
+    url: str, recipe: Recipe, judged: Judged, rows: Rows, pages: Sequence[_Answer], deeps: Sequence[_Answer]
+) -> ServedQuality:
+    answers = [*pages, *deeps]
+    snapshots = sorted({answer.snapshot for answer in answers})
+    if len(snapshots) > 1:
+        raise ServiceError(f"{url}: the snapshot was swapped meanwhile ({', '.join(snapshots)}); run it again")
+    p50, p99 = np.percentile([page.milliseconds for page in pages], [50, 99])
+    config = recipe.evaluate
+    scores = score(judged, rows)
+    return ServedQuality(
+        url=url,
+        snapshot=snapshots[0],
+        split=judged.split,
+        queries=len(judged),
+        metrics={name: mean_interval(scores[name], config.bootstrap, config.seed) for name in METRICS},
+        degraded=sum(answer.degraded for answer in answers),
+        p50_ms=float(p50),
+        p99_ms=float(p99),
+    )
