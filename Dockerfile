@@ -21,13 +21,13 @@ COPY service service
 COPY offline offline
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 
-# ---- environments
+# ---- environments, without pip inside
 FROM base AS service-venv
 COPY requirements/service.txt /requirements/
-RUN python -m venv /opt/venv \
-    && pip install --no-cache-dir --no-deps --require-hashes -r /requirements/service.txt
+RUN python -m venv --without-pip /opt/venv \
+    && pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --require-hashes -r /requirements/service.txt
 COPY --from=wheel /wheels /wheels
-RUN pip install --no-cache-dir --no-deps /wheels/*.whl
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps /wheels/*.whl
 
 FROM base AS offline-venv
 ARG TORCH=torch==2.13.0+cpu
@@ -35,11 +35,11 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY requirements/offline.txt /requirements/
 # TORCH pins its version itself.
 # hadolint ignore=DL3013
-RUN python -m venv /opt/venv \
-    && pip install --no-cache-dir --no-deps --require-hashes -r /requirements/offline.txt \
-    && pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$TORCH"
+RUN python -m venv --without-pip /opt/venv \
+    && pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --require-hashes -r /requirements/offline.txt \
+    && pip --python /opt/venv/bin/python install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$TORCH"
 COPY --from=wheel /wheels /wheels
-RUN pip install --no-cache-dir --no-deps /wheels/*.whl
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps /wheels/*.whl
 
 # ---- images: no compiler, no cache, no root
 FROM base AS offline
