@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
-from service.encoder import Encoder
-from service.engines.base import Engine
-from snapshot.documents import Documents
+import numpy as np
+
+from service.encoder import Encoder, Tokens
+from service.engines import Engine, open_engine
+from service.golden import GoldenSet, Proof, prove, read_golden
+from snapshot.documents import Documents, open_documents
+from snapshot.errors import CountMismatchError
 from snapshot.layout import Layout
 from snapshot.manifest import Manifest
+from snapshot.verify import verify
 
 Step = Literal["verifying", "opening", "proving", "warming"]
+
+_WARM_TOKENS = 16
+"""Length at which the largest batch is warmed: that of most queries."""
+_WARM_K = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +38,6 @@ class GenerationOptions:
 
     encoder_threads: int = 1
     warm_batch: int = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What the golden set showed.
-
-    Attributes:
-        queries: probes asked.
-        k: hits compared per probe.
-        max_cosine_distance: worst 1 - cosine between the served and the torch vector.
-        recall: mean share of exact search's k best that the served search found at the default effort.
-    """
-
-    queries: int
-    k: int
-    max_cosine_distance: float
-    recall: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +58,77 @@ class Generation:
 
     def close(self) -> None:
         """Close every part; a second call does nothing. May take tens of milliseconds: never on an event loop."""
-        raise NotImplementedError
+        self.encoder.close()
+        self.engine.close()
 
 
 def open_generation(layout: Layout, options: GenerationOptions, on_state: Callable[[Step], None]) -> Generation:
     """Load the snapshot at ``layout``; ``on_state`` hears each step as it begins and may raise to give up.
 
+    Whatever was opened is closed again where a later step fails.
+
     Raises:
         SnapshotError: the snapshot is damaged, of another space, or does not reproduce its golden set.
     """
-    raise NotImplementedError
+    watch = _Watch(on_state)
+    with ExitStack() as opened:
+        with watch.step("verifying"):
+            manifest = verify(layout.root)
+        with watch.step("opening"):
+            encoder = Encoder.open(layout, manifest.query_tower, manifest.space, options.encoder_threads)
+            opened.callback(encoder.close)
+            engine = open_engine(manifest, layout)
+            opened.callback(engine.close)
+            documents = open_documents(layout.documents)
+            _check_counts(manifest, engine, documents, layout)
+        with watch.step("proving"):
+            golden = read_golden(layout, manifest)
+            proof = prove(golden, manifest, encoder, engine)
+        with watch.step("warming"):
+            _warm(golden, manifest, encoder, engine, documents, options.warm_batch)
+        opened.pop_all()
+    return Generation(manifest, encoder, engine, documents, proof, datetime.now(UTC), watch.seconds)
+
+
+class _Watch:
+    """Announces steps and measures them."""
+
+    def __init__(self, on_state: Callable[[Step], None]) -> None:
+        self._on_state = on_state
+        self.seconds: dict[Step, float] = {}
+
+    @contextmanager
+    def step(self, name: Step) -> Iterator[None]:
+        self._on_state(name)
+        begun = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - begun
+
+
+def _check_counts(manifest: Manifest, engine: Engine, documents: Documents, layout: Layout) -> None:
+    """Row i of the index is row i of the documents, so both must be as many as the manifest says."""
+    if not engine.count == documents.count == manifest.documents.count:
+        raise CountMismatchError(
+            f"{layout.root}: {engine.count} rows in the index, {documents.count} documents, the manifest says "
+            f"{manifest.documents.count}; publish the snapshot again, or activate another one"
+        )
+
+
+def _warm(golden: GoldenSet, manifest: Manifest, encoder: Encoder, engine: Engine, documents: Documents, batch: int) -> None:
+    """Take the slow first times (arenas that grow, pages not yet mapped) before a request does."""
+    tokens = encoder.tokenize(golden.queries[:1])
+    longest = manifest.query_tower.text.max_tokens
+    lengths = [length for length in (4, 8, 16, 32, 64, 128, 256, 512) if length < longest]
+    for rows, length in [(batch, min(_WARM_TOKENS, longest)), *((1, length) for length in (*lengths, longest))]:
+        encoder.embed(_stretch(tokens, rows, length))
+    queries = golden.vectors[:1]
+    engine.search(queries, _WARM_K, manifest.index.default_effort)
+    rows_found = engine.exact(queries, min(_WARM_K, engine.count)).rows[0]  # exact search touches every vector
+    documents.ids(rows_found)
+    documents.fields(rows_found)
+
+
+def _stretch(tokens: Tokens, rows: int, length: int) -> Tokens:
+    """Tokens of another shape, for their cost and not for their meaning."""
+    ids = np.resize(tokens.ids, (rows, length))
+    return Tokens(ids, np.ones_like(ids), [length] * rows, [False] * rows)

@@ -1,0 +1,105 @@
+"""The proof before a snapshot serves: probes that another implementation (torch, brute force) has answered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.encoder import Encoder
+from service.engines.base import Engine, Rows, Vectors
+from snapshot.errors import CountMismatchError, GoldenMismatchError
+from snapshot.layout import Layout
+from snapshot.manifest import Manifest
+
+_AGAIN = "distil, export and publish again, or activate another snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenSet:
+    """Raw probe queries and their answers.
+
+    Attributes:
+        vectors: float32[q, dim], made by the torch tower.
+        rows: int64[q, k], the best rows by exact search with those vectors.
+    """
+
+    queries: list[str]
+    vectors: Vectors
+    rows: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the golden set showed.
+
+    Attributes:
+        queries: probes asked.
+        k: hits compared per probe.
+        max_cosine_distance: worst 1 - cosine between the served and the torch vector.
+        recall: mean share of exact search's k best that the served search found at the default effort.
+    """
+
+    queries: int
+    k: int
+    max_cosine_distance: float
+    recall: float
+
+
+def read_golden(layout: Layout, manifest: Manifest) -> GoldenSet:
+    """Read the golden set of a verified snapshot.
+
+    Raises:
+        GoldenMismatchError: a file is not in the format that the layout says.
+        CountMismatchError: the files are not of the shape that the manifest says.
+    """
+    try:
+        queries = json.loads(layout.golden_queries.read_text(encoding="utf-8"))
+        vectors = np.load(layout.golden_vectors, allow_pickle=False)
+        rows = np.load(layout.golden_rows, allow_pickle=False)
+    except ValueError as error:
+        raise GoldenMismatchError(f"{layout.golden}: cannot be read ({error}); {_AGAIN}") from error
+    asked = manifest.golden.queries
+    expected = [asked, (asked, manifest.space.dim), (asked, manifest.golden.k)]
+    found = [len(queries), vectors.shape, rows.shape]
+    if found != expected:
+        raise CountMismatchError(
+            f"{layout.golden}: queries, vectors and rows are {found}, the manifest says {expected}; {_AGAIN}"
+        )
+    return GoldenSet(queries, vectors, rows)
+
+
+def prove(golden: GoldenSet, manifest: Manifest, encoder: Encoder, engine: Engine) -> Proof:
+    """Ask the probes as a request would be asked.
+
+    Raises:
+        GoldenMismatchError: a vector or the hits are further off than the manifest allows; carries the figures.
+    """
+    served = encoder.embed(encoder.tokenize(golden.queries))
+    distances = _cosine_distances(served, golden.vectors)
+    k = manifest.golden.k
+    hits = engine.search(served, k, manifest.index.default_effort)
+    found = [len(np.intersect1d(got, right)) / k for got, right in zip(hits.rows, golden.rows, strict=True)]
+    proof = Proof(len(found), k, float(distances.max()), float(np.mean(found)))
+    if not proof.max_cosine_distance <= manifest.golden.max_cosine_distance:  # so that NaN fails too
+        worst = int(distances.argmax())
+        raise GoldenMismatchError(
+            f"{manifest.id}: cosine distance {proof.max_cosine_distance:.2e} to the golden vector of probe {worst} "
+            f"({golden.queries[worst][:60]!r}), at most {manifest.golden.max_cosine_distance:.2e} is allowed; {_AGAIN}"
+        )
+    if not proof.recall >= manifest.golden.min_recall:
+        raise GoldenMismatchError(
+            f"{manifest.id}: recall@{k} {proof.recall:.3f} of the golden hits at effort {manifest.index.default_effort}, "
+            f"at least {manifest.golden.min_recall:.3f} is required; {_AGAIN}"
+        )
+    return proof
+
+
+def _cosine_distances(served: Vectors, golden: Vectors) -> Vectors:
+    """1 - cosine, row by row, in double precision: the bound may be below what float32 resolves."""
+    left, right = served.astype(np.float64), golden.astype(np.float64)
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    with np.errstate(invalid="ignore"):  # a zero vector has no direction: NaN, which is refused
+        distances: Vectors = 1.0 - np.einsum("qd,qd->q", left, right) / norms
+    return distances
