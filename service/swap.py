@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol
 
+import structlog
+
+from service.errors import DrainingError, NoGenerationError
 from service.generation import Generation
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_log = structlog.get_logger(__name__)
 
 
 class SwapState(StrEnum):
@@ -51,52 +54,130 @@ class NullObserver:
     def closed(self, snapshot: str) -> None: ...
 
 
+@dataclass(slots=True)
+class _Slot:
+    """A generation with the number of those who use it; only touched under the lock."""
+
+    generation: Generation
+    leases: int = 0
+    retired: bool = False
+
+
 class Generations:
-    """The serving generation and those that drain. Every method is safe from any thread."""
+    """The serving generation and those that still have users. Every method is safe from any thread."""
 
     def __init__(self, observer: SwapObserver | None = None) -> None:
-        raise NotImplementedError
+        self._observer = observer or NullObserver()
+        self._changed = threading.Condition()
+        self._slot: _Slot | None = None
+        self._open = 0  # slots that are not yet closed, the serving one included
+        self._state = SwapState.IDLE
+        self._ended = False
+        self._observer.entered(self._state)
 
     @property
     def serving(self) -> str | None:
         """Id of the snapshot that answers now."""
-        raise NotImplementedError
+        generation = self.current
+        return None if generation is None else generation.id
 
     @property
     def current(self) -> Generation | None:
         """The generation that answers now, NOT pinned: read its manifest and proof, never search with it."""
-        raise NotImplementedError
+        slot = self._slot
+        return None if slot is None else slot.generation
 
     @property
     def state(self) -> SwapState:
-        raise NotImplementedError
+        return self._state
 
     def enter(self, state: SwapState) -> None:
         """Say what is being done; ignored once draining."""
-        raise NotImplementedError
+        with self._changed:
+            if state is self._state or self._state is SwapState.DRAINING:
+                return
+            self._state = state
+        self._observer.entered(state)
 
     @contextmanager
     def lease(self) -> Iterator[Generation]:
-        """Pin the serving generation for the block; raises NoGenerationError where there is none."""
-        raise NotImplementedError
+        """Pin the serving generation for the block, whatever is swapped meanwhile.
 
-    def submit(
-        self, executor: Executor, generation: Generation, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs
-    ) -> Future[R]:
-        """Run ``job`` in ``executor`` under its own lease of a generation that the caller holds.
-
-        The lease ends with the job, not with the caller: a cancelled request may leave a thread inside the engine.
+        Raises:
+            NoGenerationError: none serves.
+            DrainingError: ``close`` was called.
         """
-        raise NotImplementedError
+        slot = self._take()
+        try:
+            yield slot.generation
+        finally:
+            self._give_back(slot)
 
     def replace(self, new: Generation) -> None:
-        """Serve ``new`` from now on; the one before is closed, in a worker thread, when its last lease ends."""
-        raise NotImplementedError
+        """Serve ``new`` from now on; the one before is closed, in a worker thread, when its last lease ends.
+
+        After ``close`` nothing serves any more, and ``new`` is closed instead.
+        """
+        with self._changed:
+            ended, old = self._ended, self._slot
+            self._open += 1
+            slot = _Slot(new)
+            if ended:
+                self._retire(slot)
+            else:
+                self._slot = slot
+                if old is not None:
+                    self._retire(old)
+        if not ended:
+            self._observer.replaced(new, None if old is None else old.generation.id)
+            self.enter(SwapState.SERVING)
 
     def drain(self) -> None:
-        """Announce the end: state is DRAINING from now on. Leases are still given: callers arrive until they have heard."""
-        raise NotImplementedError
+        """Announce the end: DRAINING from now on. Leases are still given, because callers come until they have heard."""
+        self.enter(SwapState.DRAINING)
 
     def close(self, timeout_seconds: float) -> bool:
-        """Give no more leases, wait for those that are out, close everything; False where some did not end in time."""
-        raise NotImplementedError
+        """Give no more leases, wait for those that are out and close everything; False where some outlived the wait."""
+        self.drain()
+        with self._changed:
+            self._ended = True
+            if self._slot is not None:
+                self._retire(self._slot)
+                self._slot = None
+            return self._changed.wait_for(lambda: self._open == 0, timeout_seconds)
+
+    def _take(self) -> _Slot:
+        with self._changed:
+            if self._ended:
+                raise DrainingError("the service is shutting down")
+            if self._slot is None:
+                raise NoGenerationError("no snapshot is being served; /readyz says why and what to do")
+            self._slot.leases += 1
+            return self._slot
+
+    def _give_back(self, slot: _Slot) -> None:
+        with self._changed:
+            slot.leases -= 1
+            self._close_unused(slot)
+
+    def _retire(self, slot: _Slot) -> None:
+        """Nobody new will use the slot; needs the lock."""
+        slot.retired = True
+        self._close_unused(slot)
+
+    def _close_unused(self, slot: _Slot) -> None:
+        """Close in a thread of its own: unmapping an index takes tens of milliseconds, and the last user may be anybody."""
+        if slot.retired and slot.leases == 0:
+            threading.Thread(target=self._close, args=(slot.generation,), name=f"close-{slot.generation.id}").start()
+
+    def _close(self, generation: Generation) -> None:
+        try:
+            generation.close()
+            self._observer.closed(generation.id)
+        except Exception:
+            _log.exception("snapshot_not_closed", snapshot=generation.id)
+            raise
+        finally:
+            with self._changed:
+                self._open -= 1
+                self._changed.notify_all()
