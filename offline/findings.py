@@ -1,0 +1,97 @@
+"""What an evaluation found, typed: the content of ``report.json``, which the page and the plots are made from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from offline.bootstrap import Interval
+from offline.exported import ExportReport
+from snapshot.manifest import Index, Retention
+
+
+class _Finding(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Quality(_Finding):
+    """One retrieval system on the judged queries: each metric's mean with its 95% bootstrap interval."""
+
+    name: str
+    title: str
+    metrics: dict[str, Interval]
+    judged_only: Interval | None = None
+    """nDCG@10 of the judged documents alone, ordered by this system; None where it is the same as another row's."""
+
+
+class Loss(_Finding):
+    """What one step between the teacher and what is served costs: nDCG@10 before minus after, paired by query."""
+
+    step: Literal["distillation", "export", "quantisation", "approximate search"]
+    before: str
+    after: str
+    difference: Interval
+
+
+class Contrast(_Finding):
+    """nDCG@10 of the teacher minus that of a baseline, paired by query."""
+
+    baseline: str
+    difference: Interval
+
+
+class Latency(_Finding):
+    """One query at a time through a query tower, tokenization included, on one thread of the builder's machine."""
+
+    tower: str
+    p50_ms: float
+    p99_ms: float
+    queries: int
+
+
+class Answer(_Finding):
+    """A document that came back; ``relevant`` is None where there are no judgements."""
+
+    id: str
+    title: str
+    relevant: bool | None
+
+
+class Example(_Finding):
+    """A query with the best answers of the teacher and of what is served."""
+
+    query: str
+    teacher: tuple[Answer, ...]
+    served: tuple[Answer, ...]
+
+
+class Proof(_Finding):
+    """What was measured on judged queries."""
+
+    split: str
+    queries: int
+    skipped: int
+    """Queries of the split without a relevant document."""
+    relevance: int
+    """Scores from this one on count as relevant for recall and MRR."""
+    bootstrap: int
+    systems: tuple[Quality, ...]
+    losses: tuple[Loss, ...]
+    contrasts: tuple[Contrast, ...]
+
+
+class Findings(_Finding):
+    """Everything in the report."""
+
+    recipe: str
+    backbone: str
+    documents: int
+    export: ExportReport
+    index: Index
+    latencies: tuple[Latency, ...]
+    examples: tuple[Example, ...]
+    proof: Proof | None
+    """None where the data has no judged queries."""
+    retention: Retention | None
+    """None where there is no proof, or the teacher finds nothing at all."""

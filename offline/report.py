@@ -1,0 +1,208 @@
+"""The page that proves a snapshot: Markdown with plots beside it, made from the findings alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from offline import plots
+from offline.bootstrap import Interval, Values
+from offline.findings import Answer, Findings, Proof
+from offline.metrics import METRICS
+from snapshot.files import write_text
+
+PAGE = "report.md"
+FINDINGS = "report.json"
+_TITLE_CHARACTERS = 70
+
+
+def write_report(findings: Findings, ndcg: tuple[Values, Values] | None, folder: Path) -> None:
+    """Write ``report.json``, ``report.md`` and the plots that it shows.
+
+    Args:
+        findings: everything that the page says.
+        ndcg: nDCG@10 float64[q] of the teacher and of what is served, query by query; None without judged queries.
+        folder: where to write.
+    """
+    write_text(folder / FINDINGS, findings.model_dump_json(indent=2))
+    if findings.proof is not None and ndcg is not None:
+        plots.draw_quality(findings.proof, folder / "quality.png")
+        plots.draw_losses(findings.proof, folder / "losses.png")
+        plots.draw_retention(*ndcg, folder / "retention.png")
+    plots.draw_effort(findings, folder / "effort.png")
+    write_text(folder / PAGE, page(findings))
+
+
+def page(findings: Findings) -> str:
+    """The Markdown page."""
+    proof = findings.proof
+    sections = [
+        f"# {findings.recipe}: what was built, and how good it is",
+        _built(findings),
+        *(_quality(proof) if proof is not None else (_NO_PROOF,)),
+        *_export(findings),
+        *_effort(findings),
+        *_latency(findings),
+        *_examples(findings),
+        _COMMANDS.format(recipe=findings.recipe),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+_NO_PROOF = (
+    "**No judged queries.** The data has neither `qrels/test.tsv` nor `qrels/dev.tsv` with a relevant document, so quality, "
+    "losses and retention cannot be measured. What the towers return is under Examples."
+)
+
+_COMMANDS = """## To repeat it
+
+```
+python -m offline run offline/recipes/{recipe}.toml --data DIR
+python -m offline evaluate offline/recipes/{recipe}.toml --data DIR
+python -m offline evaluate offline/recipes/{recipe}.toml --data DIR --service http://127.0.0.1:8000
+```
+
+The first makes everything and keeps what is there already; the second this page alone; the third asks a running service
+the same queries over HTTP. `report.json` holds every figure of this page."""
+
+
+def _built(findings: Findings) -> str:
+    export, index = findings.export, findings.index
+    return (
+        f"{findings.documents:,} documents, encoded by a document tower trained from `{findings.backbone}`; a query tower of "
+        f"{export.layers} layers and {export.parameters / 1e6:.1f} million parameters, distilled from the teacher's and served "
+        f"as {export.precision} ONNX; a {index.kind} index, searched at effort {index.default_effort}.\n\n"
+        f"- precision: {export.reason}\n- index: {index.reason}\n\n{_retention(findings)}"
+    )
+
+
+def _retention(findings: Findings) -> str:
+    kept = findings.retention
+    if kept is None:
+        return "Retention is not known."
+    return (
+        f"**As served, it keeps {kept.retained:.1%} of the teacher's {kept.metric}** ({kept.served:.3f} of {kept.teacher:.3f}; "
+        f"95% paired bootstrap interval {kept.low:.1%} to {kept.high:.1%}) on {kept.queries:,} {kept.split} queries."
+    )
+
+
+def _quality(proof: Proof) -> Iterable[str]:
+    yield "## Quality"
+    yield _quality_note(proof)
+    judged_only = any(system.judged_only is not None for system in proof.systems)
+    header = ["system", *METRICS] + (["nDCG@10, judged only"] if judged_only else [])
+    rows = []
+    for system in proof.systems:
+        extra = [_estimate(system.judged_only) if system.judged_only is not None else "as above"] if judged_only else []
+        rows.append([system.title, *(_estimate(system.metrics[metric]) for metric in METRICS), *extra])
+    yield _table(header, rows)
+    if judged_only:
+        yield _JUDGED_ONLY
+    yield "\n".join(_contrasts(proof))
+    yield "![Quality of each system](quality.png)"
+    yield "## Where quality is lost"
+    yield "nDCG@10 before the step minus after it, paired by query; a loss below zero is a gain."
+    yield _table(["step", "from", "to", "nDCG@10 lost", "outside the interval"], _losses(proof))
+    yield "![Losses from the teacher to the service](losses.png)"
+    yield "![Teacher and service, query by query](retention.png)"
+
+
+def _quality_note(proof: Proof) -> str:
+    skipped = f" {proof.skipped:,} further queries have no relevant document and are left out." if proof.skipped else ""
+    cut = f" Recall and MRR count scores from {proof.relevance} on; nDCG has the gain 2^score - 1." if proof.relevance > 1 else ""
+    return (
+        f"On {proof.queries:,} {proof.split} queries, by ir-measures; in brackets 95% percentile bootstrap intervals over "
+        f"{proof.bootstrap:,} resamples of the queries.{cut}{skipped}"
+    )
+
+
+_JUDGED_ONLY = (
+    "*Judged only* orders just the judged documents of each query. The judgements are a pool: documents that no rater saw "
+    "count as wrong in the plain figures, which is unfair to a system that the pool was not drawn from."
+)
+
+
+def _contrasts(proof: Proof) -> Iterable[str]:
+    titles = {system.name: system.title for system in proof.systems}
+    for contrast in proof.contrasts:
+        found = contrast.difference
+        outside = (
+            "zero is outside the interval: yes" if found.excludes_zero else "zero is outside the interval: no, it may be noise"
+        )
+        yield f"- teacher minus {titles[contrast.baseline]}: {_difference(found)} nDCG@10; {outside}."
+
+
+def _losses(proof: Proof) -> list[list[str]]:
+    titles = {system.name: system.title for system in proof.systems}
+    return [
+        [loss.step, titles[loss.before], titles[loss.after], _difference(loss.difference), _yes(loss.difference.excludes_zero)]
+        for loss in proof.losses
+    ]
+
+
+def _export(findings: Findings) -> Iterable[str]:
+    yield "## Export gates"
+    gates = [[gate.name, f"{gate.value:.2g}", f"{gate.limit:.2g}", _yes(gate.passed)] for gate in findings.export.gates]
+    yield _table(["gate", "measured", "at most", "passed"], gates)
+
+
+def _effort(findings: Findings) -> Iterable[str]:
+    yield "## Search effort"
+    yield "Measured at build with the student's queries, one thread, against exact search; the service chooses from these."
+    rows = [
+        [
+            f"**{row.effort}** (default)" if row.effort == findings.index.default_effort else f"{row.effort}",
+            f"{row.recall_at_10:.3f}",
+            f"{row.p50_ms:.3f}",
+            f"{row.p99_ms:.3f}",
+        ]
+        for row in findings.index.efforts
+    ]
+    yield _table(["effort", "recall@10", "p50 ms", "p99 ms"], rows)
+    yield "![Recall over search time](effort.png)"
+
+
+def _latency(findings: Findings) -> Iterable[str]:
+    yield "## Time to encode a query"
+    yield "One query at a time, tokenization included, one thread, on the machine that built this."
+    rows = [[found.tower, f"{found.p50_ms:.2f}", f"{found.p99_ms:.2f}", f"{found.queries}"] for found in findings.latencies]
+    yield _table(["query tower", "p50 ms", "p99 ms", "queries"], rows)
+
+
+def _examples(findings: Findings) -> Iterable[str]:
+    yield "## Examples"
+    yield (
+        "Queries drawn at random, with the best answers. ✓ marks a relevant document."
+        if findings.proof
+        else "Queries drawn at random."
+    )
+    rows = [[_cell(example.query), _answers(example.teacher), _answers(example.served)] for example in findings.examples]
+    yield _table(["query", "teacher", "as served"], rows)
+
+
+def _answers(answers: Sequence[Answer]) -> str:
+    return "<br>".join(f"{'✓ ' if answer.relevant else ''}{_cell(answer.title or answer.id)}" for answer in answers)
+
+
+def _cell(text: str) -> str:
+    """One line that cannot break the table or start markup."""
+    line = " ".join(text.split())
+    short = line if len(line) <= _TITLE_CHARACTERS else f"{line[: _TITLE_CHARACTERS - 1]}…"
+    return "".join(f"\\{character}" if character in "\\`*_[]<>|#" else character for character in short)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _estimate(found: Interval) -> str:
+    return f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _difference(found: Interval) -> str:
+    return f"{found.estimate:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
