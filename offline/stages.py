@@ -61,6 +61,11 @@ def nothing_more(_recipe: Recipe, _source: Source) -> Mapping[str, Any]:
     return {}
 
 
+def nothing_outside(_folder: Path, _source: Source) -> bool:
+    """The default of ``Stage.still_holds``."""
+    return True
+
+
 @dataclass(frozen=True)
 class Stage:
     """A step of the walk.
@@ -69,6 +74,7 @@ class Stage:
         needs: stages whose output it reads.
         sections: recipe sections that its output depends on.
         outside: what else its output depends on, such as hashes of data files (small, JSON).
+        still_holds: whether what it did outside its folder, which is the first argument, is still there.
         version: raised when the code changes what it writes.
     """
 
@@ -77,6 +83,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
     outside: Callable[[Recipe, Source], Mapping[str, Any]] = nothing_more
+    still_holds: Callable[[Path, Source], bool] = nothing_outside
     version: int = 1
 
 
@@ -122,7 +129,8 @@ def _run(stage: Stage, folder: Path, work: Path, recipe: Recipe, source: Source)
         }
     )
     receipt = _read(folder / RECEIPT)
-    if receipt is not None and receipt["inputs"] == digest and _intact(folder, receipt["outputs"]):
+    fits = receipt is not None and receipt["inputs"] == digest and _intact(folder, receipt["outputs"])
+    if receipt is not None and fits and stage.still_holds(folder, source):
         return Outcome(stage.name, folder, receipt["summary"], receipt["seconds"], reused=True)
     _begin(folder, digest, config)
     started = time.monotonic()

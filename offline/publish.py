@@ -1,0 +1,56 @@
+"""Into the registry, and declared as the snapshot to serve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from offline.errors import StageError
+from offline.recipe import Recipe
+from offline.stages import Job, Source, Stage, Summary
+from snapshot.errors import UnknownSnapshotError
+from snapshot.files import write_text
+from snapshot.layout import MANIFEST
+from snapshot.registry import Registry
+
+PUBLISHED = "published.json"
+
+
+def run(job: Job) -> Summary:
+    """Verify the sealed snapshot, bring it into ``source.registry`` and, if the recipe says so, activate it.
+
+    Both may be repeated after a kill: neither does twice what is done.
+
+    Raises:
+        SnapshotError: the snapshot is damaged, or the registry cannot be written.
+    """
+    registry = Registry(job.source.registry)
+    snapshot_id = registry.publish(_sealed(job.inputs["pack"])).id
+    if job.recipe.publish.activate and registry.current() != snapshot_id:
+        registry.activate(snapshot_id, why=f"published by the recipe {job.recipe.name}")
+    write_text(job.folder / PUBLISHED, json.dumps({"id": snapshot_id, "registry": str(job.source.registry)}))
+    return {"snapshot": snapshot_id, "active": registry.current()}
+
+
+def _sealed(folder: Path) -> Path:
+    sealed = [path.parent for path in folder.glob(f"*/{MANIFEST}")]
+    if len(sealed) != 1:
+        raise StageError(f"{folder}: holds {len(sealed)} sealed snapshots instead of one; run the stage pack again")
+    return sealed[0]
+
+
+def _registry(_recipe: Recipe, source: Source) -> Mapping[str, str]:
+    return {"registry": str(source.registry.resolve())}
+
+
+def _is_published(folder: Path, source: Source) -> bool:
+    """Somebody may have removed the snapshot, or the whole registry, since."""
+    try:
+        Registry(source.registry).layout(json.loads((folder / PUBLISHED).read_text(encoding="utf-8"))["id"])
+    except UnknownSnapshotError:
+        return False
+    return True
+
+
+STAGE = Stage(name="publish", run=run, needs=("pack",), sections=("publish",), outside=_registry, still_holds=_is_published)
