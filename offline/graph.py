@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from offline.ranking import Floats
@@ -62,6 +63,14 @@ class Graph:
             mask[row, : len(found)] = 1
         (vectors,) = self.session.run([OUTPUT], dict(zip(INPUTS, (ids, mask), strict=True)))
         return np.asarray(vectors, np.float32)
+
+
+def cosine_distance(vectors: Floats, others: Floats) -> NDArray[np.float64]:
+    """1 - cosine of each row with the same row of the other, float64[n]; NaN for a zero vector, which has no direction."""
+    left, right = vectors.astype(np.float64), others.astype(np.float64)
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(1 - np.einsum("nd,nd->n", left, right) / norms, np.float64)
 
 
 def _tokenizer(path: Path, spec: TextSpec) -> Tokenizer:

@@ -1,0 +1,163 @@
+"""The FAISS index over the document vectors: its kind, its building, and its effort table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import faiss
+import numpy as np
+from pydantic import TypeAdapter
+
+from offline.data.prepared import Prepared
+from offline.efforts import default_effort, measure, open_index
+from offline.encoded import load_vectors
+from offline.errors import RecipeError
+from offline.exported import open_graph
+from offline.probes import probe_queries
+from offline.progress import say, track
+from offline.ranking import Floats, exact_top_k
+from offline.recipe import IndexConfig
+from offline.stages import Job, Stage, Summary
+from snapshot.files import atomic_write, write_text
+from snapshot.manifest import Index
+from snapshot.text import render_query
+
+INDEX = "index.faiss"
+DESCRIPTION = "index.json"
+Kind = Literal["flat", "hnsw", "ivfpq"]
+
+_RECALL_AT = 10
+_ADD_ROWS = 10_000
+_HNSW_EFFORTS = (16, 32, 64, 128, 256, 512)
+_CENTROIDS = 256
+"""Of each PQ codebook: codes have 8 bits."""
+_POINTS_PER_CENTROID = 39
+"""FAISS warns of bad centroids below this."""
+_SAMPLE_PER_LIST = 64
+_SAMPLE_ROWS = 65_536
+_SEED = 17
+
+
+def load_description(folder: Path) -> Index:
+    """What the manifest will say about the index in the output folder of ``index``."""
+    return TypeAdapter[Index](Index).validate_json((folder / DESCRIPTION).read_bytes())
+
+
+def run(job: Job) -> Summary:
+    """Build the index, or take the one that a killed run has finished, and measure it as it will be served.
+
+    Raises:
+        RecipeError: IVF-PQ on fewer rows than its codebooks need.
+    """
+    config = job.recipe.index
+    vectors = load_vectors(job.inputs["encode"])
+    kind, why = choose(config, len(vectors))
+    sizes = sizes_of(kind, config, *vectors.shape)
+    path = job.folder / INDEX
+    if not path.exists():
+        _write(build(kind, sizes, vectors), path)
+    queries = _queries(job)
+    exact, _ = exact_top_k(queries, vectors, _RECALL_AT)
+    efforts = measure(open_index(path), kind, _efforts(kind, sizes), queries, exact)
+    effort, which = default_effort(efforts, config.recall_target)
+    described = TypeAdapter[Index](Index).validate_python(
+        {"kind": kind, **sizes, "reason": f"{why}; {which}", "default_effort": effort, "efforts": efforts}
+    )
+    write_text(job.folder / DESCRIPTION, described.model_dump_json(indent=2))
+    say(f"  {described.reason}")
+    chosen = next(row for row in efforts if row.effort == effort)
+    return {"kind": kind, "rows": len(vectors), "effort": effort, "recall@10": chosen.recall_at_10, "p50 ms": chosen.p50_ms}
+
+
+def choose(config: IndexConfig, rows: int) -> tuple[Kind, str]:
+    """The kind of index for so many rows, and why.
+
+    Raises:
+        RecipeError: IVF-PQ is asked for on fewer rows than its codebooks need.
+    """
+    if config.kind == "ivfpq" and rows < _CENTROIDS:
+        raise RecipeError(
+            f"index.kind: ivfpq needs {_CENTROIDS} documents or more to train on, there are {rows}; use flat or hnsw"
+        )
+    if config.kind != "auto":
+        return config.kind, f"{config.kind}: the recipe asks for it"
+    if rows <= config.flat_rows:
+        return "flat", f"flat: exact search is fast enough for {rows} rows (at most index.flat_rows, {config.flat_rows})"
+    if rows <= config.hnsw_rows:
+        return "hnsw", f"hnsw: {rows} rows are more than index.flat_rows ({config.flat_rows}), and their graph fits into memory"
+    return "ivfpq", f"ivfpq: {rows} rows are more than index.hnsw_rows ({config.hnsw_rows})"
+
+
+def sizes_of(kind: Kind, config: IndexConfig, rows: int, dim: int) -> dict[str, int]:
+    """What the manifest says of the kind beside its efforts.
+
+    IVF has about 4 sqrt(rows) lists (the FAISS guidelines), and no more than its training points can place.
+    """
+    if kind == "hnsw":
+        return {"m": config.m, "ef_construction": config.ef_construction}
+    if kind == "ivfpq":
+        nlist = max(1, min(round(4 * math.sqrt(rows)), rows // _POINTS_PER_CENTROID))
+        pq_bytes = max(size for size in range(1, max(1, dim // 4) + 1) if dim % size == 0)
+        return {"nlist": nlist, "pq_bytes": pq_bytes, "refine_factor": config.refine_factor}
+    return {}
+
+
+def build(kind: Kind, sizes: Mapping[str, int], vectors: Floats) -> faiss.Index:
+    """An index over float32[rows, dim]; row i of it is row i of ``vectors``."""
+    index = _empty(kind, sizes, vectors.shape[1])
+    if not index.is_trained:
+        say(f"  training on a sample of {len(vectors)} vectors")
+        index.train(_sample(vectors, sizes["nlist"]))
+    for start in track(range(0, len(vectors), _ADD_ROWS), "index, blocks added"):
+        index.add(vectors[start : start + _ADD_ROWS])
+    return index
+
+
+def _empty(kind: Kind, sizes: Mapping[str, int], dim: int) -> faiss.Index:
+    if kind == "flat":
+        return faiss.IndexFlatIP(dim)
+    if kind == "hnsw":
+        index = faiss.IndexHNSWFlat(dim, sizes["m"], faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = sizes["ef_construction"]
+        return index
+    base = faiss.IndexIVFPQ(faiss.IndexFlatIP(dim), dim, sizes["nlist"], sizes["pq_bytes"], 8, faiss.METRIC_INNER_PRODUCT)
+    for clustering in (base.cp, base.pq.cp):
+        clustering.seed = _SEED
+        clustering.min_points_per_centroid = 1  # else FAISS warns once a codebook; what few points cost stands in the efforts
+    refined = faiss.IndexRefineFlat(base)
+    refined.k_factor = sizes["refine_factor"]
+    return refined
+
+
+def _sample(vectors: Floats, nlist: int) -> Floats:
+    size = max(_SAMPLE_ROWS, _SAMPLE_PER_LIST * nlist)
+    if len(vectors) <= size:
+        return vectors
+    return vectors[np.sort(np.random.default_rng(_SEED).choice(len(vectors), size, replace=False))]
+
+
+def _efforts(kind: Kind, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    if kind == "hnsw":
+        return _HNSW_EFFORTS
+    if kind == "ivfpq":
+        lists = sizes["nlist"]
+        return tuple(sorted({lists, *(2**power for power in range(lists.bit_length()) if 2**power < lists)}))
+    return (0,)
+
+
+def _queries(job: Job) -> Floats:
+    """The student's vectors of real queries."""
+    spec = job.recipe.text.query
+    texts = probe_queries(Prepared(job.inputs["prepare"]), job.recipe.index.probe_queries)
+    return open_graph(job.inputs["export"], spec).encode([render_query(spec, text) for text in texts])
+
+
+def _write(index: faiss.Index, path: Path) -> None:
+    with atomic_write(path) as handle:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(handle.write))
+
+
+STAGE = Stage(name="index", run=run, needs=("prepare", "export", "encode"), sections=("text", "index"))
