@@ -7,9 +7,12 @@ ServiceError
 ├── UnauthorizedError      401  no token, or a wrong one
 ├── AdminDisabledError     403  no token is configured, so operators' routes are off
 ├── UnknownResourceError   404
-├── SwapRunningError       409
+├── WrongMethodError       405
+├── ConflictError          409  nothing was active before
+│   └── SwapRunningError        another snapshot is being loaded
 ├── OverloadedError        429  shed at the door; ``retry_after_ms`` is measured
 ├── UnavailableError       503
+│   ├── RegistryFaultError      the registry cannot be read or written
 │   ├── NoGenerationError       no snapshot serves
 │   └── DrainingError           the service is shutting down
 ├── DeadlineExceededError  504  the budget is spent with nothing to give; ``spent_ms`` says where
@@ -104,10 +107,25 @@ class UnknownResourceError(ServiceError):
     title = "Not found"
 
 
-class SwapRunningError(ServiceError):
-    """Another snapshot is being loaded."""
+class WrongMethodError(ServiceError):
+    """The path exists, but not for this method."""
+
+    status = 405
+    code = "method_not_allowed"
+    title = "Method not allowed"
+
+
+class ConflictError(ServiceError):
+    """What is asked for does not fit the present state."""
 
     status = 409
+    code = "conflict"
+    title = "Conflict"
+
+
+class SwapRunningError(ConflictError):
+    """Another snapshot is being loaded."""
+
     code = "swap_running"
     title = "A swap is running"
 
@@ -131,6 +149,13 @@ class UnavailableError(ServiceError):
     code = "unavailable"
     title = "Service unavailable"
     retry_after_ms = 1000.0
+
+
+class RegistryFaultError(UnavailableError):
+    """The registry cannot be read or written."""
+
+    code = "registry_fault"
+    title = "The registry cannot be read or written"
 
 
 class NoGenerationError(UnavailableError):

@@ -1,0 +1,64 @@
+"""``python -m service``: answer queries from the snapshot that a registry names as current."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from service.errors import ServiceError, SettingsError
+from service.main import serve
+from service.reference import render_configuration, render_openapi
+from service.settings import DescribedSetting, described_settings, load_settings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+_WRONG_USE = 2
+
+
+def start(context: typer.Context, **given: str | None) -> None:
+    """Serve the snapshot that a registry names as current. Each flag is an environment variable too; flags win."""
+    if context.invoked_subcommand is None:
+        raise typer.Exit(serve(load_settings({name: value for name, value in given.items() if value is not None})))
+
+
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI document (docs/openapi.json)."""
+    sys.stdout.write(render_openapi())
+
+
+@app.command()
+def configuration() -> None:
+    """Print the table of settings (docs/configuration.md)."""
+    sys.stdout.write(render_configuration())
+
+
+def main() -> None:
+    """Run the command line; an error is one line on standard error."""
+    try:
+        app()
+    except ServiceError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(_WRONG_USE if isinstance(error, SettingsError) else 1)
+
+
+def _signature() -> inspect.Signature:
+    """A flag for each setting; all are texts here, because ``load_settings`` converts and checks."""
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    return inspect.Signature([context, *(_parameter(setting) for setting in described_settings() if setting.flag)])
+
+
+def _parameter(setting: DescribedSetting) -> inspect.Parameter:
+    text = f"{setting.effect} [{setting.variable}; {setting.default}]"
+    annotation: Any = Annotated[str | None, typer.Option(setting.flag, metavar="VALUE", help=text, show_default=False)]
+    return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+start.__signature__ = _signature()  # type: ignore[attr-defined]  # typer reads the flags off it
+app.callback(invoke_without_command=True)(start)
+
+if __name__ == "__main__":
+    main()

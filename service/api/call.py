@@ -1,0 +1,108 @@
+"""What is known of one HTTP request, and what is asked of it besides its body: ids, budget, whether the caller still waits."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import Receive, Scope
+
+from service.deadline import Clock, Deadline, budget_ms
+from service.errors import FieldError, InvalidRequestError
+from service.settings import Settings
+from service.walk import Caller
+
+TIMEOUT_HEADERS = ("Request-Timeout-Ms", "x-envoy-expected-rq-timeout-ms")
+
+_KEY = "scalingnote.call"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+# W3C Trace Context: version 00, and what later versions promise to keep.
+_TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Call:
+    """One HTTP request.
+
+    Attributes:
+        request_id: the caller's X-Request-ID where it is well-formed, else one made here.
+        trace_parent: the caller's traceparent where it is well-formed.
+        started: when the request was first seen, in seconds of ``clock``.
+        timings_ms: by stage, once known; sent as Server-Timing.
+    """
+
+    __slots__ = ("clock", "request_id", "started", "timings_ms", "trace_parent")
+
+    def __init__(self, headers: Headers, clock: Clock) -> None:
+        self.clock = clock
+        self.started = clock()
+        self.request_id = _matching(_REQUEST_ID, headers.get("x-request-id")) or secrets.token_hex(16)
+        self.trace_parent = _matching(_TRACE_PARENT, headers.get("traceparent"))
+        self.timings_ms: Mapping[str, float] | None = None
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What every answer carries."""
+        headers = [(b"x-request-id", self.request_id.encode())]
+        if self.trace_parent is not None:
+            headers.append((b"traceparent", self.trace_parent.encode()))
+        if self.timings_ms is not None:
+            headers.append((b"server-timing", ", ".join(f"{k};dur={v:g}" for k, v in self.timings_ms.items()).encode()))
+        return headers
+
+
+def open_call(scope: Scope, clock: Clock) -> Call:
+    """Stamp an ASGI scope with what is known of its request."""
+    call = Call(Headers(scope=scope), clock)
+    scope[_KEY] = call
+    return call
+
+
+def call_of(request: Request) -> Call:
+    """What was stamped on a request's scope."""
+    call: Call = request.scope[_KEY]
+    return call
+
+
+def deadline_of(request: Request, settings: Settings, timeouts_ms: Iterable[float | None]) -> Deadline:
+    """The least of the body's timeouts and the headers', within the server's, counted from when the request was first seen.
+
+    Raises:
+        InvalidRequestError: a header is not a positive number of milliseconds.
+    """
+    call = call_of(request)
+    asked = [*timeouts_ms, *(_header_ms(request, name) for name in TIMEOUT_HEADERS)]
+    return Deadline.after(budget_ms(asked, settings.default_timeout_ms, settings.max_timeout_ms), call.started, call.clock)
+
+
+@contextmanager
+def watched(request: Request) -> Iterator[Caller]:
+    """A caller whose ``gone`` is set when the connection is closed; the request's body must have been read."""
+    caller = Caller()
+    watch = asyncio.create_task(_watch(request.receive, caller))
+    try:
+        yield caller
+    finally:
+        watch.cancel()
+
+
+async def _watch(receive: Receive, caller: Caller) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    caller.gone = True
+
+
+def _header_ms(request: Request, name: str) -> float | None:
+    raw = request.headers.get(name)
+    if raw is None:
+        return None
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", raw.strip()) or float(raw) <= 0:
+        raise InvalidRequestError(FieldError(f"header.{name}", "not a positive number of milliseconds"))
+    return float(raw)
+
+
+def _matching(pattern: re.Pattern[str], value: str | None) -> str | None:
+    return value if value is not None and pattern.fullmatch(value) else None

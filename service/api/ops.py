@@ -1,0 +1,84 @@
+"""GET /livez /readyz /healthz /metrics /info /openapi.json: for orchestrators, Prometheus and people."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client.exposition import choose_encoder
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.problems import responses
+from service.api.render import json_response, to_bytes
+from service.api.schemas import InfoResponse, LiveResponse, ReadyResponse
+from service.api.status import refresh_gauges, status, unready
+from service.parts import Parts
+from service.settings import effective
+
+_NO_STORE = {"Cache-Control": "no-store"}
+_VERBOSE = {
+    "parameters": [
+        {"name": "verbose", "in": "query", "description": "List each check.", "schema": {"type": "string"}, "required": False}
+    ]
+}
+
+
+class OpsRoutes:
+    """What is known without working on a query. None of it waits for a worker thread."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def mount(self, router: APIRouter) -> None:
+        router.add_api_route("/livez", self.livez, response_model=LiveResponse)
+        for path, shown in (("/readyz", "readyz"), ("/healthz", "healthz")):
+            router.add_api_route(
+                path, self.readyz, name=shown, response_model=ReadyResponse, responses=responses(503), openapi_extra=_VERBOSE
+            )
+        router.add_api_route("/metrics", self.metrics, response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+        router.add_api_route("/info", self.info, response_model=InfoResponse)
+        router.add_api_route("/openapi.json", self.openapi, include_in_schema=False)
+
+    async def livez(self) -> Response:
+        """Say that the process answers. Restart it where it does not."""
+        return json_response(to_bytes({"status": "alive"}))
+
+    async def readyz(self, request: Request) -> Response:
+        """Say whether to send requests here: a snapshot is served and the service is not shutting down."""
+        reason = unready(self._parts)
+        if reason is not None:
+            raise reason
+        serving = self._parts.generations.serving
+        checks = {"serving": serving, "draining": "no", "snapshots": self._parts.generations.state.value}
+        return json_response(
+            to_bytes({"status": "ready", "snapshot": serving, "checks": checks if "verbose" in request.query_params else None})
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        """Give every instrument in Prometheus' or OpenMetrics' format."""
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        refresh_gauges(self._parts)
+        content = await asyncio.to_thread(encode, self._parts.metrics.registry)
+        return Response(content, headers={**_NO_STORE, "Content-Type": media_type})
+
+    async def info(self) -> Response:
+        """Describe what runs: version, effective settings without secrets, and the snapshot that serves."""
+        current = self._parts.generations.current
+        manifest = None if current is None else current.manifest.model_dump(mode="json", exclude={"files"})
+        described: dict[str, Any] = {
+            "version": version("scalingnote"),
+            **status(self._parts),
+            "snapshot": manifest,
+            "proof": None if current is None else asdict(current.proof),
+            "threads": self._parts.threads,
+            "settings": effective(self._parts.settings),
+        }
+        return json_response(to_bytes(described))
+
+    async def openapi(self, request: Request) -> Response:
+        """Describe every route."""
+        return json_response(to_bytes(request.app.openapi()))

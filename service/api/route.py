@@ -1,0 +1,123 @@
+"""Routes with a JSON body: declared as FastAPI routes are, so that the OpenAPI document is complete, but run leanly.
+
+FastAPI's own handler resolves dependencies and validates twice; here the raw body goes through one pydantic adapter and
+the endpoint answers with a Response. The body is limited while it is read, whatever Content-Length says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, from_json
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+
+from service.errors import BodyTimeoutError, BodyTooLargeError, CallerGoneError, FieldError, InvalidRequestError
+
+_DISCARD_BYTES = 1 << 20
+"""Read on after a body has become too long, so that a caller who overshoots a little can read the answer."""
+
+
+def json_route(max_bytes: int, timeout_ms: float) -> type[APIRoute]:
+    """A route class whose endpoint takes ``body`` (of a type that pydantic knows), ``request`` and path parameters.
+
+    Args:
+        max_bytes: longest body.
+        timeout_ms: longest wait for the whole body.
+    """
+
+    class JsonRoute(APIRoute):
+        def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+            super().__init__(path, endpoint, **options)
+            adapter = TypeAdapter[Any](get_type_hints(endpoint, include_extras=True)["body"])
+
+            async def run(scope: Scope, receive: Receive, send: Send) -> None:
+                request = Request(scope, receive, send)
+                body = parse(adapter, await read(request, max_bytes, timeout_ms))
+                response = await endpoint(body=body, request=request, **request.path_params)
+                await response(scope, receive, send)
+
+            self.app = run
+
+    return JsonRoute
+
+
+def parse(adapter: TypeAdapter[Any], raw: bytes) -> Any:
+    """Parse a body; an empty one is an empty object.
+
+    Raises:
+        InvalidRequestError: not JSON (NaN, Infinity and lone surrogates included), or not what the route takes.
+    """
+    try:
+        value = from_json(raw or b"{}", allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequestError(FieldError("body", f"not JSON: {error}")) from error
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidRequestError(*(FieldError(_path(item["loc"]), _message(item)) for item in found)) from error
+
+
+async def read(request: Request, max_bytes: int, timeout_ms: float) -> bytes:
+    """The whole body.
+
+    Raises:
+        BodyTooLargeError, BodyTimeoutError: as they say.
+        CallerGoneError: the connection was closed before its end.
+    """
+    if _declared(request) > max_bytes + _DISCARD_BYTES:
+        raise _too_large(max_bytes)
+    message = await request.receive()
+    if not message.get("more_body", False):  # nearly always: it came in one piece
+        return _whole(message, b"", max_bytes)
+    try:
+        async with asyncio.timeout(timeout_ms / 1000):
+            return await _gather(request.receive, message, max_bytes)
+    except TimeoutError as error:
+        raise BodyTimeoutError(f"the body was not complete after {timeout_ms:g} ms; send it faster") from error
+
+
+async def _gather(receive: Receive, message: Message, max_bytes: int) -> bytes:
+    body = b""
+    while message.get("more_body", False):
+        body += message["body"]
+        if len(body) > max_bytes + _DISCARD_BYTES:
+            raise _too_large(max_bytes)
+        message = await receive()
+    return _whole(message, body, max_bytes)
+
+
+def _whole(last: Message, before: bytes, max_bytes: int) -> bytes:
+    if last["type"] == "http.disconnect":
+        raise CallerGoneError("queue")
+    body: bytes = before + last.get("body", b"")
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return body
+
+
+def _declared(request: Request) -> int:
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
+
+
+def _too_large(max_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        f"the body is longer than {max_bytes} bytes; send less, or raise the limit in the service's settings"
+    )
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, loc)) or "body"
+
+
+def _message(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    text = error["msg"].removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]

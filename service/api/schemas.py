@@ -1,0 +1,303 @@
+"""The bodies of requests and answers, as types: what is parsed, and what the OpenAPI document says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema, model_validator
+
+from service.errors import FieldError, InvalidRequestError
+from service.settings import Settings
+from service.stages import Search
+
+T = TypeVar("T")
+
+
+class _Body(BaseModel):
+    """Requests: no conversion of types, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty or blank")
+    return text
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Text = Annotated[str, AfterValidator(_not_blank), Field(min_length=1)]
+TimeoutMs = Annotated[FiniteFloat, Field(gt=0)] | None
+_TIMEOUT = "Budget in milliseconds from the request's first byte; the least of this and the timeout headers wins."
+
+
+class SearchBody(_Body):
+    """A search by text."""
+
+    query: Text = Field(examples=["join two paths together"])
+    k: int = Field(10, ge=1, description="Hits to return; at most max_k of /info.")
+    offset: int = Field(0, ge=0, description="Hits to skip; offset + k is at most max_window of /info.")
+    filter: dict[str, Any] | None = Field(
+        None,
+        description="Mongo-style conditions over filterable columns: $eq $ne $in $nin $gt $gte $lt $lte $exists $and $or $not.",
+        examples=[{"kind": "function", "$or": [{"module": "os.path"}, {"module": {"$in": ["pathlib", "shutil"]}}]}],
+    )
+    fields: list[str] | None = Field(None, description="Stored fields to return: null for all, [] for none.")
+    timeout_ms: TimeoutMs = Field(None, description=_TIMEOUT)
+    min_score: FiniteFloat | None = Field(None, description="Leave out hits with a lower score (cosine, -1 to 1).")
+    exact: bool = Field(False, description="Compare with every document instead of searching the index approximately.")
+
+    def search(self) -> Search:
+        """What the pipeline runs."""
+        fields = None if self.fields is None else tuple(self.fields)
+        return Search(self.query, self.k, self.offset, self.filter, fields, self.min_score, self.exact)
+
+
+BatchBody = Annotated[list[SearchBody], Field(min_length=1)]
+"""Searches, answered in order."""
+
+
+class EmbedBody(_Body):
+    """Texts for the query tower: ``query`` for one, ``queries`` for several."""
+
+    query: Text | None = None
+    queries: list[Text] | None = Field(None, min_length=1, description="At most max_batch of /info.")
+    input_type: Literal["query"] = Field("query", description="The document tower is not loaded: only queries are encoded.")
+    timeout_ms: TimeoutMs = Field(None, description=_TIMEOUT)
+
+    @model_validator(mode="after")
+    def _either(self) -> EmbedBody:
+        if (self.query is None) == (self.queries is None):
+            raise ValueError("give either query (a text) or queries (a list of texts)")
+        return self
+
+    def texts(self) -> list[str]:
+        return self.queries if self.queries is not None else [self.query or ""]
+
+
+_OneOrMore = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]})
+
+
+class OpenAIEmbedBody(_Body):
+    """OpenAI's embeddings request."""
+
+    input: Annotated[list[Text], BeforeValidator(_listed), Field(min_length=1), _OneOrMore] = Field(
+        description="A text or a list of texts; lists of token ids are not accepted."
+    )
+    model: str = Field(description="Any name: the one query tower that is loaded answers, and the response names its snapshot.")
+    encoding_format: Literal["float", "base64"] = Field("float", description="base64: little-endian float32.")
+    dimensions: int | None = Field(None, description="Refused unless it is the tower's own width.")
+    user: str | None = Field(None, description="Accepted and ignored.")
+
+
+class ActivateBody(_Body):
+    """Why an operator wants a snapshot served, or the one before."""
+
+    why: str = Field("", max_length=500, description="Goes into the registry's history.")
+
+
+class HitModel(_Answer):
+    """A document that was found."""
+
+    id: str
+    score: float = Field(description="Cosine of query and document.")
+    fields: dict[str, str | int | float | bool | None] | None = Field(
+        description="Stored fields; null where they were left out for want of time (see degraded)."
+    )
+
+
+class DegradedModel(_Answer):
+    """What was given up to answer in time."""
+
+    causes: list[Literal["deadline_effort", "deadline_fields"]]
+    expected_recall: float = Field(description="Recall@10 of the search effort used, as measured when the snapshot was made.")
+
+
+class ResultModel(_Answer):
+    """The answer to one search of a batch."""
+
+    hits: list[HitModel] = Field(description="Best first.")
+    degraded: DegradedModel | None = Field(description="null: nothing was given up.")
+    truncated: bool = Field(description="The query was longer than the tower reads; its end was left out.")
+
+
+class _Served(_Answer):
+    snapshot: str = Field(description="The snapshot that answered.")
+    timings_ms: dict[str, float] = Field(description="By stage; total counts from the request's first byte.")
+    request_id: str
+
+
+class SearchResponse(_Served, ResultModel):
+    """The answer to a search."""
+
+
+class BatchResponse(_Served):
+    """The answers to the searches of a batch, in their order."""
+
+    results: list[ResultModel]
+
+
+class EmbedResponse(_Served):
+    """Vectors of the query tower, L2-normalised, one for each text in its order."""
+
+    vectors: list[list[float]]
+    dim: int
+    tokens: list[int] = Field(description="Tokens read of each text, special tokens included.")
+    truncated: list[bool] = Field(description="Whether a text was longer than the tower reads.")
+
+
+class OpenAIEmbedding(_Answer):
+    """One vector."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class OpenAIUsage(_Answer):
+    """Tokens read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class OpenAIEmbedResponse(_Answer):
+    """OpenAI's embeddings response."""
+
+    object: Literal["list"]
+    data: list[OpenAIEmbedding]
+    model: str = Field(description="The snapshot that answered.")
+    usage: OpenAIUsage
+
+
+class FieldErrorModel(_Answer):
+    """One thing wrong with a request."""
+
+    path: str
+    message: str
+
+
+class Problem(_Answer):
+    """Every error of every route, as application/problem+json (RFC 9457)."""
+
+    type: str = Field(description="about:blank; the code tells errors apart.")
+    title: str
+    status: int
+    detail: str = Field(description="What is wrong and what to do.")
+    code: str = Field(description="Stable name of the error.")
+    request_id: str
+    errors: list[FieldErrorModel] | None = Field(None, description="422: each place that is wrong.")
+    retry_after_ms: float | None = Field(None, description="429 and 503: when to try again.")
+    spent_ms: dict[str, float] | None = Field(None, description="504: where the budget went.")
+
+
+class OpenAIErrorDetail(_Answer):
+    """OpenAI's error."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIError(_Answer):
+    """OpenAI's error body, on every route under /v1."""
+
+    error: OpenAIErrorDetail
+
+
+class LiveResponse(_Answer):
+    """The process answers."""
+
+    status: Literal["alive"]
+
+
+class ReadyResponse(_Answer):
+    """A snapshot is being served."""
+
+    status: Literal["ready"]
+    snapshot: str
+    checks: dict[str, str] | None = Field(None, description="With ?verbose.")
+
+
+class SnapshotModel(_Answer):
+    """A snapshot of the registry."""
+
+    id: str
+    name: str
+    created_at: str
+    documents: int
+    dim: int
+    index: str
+    precision: str
+    bytes: int
+    retained: float | None = Field(description="Share of the teacher's quality that is kept; null where it was not measured.")
+    desired: bool
+    serving: bool
+
+
+class FailureModel(_Answer):
+    """Why what is wanted is not served."""
+
+    snapshot: str | None
+    code: str
+    reason: str
+    at: str
+    attempts: int
+
+
+class StatusModel(_Answer):
+    """What operators want, what serves, and what is being done about the difference."""
+
+    desired: str | None
+    serving: str | None
+    state: str
+    last_error: FailureModel | None
+
+
+class ProofModel(_Answer):
+    """What the golden queries showed when the snapshot was loaded."""
+
+    queries: int
+    k: int
+    max_cosine_distance: float
+    recall: float
+
+
+class InfoResponse(StatusModel):
+    """What runs."""
+
+    version: str
+    snapshot: dict[str, Any] | None = Field(description="The manifest of the snapshot that serves, without its list of files.")
+    proof: ProofModel | None
+    threads: int = Field(description="Threads that answer requests.")
+    settings: dict[str, Any] = Field(description="Effective settings, secrets masked.")
+
+
+class SnapshotsResponse(StatusModel):
+    """The registry, newest first, and what serves."""
+
+    snapshots: list[SnapshotModel]
+    unreadable: dict[str, str] = Field(description="Snapshots whose manifest cannot be read, with the reason.")
+
+
+def check_batch(size: int, settings: Settings, path: str) -> None:
+    """InvalidRequestError where a batch is larger than the settings allow."""
+    if size > settings.max_batch:
+        raise InvalidRequestError(FieldError(path, f"{size} items; at most {settings.max_batch} (max_batch)"))
+
+
+def check_window(body: SearchBody, settings: Settings, prefix: str = "") -> None:
+    """InvalidRequestError where ``k`` or ``offset`` are beyond the settings."""
+    if body.k > settings.max_k:
+        raise InvalidRequestError(FieldError(f"{prefix}k", f"{body.k}; at most {settings.max_k} (max_k)"))
+    if body.offset + body.k > settings.max_window:
+        message = f"offset + k is {body.offset + body.k}; at most {settings.max_window} (max_window)"
+        raise InvalidRequestError(FieldError(f"{prefix}offset", message))

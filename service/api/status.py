@@ -1,0 +1,45 @@
+"""What operators want, what serves, and whether this instance is ready: one reading for /readyz, /info and /snapshots."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from service.errors import DrainingError, NoGenerationError, UnavailableError
+from service.parts import Parts
+from service.swap import SwapState
+
+LOADING = (SwapState.VERIFYING, SwapState.OPENING, SwapState.PROVING, SwapState.WARMING)
+
+
+def unready(parts: Parts) -> UnavailableError | None:
+    """Why this instance should not get requests, and what to do; None where it should."""
+    if parts.limiter.draining:
+        return DrainingError("this instance is shutting down; send requests to another one")
+    if parts.generations.serving is not None:
+        return None
+    failure, state = parts.follower.last_error, parts.generations.state
+    if state in LOADING:
+        return NoGenerationError(f"{parts.follower.desired} is being loaded ({state}); wait a moment")
+    if failure is not None:
+        return NoGenerationError(failure.reason)
+    return NoGenerationError(f"{parts.settings.registry}: the registry has not been read yet; wait a moment")
+
+
+def status(parts: Parts) -> dict[str, Any]:
+    """A StatusModel."""
+    failure = parts.follower.last_error
+    return {
+        "desired": parts.follower.desired,
+        "serving": parts.generations.serving,
+        "state": parts.generations.state.value,
+        "last_error": None if failure is None else {**asdict(failure), "at": failure.at.isoformat(timespec="seconds")},
+    }
+
+
+def refresh_gauges(parts: Parts) -> None:
+    """Bring the gauges up to date that nobody tells of a change."""
+    parts.metrics.ready.set(unready(parts) is None)
+    parts.metrics.in_flight.set(parts.limiter.in_flight)
+    parts.metrics.limit.set(parts.limiter.limit)
+    parts.metrics.observe_desired(parts.follower.desired, parts.generations.serving)

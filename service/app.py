@@ -1,0 +1,66 @@
+"""The application: routes, middleware and error handlers over given parts. Building it starts nothing."""
+
+from __future__ import annotations
+
+import random
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service.api import console, problems
+from service.api.admin import AdminRoutes
+from service.api.embed import EmbedRoutes
+from service.api.envelope import UNMATCHED, Envelope
+from service.api.ops import OpsRoutes
+from service.api.search import SearchRoutes
+from service.parts import Parts
+
+_DESCRIPTION = "Dense retrieval within a latency budget. Every error is application/problem+json; under /v1, OpenAI's shape."
+
+
+class Application(FastAPI):
+    """FastAPI with a document that names the media type of problems, and no pages that load scripts from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            title="ScalingNote",
+            version=version("scalingnote"),
+            description=_DESCRIPTION,
+            openapi_url=None,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+            generate_unique_id_function=lambda route: route.name,
+        )
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document; made once."""
+        if self.openapi_schema is None:
+            document = get_openapi(title=self.title, version=self.version, description=self.description, routes=self.routes)
+            document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+            for path, operations in document["paths"].items():
+                if not path.startswith(problems.OPENAI_PREFIX):
+                    _name_problems(operations)
+            self.openapi_schema = document
+        return self.openapi_schema
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """The application over ``parts``, which somebody else starts and stops."""
+    app = Application()
+    for routes in (SearchRoutes(parts), EmbedRoutes(parts), OpsRoutes(parts), AdminRoutes(parts)):
+        routes.mount(app.router)
+    console.mount(app.router)
+    problems.install(app)
+    app.add_middleware(Envelope, parts=parts, random=random.random)
+    parts.metrics.routes([UNMATCHED, *(getattr(route, "path", UNMATCHED) for route in app.routes)])
+    return app
+
+
+def _name_problems(operations: dict[str, Any]) -> None:
+    for operation in operations.values():
+        for status, response in operation["responses"].items():
+            if status >= "400":
+                response["content"] = {problems.PROBLEM_TYPE: response["content"].pop("application/json")}

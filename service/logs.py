@@ -1,0 +1,48 @@
+"""Logs: one line an event, JSON for machines or text for people, on standard error. Query texts are never logged."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import structlog
+
+from service.settings import LogFormat, LogLevel
+
+_SHARED: tuple[structlog.typing.Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+)
+
+
+def configure(level: LogLevel, form: LogFormat, stream: TextIO = sys.stderr) -> None:
+    """Send structlog and the standard library's logging through one renderer to ``stream``."""
+    text = form == "text" or (form == "auto" and stream.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=stream.isatty()) if text else structlog.processors.JSONRenderer()
+    before = () if text else (structlog.processors.format_exc_info, _lead)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_SHARED, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *before, renderer]
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("uvicorn", "faiss", "asyncio"):  # what they say below a warning, our own lines say better
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _lead(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """When, how bad and what come first in a JSON line."""
+    return {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event} | event

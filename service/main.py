@@ -1,0 +1,150 @@
+"""The composition root: settings to parts to a listening server, and back down in reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry, disable_created_metrics
+
+from service.admission import FixedLimit, Limiter
+from service.app import create_app
+from service.cores import available_cores
+from service.errors import AddressInUseError
+from service.follow import Follower, FollowOptions
+from service.generation import Generation, GenerationOptions, Step, open_generation
+from service.logs import configure
+from service.metrics import Metrics
+from service.parts import Parts
+from service.pipeline import Pipeline
+from service.settings import Settings, flag, variable
+from service.swap import Generations
+from snapshot.errors import RegistryError
+from snapshot.layout import Layout
+from snapshot.registry import Registry
+
+_BACKLOG = 2048
+_WRITE_SECONDS = 1
+"""For answers that are ready to be written out, after the drain."""
+_STOP_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+def compose(settings: Settings, undo: ExitStack) -> Parts:
+    """Build every part; ``undo`` learns how to stop what was built, last built first. Nothing runs yet."""
+    threads = settings.threads or available_cores()
+    metrics = Metrics(CollectorRegistry(), settings, threads)
+    limiter = Limiter(FixedLimit(settings.max_concurrency), threads, random.random)
+    workers = ThreadPoolExecutor(threads, thread_name_prefix="search")
+    undo.callback(workers.shutdown)
+    generations = Generations(metrics)
+    undo.callback(generations.close, _STOP_SECONDS)
+    registry = Registry(settings.registry)
+    options = FollowOptions(poll_seconds=settings.follow_interval_seconds)
+    follower = Follower(registry, generations, _open, options, metrics)
+    undo.callback(follower.stop, _STOP_SECONDS)
+    pipeline = Pipeline(generations, workers, limiter, metrics)
+    return Parts(settings, metrics, limiter, pipeline, generations, follower, registry, threads, time.monotonic)
+
+
+def _open(layout: Layout, on_step: Callable[[Step], None]) -> Generation:
+    """One thread for each call of the graph: several calls run side by side, one on each worker."""
+    return open_generation(layout, GenerationOptions(encoder_threads=1), on_step)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop; the exit code.
+
+    Raises:
+        AddressInUseError: the address cannot be bound.
+    """
+    configure(settings.log_level, settings.log_format)
+    disable_created_metrics()  # a second series for each one, which no query of ours reads
+    with listening(settings) as listener, ExitStack() as undo:
+        parts = compose(settings, undo)
+        parts.follower.start()
+        _announce(listener, parts)
+        DrainingServer(parts).run(sockets=[listener])
+    _log.info("stopped")
+    return 0
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn that is told to stop in two steps: refuse new work, then, once what was in flight is done, close.
+
+    The listener stays open meanwhile, so that /readyz can say what is going on. A second signal ends the wait.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        settings = parts.settings
+        super().__init__(
+            uvicorn.Config(
+                create_app(parts),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                ws="none",
+                lifespan="off",
+                timeout_keep_alive=settings.keep_alive_seconds,
+                timeout_graceful_shutdown=_WRITE_SECONDS,
+            )
+        )
+        self._parts = parts
+        self._stop_by: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._parts.follower.poke)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """On SIGTERM or SIGINT. Not uvicorn's own: that one dies of the signal again after a clean end."""
+        if self._stop_by is not None:
+            self.should_exit = self.force_exit = True
+        self._parts.limiter.drain()
+        self._stop_by = self._parts.clock() + self._parts.settings.drain_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._stop_by is not None:
+            self._parts.generations.drain()
+            self.should_exit |= self._parts.limiter.in_flight == 0 or self._parts.clock() >= self._stop_by
+        return await super().on_tick(counter)
+
+
+@contextmanager
+def listening(settings: Settings) -> Iterator[socket.socket]:
+    """A bound and listening socket.
+
+    Raises:
+        AddressInUseError: the address is taken, not ours, or not an address.
+    """
+    host, port = settings.host, settings.port
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        remedy = f"stop what listens there, or choose another with {flag('port')} or {variable('port')}"
+        raise AddressInUseError(f"cannot listen on {host}:{port} ({error.strerror}); {remedy}") from error
+    with listener:
+        yield listener
+
+
+def _announce(listener: socket.socket, parts: Parts) -> None:
+    address, port = listener.getsockname()[:2]
+    registry = parts.registry
+    try:
+        wanted = registry.current()
+    except RegistryError:  # the follower logs why, and goes on trying
+        wanted = None
+    url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    _log.info("listening", url=url, registry=str(registry.root), snapshot=wanted, threads=parts.threads)

@@ -1,0 +1,175 @@
+"""Every instrument of the service, on a given registry. Each one is described in docs/metrics.md.
+
+Times are in seconds. Buckets are geometric from 0.25 ms and have every configured budget as an edge, so that the share
+of requests within a budget is exact and not interpolated.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, PlatformCollector, ProcessCollector
+
+from service.generation import Generation
+from service.plan import CAUSES, Cause
+from service.settings import Settings
+from service.swap import SwapState
+from service.walk import STAGES, Stage
+
+PREFIX = "scalingnote"
+DROPPED = ("late", "gone")
+SHED = ("overloaded", "draining")
+SWAP_OUTCOMES = ("replaced", "failed")
+SWAP_STEPS = ("verifying", "opening", "proving", "warming")
+LIBRARIES = ("scalingnote", "onnxruntime", "faiss-cpu", "tokenizers", "pyarrow", "fastapi")
+
+_FIRST_EDGE_SECONDS = 0.00025
+_LAST_EDGE_SECONDS = 16.0
+_SWAP_EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+
+
+def edges(budgets_seconds: Iterable[float]) -> list[float]:
+    """Bucket edges in seconds: a factor of √2 apart, with each budget in place of no other."""
+    count = round(2 * math.log2(_LAST_EDGE_SECONDS / _FIRST_EDGE_SECONDS)) + 1
+    geometric = (_FIRST_EDGE_SECONDS * math.sqrt(2) ** i for i in range(count))
+    return sorted({float(f"{edge:.3g}") for edge in geometric} | set(budgets_seconds))
+
+
+class Metrics:
+    """Instruments by name; label sets that are known at the start exist from the start, at zero."""
+
+    def __init__(self, registry: CollectorRegistry, settings: Settings, threads: int) -> None:
+        self.registry = registry
+        self._requests(registry, settings)
+        self._overload(registry, settings, threads)
+        self._snapshots(registry)
+        self._build(registry)
+
+    def _requests(self, registry: CollectorRegistry, settings: Settings) -> None:
+        budgets = {"default": settings.default_timeout_ms / 1000, "max": settings.max_timeout_ms / 1000}
+        buckets = edges(budgets.values())
+        self.requests = Counter(
+            f"{PREFIX}_requests", "Answers, by route template and status", ["route", "code"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            f"{PREFIX}_request_seconds", "Time from first byte to last", ["route"], buckets=buckets, registry=registry
+        )
+        self._stage_seconds = Histogram(
+            f"{PREFIX}_stage_seconds", "Time by stage of a request", ["stage"], buckets=buckets, registry=registry
+        )
+        self._stages = {stage: self._stage_seconds.labels(stage) for stage in STAGES}
+        self.budget = Gauge(f"{PREFIX}_budget_seconds", "Time that a request may take", ["budget"], registry=registry)
+        for name, seconds in budgets.items():
+            self.budget.labels(name).set(seconds)
+        self.errors = Counter(f"{PREFIX}_unhandled_errors", "Faults of the service itself, answered 500", registry=registry)
+
+    def _overload(self, registry: CollectorRegistry, settings: Settings, threads: int) -> None:
+        self.degraded = Counter(f"{PREFIX}_degraded", "Searches that gave something up", ["cause"], registry=registry)
+        self.dropped = Counter(f"{PREFIX}_dropped", "Requests dropped before a stage", ["cause", "stage"], registry=registry)
+        self.shed = Counter(f"{PREFIX}_shed", "Requests refused at the door", ["cause"], registry=registry)
+        self.in_flight = Gauge(f"{PREFIX}_in_flight", "Requests worked on or waiting for a thread", registry=registry)
+        self.limit = Gauge(f"{PREFIX}_concurrency_limit", "Requests that may be in flight", registry=registry)
+        self.limit.set(settings.max_concurrency)
+        self.threads = Gauge(f"{PREFIX}_worker_threads", "Threads that answer requests", registry=registry)
+        self.threads.set(threads)
+        _initialise(self.degraded, [(cause,) for cause in CAUSES])
+        _initialise(self.dropped, [(cause, stage) for cause in DROPPED for stage in STAGES])
+        _initialise(self.shed, [(cause,) for cause in SHED])
+
+    def _snapshots(self, registry: CollectorRegistry) -> None:
+        self.ready = Gauge(f"{PREFIX}_ready", "1 while /readyz says so", registry=registry)
+        self.snapshot = Gauge(
+            f"{PREFIX}_snapshot_info", "The snapshot that serves", ["snapshot", "name", "index", "precision"], registry=registry
+        )
+        self.documents = Gauge(f"{PREFIX}_snapshot_documents", "Documents of the snapshot that serves", registry=registry)
+        self.created = Gauge(f"{PREFIX}_snapshot_created_timestamp_seconds", "When it was made", registry=registry)
+        self.loaded = Gauge(f"{PREFIX}_snapshot_loaded_timestamp_seconds", "When it began to serve", registry=registry)
+        self.recall = Gauge(
+            f"{PREFIX}_snapshot_golden_recall", "Recall of its golden queries when it was loaded", registry=registry
+        )
+        self.desired = Gauge(
+            f"{PREFIX}_snapshot_desired_info", "The snapshot that operators want", ["snapshot"], registry=registry
+        )
+        self.converged = Gauge(f"{PREFIX}_snapshot_converged", "1 while what is wanted is what serves", registry=registry)
+        self.swaps = Counter(f"{PREFIX}_swaps", "Attempts to serve another snapshot", ["outcome"], registry=registry)
+        self.swap_failures = Counter(f"{PREFIX}_swap_failures", "Refused snapshots, by reason", ["code"], registry=registry)
+        self.swap_seconds = Histogram(
+            f"{PREFIX}_swap_seconds", "Time by step of loading a snapshot", ["step"], buckets=_SWAP_EDGES, registry=registry
+        )
+        self.swap_state = Gauge(f"{PREFIX}_swap_state", "1 for what is being done about snapshots", ["state"], registry=registry)
+        _initialise(self.swaps, [(outcome,) for outcome in SWAP_OUTCOMES])
+        _initialise(self.swap_seconds, [(step,) for step in SWAP_STEPS])
+        self.entered(SwapState.IDLE)
+
+    def _build(self, registry: CollectorRegistry) -> None:
+        names = ["python", *(library.replace("-", "_") for library in LIBRARIES)]
+        self.build = Gauge(f"{PREFIX}_build_info", "Versions of what runs", names, registry=registry)
+        self.build.labels(platform.python_version(), *map(_version, LIBRARIES)).set(1)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+    def stages(self, spent_ms: Mapping[Stage, float]) -> None:
+        """Observe where one request's time went."""
+        for stage, value in spent_ms.items():
+            self._stages[stage].observe(value / 1000)
+
+    def gave_up(self, causes: Iterable[Cause]) -> None:
+        """Count what one search gave up."""
+        for cause in causes:
+            self.degraded.labels(cause).inc()
+
+    def routes(self, templates: Iterable[str]) -> None:
+        """Let the series of known routes exist from the start."""
+        for template in templates:
+            self.requests.labels(template, "200")
+            self.request_seconds.labels(template)
+
+    def observe_desired(self, desired: str | None, serving: str | None) -> None:
+        """Refresh what is wanted against what serves; called before each scrape."""
+        self.desired.clear()
+        if desired is not None:
+            self.desired.labels(desired).set(1)
+        self.converged.set(desired is not None and desired == serving)
+
+    def entered(self, state: SwapState) -> None:
+        """SwapObserver: another state."""
+        for other in SwapState:
+            self.swap_state.labels(other.value).set(other is state)
+
+    def replaced(self, new: Generation, old: str | None) -> None:  # noqa: ARG002 - the observer's signature
+        """SwapObserver: ``new`` serves."""
+        manifest = new.manifest
+        self.swaps.labels("replaced").inc()
+        for step, seconds in new.load_seconds.items():
+            self.swap_seconds.labels(step).observe(seconds)
+        self.snapshot.clear()
+        self.snapshot.labels(manifest.id, manifest.name, manifest.index.kind, manifest.query_tower.precision).set(1)
+        self.documents.set(manifest.documents.count)
+        self.created.set(manifest.created_at.timestamp())
+        self.loaded.set(time.time())
+        self.recall.set(new.proof.recall)
+
+    def failed(self, snapshot: str | None, code: str) -> None:  # noqa: ARG002 - ids would make series without bound
+        """SwapObserver: a snapshot was refused, for one of the codes of ``snapshot.errors``."""
+        self.swaps.labels("failed").inc()
+        self.swap_failures.labels(code).inc()
+
+    def closed(self, snapshot: str) -> None:
+        """SwapObserver: memory given back; nothing to count."""
+
+
+def _initialise(metric: Counter | Histogram, label_sets: Iterable[tuple[str, ...]]) -> None:
+    for labels in label_sets:
+        metric.labels(*labels)
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:  # another build of it, such as onnxruntime-gpu
+        return ""

@@ -1,0 +1,34 @@
+"""What the application is made of; built by ``service.main``, or by a test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.admission import Limiter
+from service.deadline import Clock
+from service.follow import Follower
+from service.metrics import Metrics
+from service.pipeline import Pipeline
+from service.settings import Settings
+from service.swap import Generations
+from snapshot.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that a route may use.
+
+    Attributes:
+        threads: threads that answer requests.
+        clock: monotonic seconds.
+    """
+
+    settings: Settings
+    metrics: Metrics
+    limiter: Limiter
+    pipeline: Pipeline
+    generations: Generations
+    follower: Follower
+    registry: Registry
+    threads: int
+    clock: Clock
