@@ -1,0 +1,40 @@
+"""Every command says what it is for, and is found from the one above it."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = {
+    "offline": ["run", "prepare", "train", "distill", "encode", "export", "index", "evaluate", "pack", "publish"],
+    "snapshot": ["list", "show", "verify", "activate", "rollback", "history"],
+}
+
+
+def show(*arguments):
+    found = subprocess.run([sys.executable, "-m", *arguments, "--help"], capture_output=True, text=True, check=True)
+    return found.stdout
+
+
+@pytest.mark.parametrize("program", COMMANDS)
+def test_commands_are_listed_with_what_they_do(program):
+    listed = show(program)
+    for command in COMMANDS[program]:
+        assert re.search(rf"\b{command}\b\s+\w+", listed), command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (("offline", "run"), ("--data", "--query-log", "--out", "--registry", "--set")),
+        (("offline", "evaluate"), ("--data", "--out", "--set")),
+        (("snapshot", "activate"), ("--registry", "--why")),
+        (("service",), ("--registry", "--host", "--port")),
+    ],
+    ids=" ".join,
+)
+def test_options_are_explained(arguments, options):
+    listed = show(*arguments)
+    for option in options:
+        assert re.search(rf"{option}\b.*\s\w+", listed), option
