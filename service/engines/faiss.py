@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,18 +85,29 @@ class FaissEngine:
 
 
 def _read(path: Path) -> Any:
-    """Map the file; what it claims about the size of its parts is believed up to the size of the whole.
+    try:
+        with _limits(path.stat().st_size):
+            # MMAP_IFC maps every kind (plain MMAP silently copies flat and HNSW). The precomputed table serves L2 only.
+            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
+    except RuntimeError as error:
+        raise IntegrityError(f"{path}: not a readable FAISS index ({str(error)[-200:]}); {_AGAIN}") from error
 
-    The limits belong to the process, not to the call: snapshots are opened one after the other.
+
+@contextmanager
+def _limits(size: int) -> Iterator[None]:
+    """Believe what a file claims about the size of its parts up to the size of the whole.
+
+    The limits belong to the process, not to the call: snapshots are opened one after the other, and others may read
+    larger files afterwards.
     """
-    size = path.stat().st_size
+    before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
     faiss.set_deserialization_vector_byte_limit(size)
     faiss.set_deserialization_loop_limit(size)
     try:
-        # MMAP_IFC maps every kind (plain MMAP silently copies flat and HNSW). The precomputed table serves L2 only.
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
-    except RuntimeError as error:
-        raise IntegrityError(f"{path}: not a readable FAISS index ({str(error)[-200:]}); {_AGAIN}") from error
+        yield
+    finally:
+        faiss.set_deserialization_vector_byte_limit(before[0])
+        faiss.set_deserialization_loop_limit(before[1])
 
 
 def _flat_storage(index: Any, described: Index) -> Any:

@@ -167,6 +167,19 @@ def test_what_comes_after_closing_is_closed_and_never_serves():
     assert generations.serving is None
 
 
+def test_a_part_that_cannot_be_closed_is_reported_and_not_waited_for(monkeypatch):
+    reported: list[tuple[str, type[BaseException]]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append((args.thread.name, args.exc_type)))
+    generations, stuck = Generations(), fake("stuck")
+    stuck.engine.close = lambda: 1 / 0
+    generations.replace(stuck)
+    assert generations.close(DEADLINE_SECONDS)
+    for thread in threading.enumerate():
+        if thread.name == "close-stuck":
+            thread.join(DEADLINE_SECONDS)
+    assert reported == [("close-stuck", ZeroDivisionError)]
+
+
 def test_closing_what_never_served():
     assert Generations().close(timeout_seconds=0)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from make_snapshot import make_index
 
 from service.engines.base import NO_ROW, NO_SCORE, Engine, Hits, Mask, Vectors
 from service.engines.faiss import FaissEngine
-from snapshot.manifest import IvfPqIndex
+from snapshot.manifest import Index, IvfPqIndex
 
 ROWS, DIM, K = 600, 16, 10
 MOST = 1_000_000
@@ -50,15 +51,21 @@ def random() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
+@cache
+def built(kind: str, documents: bytes, dim: int) -> tuple[Any, Index]:
+    """Many tests ask for the same index; training and linking one takes longer than searching it."""
+    return make_index(np.frombuffer(documents, np.float32).reshape(-1, dim), kind)
+
+
 @pytest.fixture(params=["fake", "flat", "hnsw", "ivfpq", "hnsw-by-selector", "ivfpq-by-selector"])
-def make_engine(request, tmp_path: Path) -> MakeEngine:
+def make_engine(request) -> MakeEngine:
     """The last two filter inside the index, as the others do where too many rows survive for exact search."""
     if request.param == "fake":
         return NumpyEngine
     kind, _, by_selector = request.param.partition("-")
 
     def make(documents: Vectors) -> Engine:
-        index, described = make_index(documents, kind)
+        index, described = built(kind, documents.tobytes(), documents.shape[1])
         if isinstance(described, IvfPqIndex):  # refining every row, so that full effort has no loss left
             described = described.model_copy(update={"refine_factor": ROWS})
         return FaissEngine(index, described, 0) if by_selector else FaissEngine(index, described)

@@ -83,8 +83,10 @@ def test_a_size_beyond_the_file_is_refused_before_memory_is_taken(tmp_path):
     centroids = content.index(np.int64(4 * 16).tobytes())  # the quantizer's 4 centroids of 16 floats
     content[centroids : centroids + 8] = np.int64(1 << 34).tobytes()
     path.write_bytes(content)
+    before = faiss.get_deserialization_vector_byte_limit()
     with pytest.raises(IntegrityError, match="not a readable FAISS index"):
         FaissEngine.open(path, described, 16)
+    assert faiss.get_deserialization_vector_byte_limit() == before
 
 
 def test_every_calling_thread_gets_one_openmp_thread():
