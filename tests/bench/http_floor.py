@@ -9,7 +9,8 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
-from service.api.schemas import SearchRequest, SearchResponse
+
+from service.api.schemas import SearchBody, SearchResponse
 
 
 def create_app(answer: SearchResponse) -> FastAPI:
@@ -17,7 +18,7 @@ def create_app(answer: SearchResponse) -> FastAPI:
     app = FastAPI()
 
     @app.post("/search")
-    async def search(request: SearchRequest) -> SearchResponse:
+    async def search(request: SearchBody) -> SearchResponse:
         return answer
 
     @app.get("/readyz")
