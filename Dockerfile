@@ -43,7 +43,8 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps /wheels/*
 
 # ---- images: no compiler, no cache, no root
 FROM base AS offline
-RUN useradd --uid 10001 --create-home scalingnote
+RUN useradd --uid 10001 --create-home scalingnote \
+    && install --directory --owner scalingnote /work
 COPY --from=offline-venv /opt/venv /opt/venv
 USER 10001
 WORKDIR /work
