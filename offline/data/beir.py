@@ -1,0 +1,221 @@
+"""A folder in BEIR layout: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/{train,dev,test}.tsv``, each may end in ``.gz``.
+
+Thakur et al., "BEIR: A Heterogeneous Benchmark for Zero-shot Evaluation of Information Retrieval Models" (arXiv 2104.08663).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from offline.data import pairs
+from offline.data.dataset import SPLITS, Dataset, Judgement, Query, Split
+from offline.data.lines import read_lines, read_objects
+from offline.data.metadata import MetadataColumns
+from offline.errors import DataError
+from offline.progress import say, track
+from offline.recipe import DataConfig
+from snapshot.documents import document_field
+
+_LAYOUT = "a folder in BEIR layout has corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each may end in .gz"
+_HEADER = ["query-id", "corpus-id", "score"]
+_MAX_SCORE = 2**31 - 1
+
+
+@dataclass
+class _Corpus:
+    rows: dict[str, int]
+    """Row by ``_id``, also of documents that ``data.max_documents`` leaves out."""
+    titles: list[str]
+    texts: list[str]
+    metadata: MetadataColumns
+
+
+def data_files(folder: Path) -> list[Path]:
+    """Every file of ``folder`` that ``load`` reads.
+
+    Raises:
+        DataError: the folder is not in BEIR layout; says what is expected and what is there.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: {'is a file' if folder.exists() else 'does not exist'}; {_LAYOUT}")
+    corpus, queries = _find(folder / "corpus.jsonl"), _find(folder / "queries.jsonl")
+    qrels = [path for split in SPLITS if (path := _find(folder / "qrels" / f"{split}.tsv"))]
+    if corpus is None:
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise DataError(f"{folder}: no corpus.jsonl; {_LAYOUT}. There is: {there}")
+    if qrels and queries is None:
+        raise DataError(f"{folder}: {qrels[0].name} judges queries, but there is no queries.jsonl; add it, or remove qrels")
+    return [path for path in (corpus, queries, *qrels) if path]
+
+
+def load(folder: Path, config: DataConfig) -> Dataset:
+    """Read and check the whole folder.
+
+    Training pairs are the relevant judgements of the train split or, without one, made of titles and texts. Queries that no
+    split judges count as unlabelled.
+
+    Raises:
+        DataError: at the first fault, with file:line and what to do about it.
+    """
+    files = data_files(folder)
+    corpus = _read_corpus(files[0])
+    texts = _read_queries(path) if (path := _find(folder / "queries.jsonl")) else {}
+    judged = {split: path for split in SPLITS if (path := _find(folder / "qrels" / f"{split}.tsv"))}
+    _warn_of_unread(folder / "qrels", judged.values())
+    judgements = [entry for split, path in judged.items() for entry in _read_qrels(path, split, texts, corpus.rows)]
+    return _assemble(corpus, texts, judgements, "train" in judged, config)
+
+
+def _assemble(
+    corpus: _Corpus, texts: Mapping[str, str], judgements: Sequence[Judgement], has_train: bool, config: DataConfig
+) -> Dataset:
+    count = min(len(corpus.rows), config.max_documents or len(corpus.rows))
+    kept = [entry for entry in judgements if entry.row < count]
+    queries = [Query(key, texts[key], split) for split, key in dict.fromkeys((entry.split, entry.query_id) for entry in kept)]
+    held_out = pairs.held_out(queries)
+    titles, bodies = corpus.titles[:count], corpus.texts[:count]
+    if has_train:
+        _warn_of_overlap(kept, config.relevance)
+        made = pairs.from_judgements(queries, kept, titles, bodies, config.relevance, held_out)
+    else:
+        made = pairs.from_titles(titles, bodies, held_out)
+    known = {entry.query_id for entry in judgements}
+    return Dataset(
+        documents=_documents(corpus, count),
+        titles=titles,
+        texts=bodies,
+        pairs=made,
+        queries=queries,
+        judgements=kept,
+        unlabelled=[text for key, text in texts.items() if key not in known],
+    )
+
+
+def _find(path: Path) -> Path | None:
+    """``path`` or ``path.gz``, whichever is there."""
+    packed = path.with_name(f"{path.name}.gz")
+    if path.is_file() and packed.is_file():
+        raise DataError(f"{path}: is there both plain and as {packed.name}; remove one of them")
+    return next((found for found in (path, packed) if found.is_file()), None)
+
+
+def _read_corpus(path: Path) -> _Corpus:
+    corpus = _Corpus({}, [], [], MetadataColumns())
+    lines: dict[str, int] = {}
+    for line, record in track(read_objects(path), f"reading {path.name}"):
+        where = f"{path}:{line}"
+        key = _id(record, where, lines, line)
+        title, text = _string(record, "title", where), _string(record, "text", where)
+        if not title.strip() and not text.strip():
+            raise DataError(f"{where}: document {key!r} has neither title nor text; give it one of them, or remove the line")
+        corpus.metadata.add(record.get("metadata"), where, line)
+        corpus.rows[key] = len(corpus.rows)
+        corpus.titles.append(title)
+        corpus.texts.append(text)
+    if not corpus.rows:
+        raise DataError(f'{path}: holds no document; write one JSON object a line: {{"_id": "1", "title": "...", "text": "..."}}')
+    return corpus
+
+
+def _read_queries(path: Path) -> dict[str, str]:
+    """Text by ``_id``."""
+    texts: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for line, record in read_objects(path):
+        where = f"{path}:{line}"
+        key = _id(record, where, lines, line)
+        texts[key] = _string(record, "text", where)
+        if not texts[key].strip():
+            raise DataError(f"{where}: query {key!r} has no text; write it in 'text', or remove the line")
+    return texts
+
+
+def _read_qrels(path: Path, split: Split, queries: Collection[str], rows: Mapping[str, int]) -> list[Judgement]:
+    scores: dict[tuple[str, str], int] = {}
+    for line, text in read_lines(path):
+        where = f"{path}:{line}"
+        cells = text.split("\t")
+        if line == 1:
+            _check_header(cells, where)
+        elif text.strip():
+            query, document, score = _judgement(cells, where, queries, rows)
+            if scores.setdefault((query, document), score) != score:
+                raise DataError(f"{where}: judges {query!r} and {document!r} a second time, with another score; remove one line")
+    if not scores:
+        raise DataError(f"{path}: judges nothing; add lines of query-id, corpus-id, score below that header, or remove the file")
+    return [Judgement(split, query, rows[document], score) for (query, document), score in scores.items()]
+
+
+def _check_header(cells: Sequence[str], where: str) -> None:
+    if [cell.strip() for cell in cells] != _HEADER:
+        raise DataError(f"{where}: the header is {cells!r}; it must be query-id, corpus-id, score, separated by tabs")
+
+
+def _judgement(cells: Sequence[str], where: str, queries: Collection[str], rows: Mapping[str, int]) -> tuple[str, str, int]:
+    if len(cells) != len(_HEADER):
+        raise DataError(f"{where}: {len(cells)} columns; there must be 3, separated by tabs: query-id, corpus-id, score")
+    query, document, score = cells
+    if query not in queries:
+        raise DataError(f"{where}: query {query!r} is not in queries.jsonl; add it there, or remove the line")
+    if document not in rows:
+        raise DataError(f"{where}: document {document!r} is not in corpus.jsonl; add it there, or remove the line")
+    if not (score.strip().isdecimal() and int(score) <= _MAX_SCORE):
+        raise DataError(f"{where}: score {score!r}; it must be a whole number, 0 for irrelevant")
+    return query, document, int(score)
+
+
+def _id(record: Mapping[str, Any], where: str, lines: dict[str, int], line: int) -> str:
+    """The ``_id``, noted in ``lines``; whole numbers are taken as they are written."""
+    value = record.get("_id")
+    key = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(key, str) or not key.strip():
+        raise DataError(f"{where}: no '_id' (got {value!r}); give every line a string that is its own")
+    if key in lines:
+        raise DataError(f"{where}: _id {key!r} is also that of line {lines[key]}; ids must be unique")
+    lines[key] = line
+    return key
+
+
+def _string(record: Mapping[str, Any], name: str, where: str) -> str:
+    value = record.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {name!r} is a {type(value).__name__}; it must be a string")
+    return value
+
+
+def _documents(corpus: _Corpus, count: int) -> pa.Table:
+    columns = [
+        (pa.field("id", pa.string()), list(corpus.rows)[:count]),
+        (document_field("title", "string", filterable=False), corpus.titles[:count]),
+        (document_field("text", "string", filterable=False), corpus.texts[:count]),
+        *corpus.metadata.columns(count),
+    ]
+    return pa.table([values for _, values in columns], schema=pa.schema([field for field, _ in columns]))
+
+
+def _warn_of_unread(folder: Path, read: Collection[Path]) -> None:
+    unread = sorted(path.name for path in folder.glob("*") if path not in read)
+    if unread:
+        say(f"warning: {folder}: not read: {', '.join(unread[:5])}; splits are named train.tsv, dev.tsv and test.tsv")
+
+
+def _warn_of_overlap(judgements: Sequence[Judgement], relevance: int) -> None:
+    """Documents that train queries are about should not be what the held-out queries ask for."""
+    relevant = [entry for entry in judgements if entry.score >= relevance]
+    trained = {entry.row for entry in relevant if entry.split == "train"}
+    wanted = Counter(split for split, row in {(entry.split, entry.row) for entry in relevant})
+    shared = Counter(split for split, row in {(entry.split, entry.row) for entry in relevant} if row in trained)
+    for split in ("dev", "test"):
+        if shared[split]:
+            say(
+                f"warning: {shared[split]} of the {wanted[split]} relevant documents of {split} are also relevant to train "
+                f"queries; figures on {split} will flatter the trained towers"
+            )

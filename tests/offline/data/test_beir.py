@@ -1,0 +1,213 @@
+import gzip
+import json
+
+import pytest
+
+from offline.data import beir
+from offline.errors import DataError
+from offline.recipe import DataConfig
+from snapshot.documents import columns_of
+
+HEADER = "query-id\tcorpus-id\tscore\n"
+
+
+def load(folder, **config):
+    return beir.load(folder, DataConfig(**config))
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_reads_documents_queries_and_judgements(beir_folder, compress):
+    dataset = load(beir_folder(compress=compress))
+    assert dataset.documents.num_rows == 40
+    assert dataset.documents.column("id").to_pylist()[:2] == ["d0", "d1"]
+    assert dataset.titles[0] == "Bicycle repair"
+    assert {column.name: column.type for column in columns_of(dataset.documents.schema)} == {
+        "title": "string",
+        "text": "string",
+        "words": "integer",
+        "first_letter": "string",
+        "long": "boolean",
+    }
+    assert dataset.documents.column("words").to_pylist()[2:4] == [len(dataset.texts[2].split()), None]
+    splits = [query.split for query in dataset.queries]
+    assert [splits.count(split) for split in ("train", "dev", "test")] == [56, 12, 12]
+    assert all(f"d{entry.row}" == f"d{entry.query_id[1:].split('-')[0]}" for entry in dataset.judgements)
+
+
+def test_pairs_come_from_the_train_split(beir_folder):
+    dataset = load(beir_folder())
+    assert len(dataset.pairs) == 56
+    assert max(pair.row for pair in dataset.pairs) == 27
+    assert dataset.pairs[0].query == "fix a flat tyre"
+    assert dataset.pairs[0].text == dataset.texts[0]
+
+
+def test_pairs_come_from_titles_without_a_train_split(beir_folder):
+    dataset = load(beir_folder(splits=("test",)))
+    assert len(dataset.pairs) == 40
+    assert (dataset.pairs[2].query, dataset.pairs[2].title, dataset.pairs[2].row) == ("Volcanoes", "", 2)
+
+
+def test_a_corpus_alone_is_enough(beir_folder):
+    folder = beir_folder(splits=())
+    (folder / "queries.jsonl").unlink()
+    dataset = load(folder)
+    assert (dataset.documents.num_rows, len(dataset.pairs), dataset.queries) == (40, 40, [])
+
+
+def test_queries_that_nobody_judged_are_unlabelled(beir_folder):
+    folder = beir_folder()
+    with (folder / "queries.jsonl").open("a") as handle:
+        handle.write('{"_id": "new", "text": "how do planes fly"}\n')
+    assert load(folder).unlabelled == ["how do planes fly"]
+
+
+def test_the_first_documents_can_be_had_for_a_trial(beir_folder):
+    dataset = load(beir_folder(), max_documents=30)
+    assert dataset.documents.num_rows == len(dataset.titles) == 30
+    assert {query.split for query in dataset.queries} == {"train", "dev"}
+    assert max(entry.row for entry in dataset.judgements) == 29
+
+
+def test_a_query_may_be_judged_in_two_splits(beir_folder):
+    folder = beir_folder()
+    with (folder / "qrels" / "dev.tsv").open("a") as handle:
+        handle.write("q39-0\td39\t1\n")
+    asked = [query.split for query in load(folder).queries if query.id == "q39-0"]
+    assert asked == ["dev", "test"]
+
+
+def test_graded_scores_below_the_bar_make_no_pair(beir_folder):
+    folder = beir_folder(splits=("train",))
+    (folder / "qrels" / "train.tsv").write_text(HEADER + "q0-0\td0\t2\nq0-0\td1\t1\nq0-0\td2\t0\nq0-0\td0\t2\n")
+    dataset = load(folder, relevance=2)
+    assert [pair.row for pair in dataset.pairs] == [0]
+    assert [(entry.row, entry.score) for entry in dataset.judgements] == [(0, 2), (1, 1), (2, 0)]
+
+
+def test_warns_of_documents_shared_with_train(beir_folder, capsys):
+    folder = beir_folder()
+    with (folder / "qrels" / "test.tsv").open("a") as handle:
+        handle.write("q39-0\td0\t1\n")
+    load(folder)
+    [warning] = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: 1 of the 7 relevant documents of test are also relevant to train queries")
+
+
+def test_is_silent_where_nothing_is_shared(beir_folder, capsys):
+    load(beir_folder())
+    assert capsys.readouterr().err == ""
+
+
+def test_warns_of_train_queries_that_are_held_out(beir_folder, capsys):
+    folder = beir_folder()
+    lines = (folder / "queries.jsonl").read_text().splitlines()
+    lines[0] = json.dumps({"_id": "q0-0", "text": "Make something  to clean HANDS?"})
+    (folder / "queries.jsonl").write_text("\n".join(lines))
+    dataset = load(folder)
+    assert len(dataset.pairs) == 55
+    assert "1 train queries are also dev or test queries" in capsys.readouterr().err
+
+
+def test_warns_of_splits_that_are_named_otherwise(beir_folder, capsys):
+    folder = beir_folder()
+    (folder / "qrels" / "validation.tsv").write_text(HEADER)
+    load(folder)
+    assert "not read: validation.tsv; splits are named" in capsys.readouterr().err
+
+
+def replace(name, line, content):
+    """Put ``content`` in place of a line (from 1) of a file of the folder."""
+
+    def damage(folder):
+        lines = (folder / name).read_bytes().splitlines(keepends=True)
+        lines[line - 1] = content.encode() + b"\n"
+        (folder / name).write_bytes(b"".join(lines))
+
+    return damage
+
+
+def write(name, content):
+    def damage(folder):
+        (folder / name).write_text(content)
+
+    return damage
+
+
+CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
+FAULTS = [
+    (replace(CORPUS, 3, "{broken"), r"corpus\.jsonl:3: not JSON"),
+    (replace(CORPUS, 3, '"text"'), r"corpus\.jsonl:3: a JSON str, not an object"),
+    (replace(CORPUS, 3, '{"text": "x"}'), r"corpus\.jsonl:3: no '_id' \(got None\)"),
+    (replace(CORPUS, 3, '{"_id": " ", "text": "x"}'), r"corpus\.jsonl:3: no '_id' \(got ' '\)"),
+    (replace(CORPUS, 3, '{"_id": true, "text": "x"}'), r"corpus\.jsonl:3: no '_id' \(got True\)"),
+    (replace(CORPUS, 3, '{"_id": "d0", "text": "x"}'), r"corpus\.jsonl:3: _id 'd0' is also that of line 1"),
+    (replace(CORPUS, 3, '{"_id": "d2", "title": "", "text": " "}'), r"corpus\.jsonl:3: document 'd2' has neither title nor text"),
+    (replace(CORPUS, 3, '{"_id": "d2", "text": ["x"]}'), r"corpus\.jsonl:3: 'text' is a list; it must be a string"),
+    (
+        replace(CORPUS, 3, '{"_id": "d2", "text": "x", "metadata": {"words": "many"}}'),
+        r"corpus\.jsonl:3: metadata\.words is of type string",
+    ),
+    (replace(CORPUS, 3, '{"_id": "d2", "text": "x", "metadata": {"a": {}}}'), r"corpus\.jsonl:3: metadata\.a: is nested"),
+    (write(CORPUS, "\n"), r"corpus\.jsonl: holds no document"),
+    (replace(QUERIES, 2, '{"_id": "q0-0", "text": "x"}'), r"queries\.jsonl:2: _id 'q0-0' is also that of line 1"),
+    (replace(QUERIES, 2, '{"_id": "q0-1", "text": "  "}'), r"queries\.jsonl:2: query 'q0-1' has no text"),
+    (replace(QUERIES, 2, '{"_id": "q0-1"}'), r"queries\.jsonl:2: query 'q0-1' has no text"),
+    (replace(QRELS, 1, "q34-0\td34\t1"), r"test\.tsv:1: the header is .*must be query-id, corpus-id, score, separated by tabs"),
+    (replace(QRELS, 1, "query-id,corpus-id,score"), r"test\.tsv:1: the header is"),
+    (replace(QRELS, 2, "q34-0\td34"), r"test\.tsv:2: 2 columns; there must be 3"),
+    (replace(QRELS, 2, "q34-0 d34 1"), r"test\.tsv:2: 1 columns"),
+    (replace(QRELS, 2, "zzz\td34\t1"), r"test\.tsv:2: query 'zzz' is not in queries\.jsonl"),
+    (replace(QRELS, 2, "q34-0\tzzz\t1"), r"test\.tsv:2: document 'zzz' is not in corpus\.jsonl"),
+    (replace(QRELS, 2, "q34-0\td34\t0.5"), r"test\.tsv:2: score '0\.5'; it must be a whole number"),
+    (replace(QRELS, 2, "q34-0\td34\t-1"), r"test\.tsv:2: score '-1'"),
+    (replace(QRELS, 2, f"q34-0\td34\t{2**31}"), r"test\.tsv:2: score"),
+    (replace(QRELS, 2, "q34-1\td34\t2"), r"test\.tsv:3: judges 'q34-1' and 'd34' a second time, with another score"),
+    (write(QRELS, HEADER), r"test\.tsv: judges nothing"),
+    (write(QRELS, ""), r"test\.tsv: judges nothing"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), FAULTS)
+def test_refuses_bad_data_by_place_and_remedy(beir_folder, damage, message):
+    folder = beir_folder()
+    damage(folder)
+    with pytest.raises(DataError, match=message):
+        load(folder)
+
+
+def test_refuses_a_line_that_is_not_utf8(beir_folder):
+    folder = beir_folder()
+    content = (folder / CORPUS).read_bytes().replace(b"Volcanoes", b"Volc\xe3noes")
+    (folder / CORPUS).write_bytes(content)
+    with pytest.raises(DataError, match=r"corpus\.jsonl:3: not UTF-8"):
+        load(folder)
+
+
+def test_refuses_a_file_that_is_there_twice(beir_folder):
+    folder = beir_folder()
+    (folder / "corpus.jsonl.gz").write_bytes(gzip.compress((folder / CORPUS).read_bytes()))
+    with pytest.raises(DataError, match=r"corpus\.jsonl: is there both plain and as corpus\.jsonl\.gz; remove one"):
+        load(folder)
+
+
+def test_refuses_judgements_without_queries(beir_folder):
+    folder = beir_folder()
+    (folder / QUERIES).unlink()
+    with pytest.raises(DataError, match=r"there is no queries\.jsonl"):
+        load(folder)
+
+
+def test_refuses_a_folder_that_is_not_beir(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(DataError, match=r"no corpus\.jsonl; a folder in BEIR layout has .* There is: photo\.jpg"):
+        load(tmp_path)
+    with pytest.raises(DataError, match="is a file; a folder in BEIR layout has"):
+        load(tmp_path / "photo.jpg")
+    with pytest.raises(DataError, match="does not exist; a folder in BEIR layout has"):
+        load(tmp_path / "nowhere")
+
+
+def test_whole_numbers_serve_as_ids(tmp_path):
+    (tmp_path / "corpus.jsonl").write_text('{"_id": 7, "text": "x"}\n')
+    assert load(tmp_path).documents.column("id").to_pylist() == ["7"]

@@ -1,0 +1,57 @@
+from offline.data.dataset import Judgement, Query
+from offline.data.pairs import Text, distillation_texts, fold, from_judgements, from_titles, held_out, mine_sentences
+
+
+def test_fold_forgets_case_spacing_and_final_punctuation():
+    assert fold("  What IS\tthis? ") == fold("what is this")
+    assert fold("a.b") == "a.b"
+
+
+def test_held_out_are_dev_and_test():
+    queries = [Query("a", "One", "train"), Query("b", "Two!", "dev"), Query("c", "Three", "test")]
+    assert held_out(queries) == {"two", "three"}
+
+
+def test_pairs_of_judgements_take_relevant_ones_of_train_only():
+    queries = [Query("a", "one", "train"), Query("b", "two", "test"), Query("c", "TWO?", "train")]
+    judgements = [
+        Judgement("train", "a", 0, 2),
+        Judgement("train", "a", 1, 1),
+        Judgement("train", "c", 1, 2),
+        Judgement("test", "b", 1, 2),
+    ]
+    pairs = from_judgements(queries, judgements, ["t0", "t1"], ["x0", "x1"], 2, held_out(queries))
+    assert [(pair.query, pair.title, pair.text, pair.row) for pair in pairs] == [("one", "t0", "x0", 0)]
+
+
+def test_pairs_of_titles_leave_the_title_out_of_the_text():
+    titles = ["am", "", "Mug", "Cup", "Asked for"]
+    texts = ["The AM program. am start; diagram", "text", "", "cup. ", "Something"]
+    pairs = from_titles(titles, texts, forbidden={"asked for"})
+    assert [(pair.query, pair.title, pair.text.split(), pair.row) for pair in pairs] == [
+        ("am", "", ["The", "program.", "start;", "diagram"], 0)
+    ]
+
+
+def test_each_text_is_kept_once_under_its_first_source():
+    sources = [("train", ["Find  it"]), ("log", ["find it?", "secret", ""]), ("title", ["Other", "..."])]
+    assert distillation_texts(sources, {"secret"}) == [Text("Find it", "train"), Text("Other", "title")]
+
+
+def test_sentences_end_at_stops_semicolons_and_lines():
+    page = "Android activity manager. Short.\nam start -n com.android/.Settings\nam to-uri -a x; colour: very red"
+    assert list(mine_sentences([page], 9)) == [
+        "Android activity manager.",
+        "am start -n com.android/.Settings",
+        "am to-uri -a x",
+        "colour: very red",
+    ]
+
+
+def test_sentences_are_bounded_in_length_and_number():
+    long = " ".join(["word"] * 65)
+    assert list(mine_sentences([f"{long}. one two three. four five six. seven eight nine."], 2)) == [
+        "one two three.",
+        "four five six.",
+    ]
+    assert list(mine_sentences(["one two three."], 0)) == []
