@@ -87,8 +87,7 @@ def _what_to_try(url: str) -> str:
 Ready. In another terminal:
   curl -s {url}/search -H 'content-type: application/json' -d '{{"query": "join two paths together"}}'
 In a browser:
-  {url}/        the console
-  {url}/docs    the API
+  {url}/
 Ctrl-C stops the service.
 """
 
