@@ -45,4 +45,5 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO = sys.stderr) -> 
 
 def _lead(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """When, how bad and what come first in a JSON line."""
-    return {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event} | event
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return {**first, **event}

@@ -69,7 +69,7 @@ def serve(settings: Settings) -> int:
         AddressInUseError: the address cannot be bound.
     """
     configure(settings.log_level, settings.log_format)
-    disable_created_metrics()  # a second series for each one, which no query of ours reads
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, which no query of ours reads
     with listening(settings) as listener, ExitStack() as undo:
         parts = compose(settings, undo)
         parts.follower.start()

@@ -33,6 +33,12 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _only_queries(value: object) -> object:
+    if value != "query":
+        raise ValueError("only 'query' is encoded here: the document tower is not loaded")
+    return value
+
+
 Text = Annotated[str, AfterValidator(_not_blank), Field(min_length=1)]
 TimeoutMs = Annotated[FiniteFloat, Field(gt=0)] | None
 _TIMEOUT = "Budget in milliseconds from the request's first byte; the least of this and the timeout headers wins."
@@ -69,7 +75,9 @@ class EmbedBody(_Body):
 
     query: Text | None = None
     queries: list[Text] | None = Field(None, min_length=1, description="At most max_batch of /info.")
-    input_type: Literal["query"] = Field("query", description="The document tower is not loaded: only queries are encoded.")
+    input_type: Annotated[Literal["query"], BeforeValidator(_only_queries)] = Field(
+        "query", description="The document tower is not loaded: only queries are encoded."
+    )
     timeout_ms: TimeoutMs = Field(None, description=_TIMEOUT)
 
     @model_validator(mode="after")

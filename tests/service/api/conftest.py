@@ -1,0 +1,22 @@
+"""A service over a toy snapshot, shared by the tests that change nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serving import TOKEN, Client, client_of, make_registry
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("registry")
+    make_registry(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def client(registry: Path) -> Iterator[Client]:
+    with client_of(registry, admin_tokens=TOKEN) as shared:
+        yield shared

@@ -1,0 +1,118 @@
+"""Health, metrics and info: before, while and after a snapshot serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from make_snapshot import make_snapshot
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from serving import TOKEN, Client, assert_problem, client_of, make_registry
+
+from service.api.schemas import InfoResponse, LiveResponse, ReadyResponse
+from service.swap import SwapState
+from snapshot.registry import Registry
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/healthz"])
+def test_ready_while_a_snapshot_serves(client: Client, path: str) -> None:
+    answer = ReadyResponse.model_validate_json(client.get(path).content, strict=True)
+    assert answer.snapshot == client.parts.generations.serving
+    assert answer.checks is None
+    assert client.get(f"{path}?verbose").json()["checks"]["draining"] == "no"
+
+
+def test_without_a_snapshot_the_process_lives_and_says_what_to_do(tmp_path: Path) -> None:
+    with client_of(tmp_path / "nowhere") as client:
+        LiveResponse.model_validate_json(client.get("/livez").content, strict=True)
+        problem = assert_problem(client.get("/readyz"), 503, "no_snapshot")
+        assert "python -m offline run" in problem["detail"]
+        assert "python -m snapshot activate" in problem["detail"]
+        for path, body in (("/search", {"query": "a"}), ("/search/batch", [{"query": "a"}]), ("/embed", {"query": "a"})):
+            assert_problem(client.post(path, body), 503, "no_snapshot")
+        info = InfoResponse.model_validate_json(client.get("/info").content)
+        assert (info.snapshot, info.serving, info.proof) == (None, None, None)
+
+
+def test_a_refused_snapshot_is_not_ready_and_says_why(tmp_path: Path) -> None:
+    layout = make_snapshot(tmp_path, rows=20)
+    Registry(tmp_path).activate(layout.root.name, "for a test")
+    layout.model.write_bytes(b"damaged")
+    with client_of(tmp_path) as client:
+        assert "model.onnx" in assert_problem(client.get("/readyz"), 503, "no_snapshot")["detail"]
+        failure = client.get("/info").json()["last_error"]
+        assert (failure["snapshot"], failure["code"], failure["attempts"]) == (layout.root.name, "hash_mismatch", 1)
+        assert client.metric("scalingnote_swap_failures_total", code="hash_mismatch") == 1
+
+
+def test_while_a_snapshot_loads_it_says_so(tmp_path: Path) -> None:
+    with client_of(tmp_path) as client:
+        client.parts.generations.enter(SwapState.PROVING)
+        assert "is being loaded (proving)" in assert_problem(client.get("/readyz"), 503, "no_snapshot")["detail"]
+
+
+def test_a_draining_service_is_alive_but_not_ready(registry: Path) -> None:
+    with client_of(registry) as client:
+        client.parts.limiter.drain()
+        assert client.get("/livez").status_code == 200
+        response = client.get("/readyz")
+        assert_problem(response, 503, "draining")
+        assert response.headers["connection"] == "close"
+        assert_problem(client.post("/search", {"query": "a"}), 503, "draining")
+
+
+def test_info_tells_what_runs_but_no_secret(client: Client) -> None:
+    response = client.get("/info")
+    info = InfoResponse.model_validate_json(response.content)
+    assert info.snapshot is not None
+    assert info.snapshot["id"] == info.desired == info.serving
+    assert [column["name"] for column in info.snapshot["documents"]["columns"] if column["filterable"]]
+    assert info.snapshot["index"]["kind"] == "hnsw"
+    assert [row["effort"] for row in info.snapshot["index"]["efforts"]] == [16, 64]
+    assert info.settings["max_k"] == 1000
+    assert info.proof is not None
+    assert info.proof.recall > 0.9
+    assert TOKEN not in response.text
+
+
+def test_metrics_parse_in_both_formats(client: Client) -> None:
+    text = client.get("/metrics")
+    names = {family.name for family in parse_text(text.text)}
+    assert {"scalingnote_requests", "scalingnote_snapshot_info", "process_resident_memory_bytes"} <= names
+    openmetrics = client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert "scalingnote_requests" in {family.name for family in parse_openmetrics(openmetrics.text)}
+
+
+def test_requests_are_counted_by_route_template_and_status(registry: Path) -> None:
+    with client_of(registry, admin_tokens=TOKEN) as client:
+        client.post("/search", {"query": "a"})
+        client.post("/search", {"query": ""})
+        client.get("/search")
+        for path in ("/no/such/path", "/nor/this"):
+            client.get(path)
+        client.post("/snapshots/some-id/activate", {})
+        assert client.metric("scalingnote_requests_total", route="/search", code="200") == 1
+        assert client.metric("scalingnote_requests_total", route="/search", code="422") == 1
+        assert client.metric("scalingnote_requests_total", route="/search", code="405") == 1
+        assert client.metric("scalingnote_requests_total", route="unmatched", code="404") == 2
+        assert client.metric("scalingnote_requests_total", route="/snapshots/{snapshot_id}/activate", code="401") == 1
+        assert client.metric("scalingnote_request_seconds_count", route="/search") == 3
+
+
+def test_gauges_are_fresh_at_each_scrape(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    with client_of(tmp_path) as client:
+        client.get("/metrics")
+        assert client.metric("scalingnote_ready") == 1
+        assert client.metric("scalingnote_snapshot_converged") == 1
+        wanted = make_snapshot(tmp_path, rows=20, seed=3).root.name
+        registry.activate(wanted, "for a test")
+        client.parts.generations.enter(SwapState.FAILED)
+        client.parts.follower._desired = wanted
+        client.parts.limiter.drain()
+        client.get("/metrics")
+        assert client.metric("scalingnote_ready") == 0
+        assert client.metric("scalingnote_snapshot_converged") == 0
+        assert client.metric("scalingnote_snapshot_desired_info", snapshot=wanted) == 1

@@ -1,0 +1,137 @@
+"""A service over a toy snapshot without a socket: its parts, and a client that speaks ASGI to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from make_snapshot import make_snapshot
+from manual_clock import ManualClock
+
+from service.app import create_app
+from service.engines.base import Hits, Mask, Vectors
+from service.generation import Generation
+from service.main import compose
+from service.parts import Parts
+from service.settings import Settings
+from snapshot.registry import Registry
+
+TOKEN = "a-token-of-the-tests"
+
+
+def make_registry(folder: Path, *, rows: int = 200, kind: str = "hnsw") -> Registry:
+    """A registry with one toy snapshot, which is active."""
+    layout = make_snapshot(folder, rows=rows, kind=kind)
+    registry = Registry(folder)
+    registry.activate(layout.root.name, "for a test", who="tests")
+    return registry
+
+
+@contextmanager
+def composed(registry: Path, clock: Callable[[], float] | None = None, **settings: Any) -> Iterator[Parts]:
+    """Parts that serve what the registry wants; the follower is stepped once and has no thread."""
+    with ExitStack() as undo:
+        parts = compose(Settings(registry=registry, threads=settings.pop("threads", 2), **settings), undo)
+        if clock is not None:
+            parts = replace(parts, clock=clock)
+        parts.follower.converge()
+        yield parts
+
+
+@dataclass
+class Client:
+    """Sends one request at a time and waits for its answer."""
+
+    app: FastAPI
+    parts: Parts
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(send())
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, json: Any = None, **options: Any) -> httpx.Response:
+        return self.request("POST", path, **({"json": json} if json is not None else {}), **options)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The present value of a series."""
+        value = self.parts.metrics.registry.get_sample_value(name, labels)
+        assert value is not None, f"no series {name}{labels}"
+        return value
+
+
+@contextmanager
+def client_of(registry: Path, clock: Callable[[], float] | None = None, **settings: Any) -> Iterator[Client]:
+    """A client of a service over ``registry``."""
+    with composed(registry, clock, **settings) as parts:
+        yield Client(create_app(parts), parts)
+
+
+def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The one shape of every error; its body."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert body["status"] == status
+    assert body["code"] == code
+    assert body["type"] == f"urn:scalingnote:problem:{code}"
+    assert body["title"]
+    assert body["detail"]
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert set(body) <= {"type", "title", "status", "detail", "code", "request_id", "errors", "retry_after_ms", "spent_ms"}
+    assert ("retry-after" in response.headers) == (status in (429, 503))
+    return body
+
+
+class Hooked:
+    """Passes calls on to an encoder or engine, after a hook has heard the name of the method."""
+
+    def __init__(self, inner: Any, hook: Callable[[str], None]) -> None:
+        self._inner = inner
+        self._hook = hook
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def tokenize(self, queries: list[str]) -> Any:
+        self._hook("tokenize")
+        return self._inner.tokenize(queries)
+
+    def embed(self, tokens: Any) -> Vectors:
+        self._hook("encode")
+        return self._inner.embed(tokens)
+
+    def mask(self, parsed: Any) -> Mask:
+        self._hook("filter")
+        return self._inner.mask(parsed)
+
+    def search(self, queries: Vectors, k: int, effort: int, mask: Mask | None = None) -> Hits:
+        self._hook("search")
+        return self._inner.search(queries, k, effort, mask)
+
+    def ids(self, rows: Any) -> list[str]:
+        self._hook("fetch")
+        return self._inner.ids(rows)
+
+
+def hooked(generation: Generation, hook: Callable[[str], None]) -> Generation:
+    """The same generation, whose stages tell ``hook`` their name as they begin."""
+    parts = {name: Hooked(getattr(generation, name), hook) for name in ("encoder", "engine", "documents")}
+    return replace(generation, **parts)
+
+
+def slow(clock: ManualClock, costs_ms: dict[str, float]) -> Callable[[str], None]:
+    """A hook that lets time pass in some stages."""
+    return lambda stage: clock.advance_ms(costs_ms.get(stage, 0.0))
