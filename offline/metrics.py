@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import ir_measures
 import numpy as np
@@ -38,7 +38,7 @@ def score(judged: Judged, rows: Rows) -> dict[str, Values]:
     return {NDCG: ndcg(judged, rows), **_calculate(relevant, judged.judgements, rows)}
 
 
-def ndcg(judged: Judged, rows: Sequence[Sequence[int]] | Rows) -> Values:
+def ndcg(judged: Judged, rows: Iterable[Iterable[int]]) -> Values:
     """nDCG@10 as float64[q], for rankings of any lengths."""
     # Gains stand in the judgements: ir-measures' own gains= drops grades that map to themselves, so grade 1 would gain 0.
     gains = [{row: 2 ** max(grade, 0) - 1 for row, grade in scores.items()} for scores in judged.judgements]
@@ -58,7 +58,7 @@ def merge_depths(page: Rows, deep: Rows) -> Rows:
     return merged
 
 
-def _calculate(measures: Mapping[object, str], judgements: Judgements, rows: Sequence[Sequence[int]] | Rows) -> dict[str, Values]:
+def _calculate(measures: Mapping[object, str], judgements: Judgements, rows: Iterable[Iterable[int]]) -> dict[str, Values]:
     qrels = {str(query): {str(row): grade for row, grade in scores.items()} for query, scores in enumerate(judgements)}
     # trec_eval orders by score and breaks ties by id: scores made from ranks keep the order that the system gave.
     run = {
