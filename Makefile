@@ -86,7 +86,9 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 $(VENV)/.locked: requirements/all.txt | usable-python
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --no-compile --no-deps --require-hashes --requirement requirements/all.txt
-	$(PIP) install --no-compile --retries 2 --timeout 15 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(PIP) install --no-compile --retries 2 --timeout 15 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)' || { \
+		echo "$(TORCH) cannot be had from here: taking the package index's own build, which on Linux brings gigabytes of CUDA" >&2; \
+		$(PIP) install --no-compile '$(firstword $(subst +, ,$(TORCH)))'; }
 	@touch $@
 
 $(BIN)/uv: | usable-python
