@@ -1,7 +1,9 @@
 """Finished folders of prepare, train and distill, tiny and untrained, for tests of the stages after them."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import torch
@@ -11,6 +13,8 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from tiny_models import WIDTH, make_tiny_bert, make_tiny_qwen
 
 from offline.data.prepared import PAIRS, QRELS, QUERIES, TEXTS, TOWER_TEXTS, write_table
+from offline.towers import load_tower
+from offline.trace import to_onnx
 from snapshot.documents import document_field
 
 
@@ -62,3 +66,10 @@ def assemble(backbone: Path, pooling: str, project: bool = False) -> SentenceTra
     width = transformer.get_embedding_dimension()
     dense = [Dense(width, WIDTH, bias=False, activation_function=torch.nn.Identity())] if project else []
     return SentenceTransformer(modules=[transformer, Pooling(width, pooling), *dense, Normalize()], device="cpu")
+
+
+@cache
+def trace_student() -> bytes:
+    """The ONNX graph of ``make_student(folder)``, the same each time; made once a session, since it takes seconds."""
+    with TemporaryDirectory() as folder:
+        return to_onnx(load_tower(make_student(Path(folder)) / "student")).SerializeToString()

@@ -1,0 +1,136 @@
+"""Documents through the document tower, in fixed shards with a receipt each: a killed run repeats at most one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from offline import towers
+from offline.data.prepared import Prepared
+from offline.encoded import SHARDS, SPACE
+from offline.errors import EncodingError
+from offline.progress import say, track
+from offline.ranking import Floats
+from offline.recipe import Recipe
+from offline.runners import LocalRunner, Runner
+from offline.stages import Job, Stage, Summary
+from snapshot.files import atomic_write, sha256, write_text
+from snapshot.manifest import Space, TextSpec
+from snapshot.text import render
+
+_LENGTH_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Part:
+    """Shard ``number`` holds ``rows`` documents from row ``start`` on."""
+
+    number: int
+    start: int
+    rows: int
+
+    @property
+    def file(self) -> str:
+        return f"{self.number:05}.npy"
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that encoding one shard needs; ``documents`` are the fields ``title`` and ``text`` of its rows."""
+
+    part: Part
+    documents: Sequence[Mapping[str, str]]
+    tower: Path
+    fingerprint: str
+    spec: TextSpec
+    batch_size: int
+
+
+def encode_shard(task: ShardTask) -> Floats:
+    """Vectors float32[rows, dim] of one shard; depends on nothing but its argument."""
+    tower = _tower(task.tower, task.fingerprint)
+    return towers.encode(tower, task.spec, [render(task.spec, row) for row in task.documents], task.batch_size)
+
+
+def run(job: Job, runner: Runner | None = None) -> Summary:
+    """Encode the shards that have no valid receipt yet.
+
+    Raises:
+        EncodingError: the tower gives a vector that is not finite or not of length 1; names the document.
+    """
+    prepared = Prepared(job.inputs["prepare"])
+    tower = job.inputs["train"] / "document_tower"
+    fingerprint = towers.space_fingerprint(tower, job.recipe.text.document)
+    shards = job.folder / SHARDS
+    shards.mkdir(exist_ok=True)
+    _remove_torn(shards)
+    parts = _parts(prepared.tower_texts.num_rows, job.recipe.encode.shard_rows)
+    missing = [part for part in parts if not _is_done(shards, part)]
+    if len(missing) < len(parts):
+        say(f"  {len(parts) - len(missing)} of {len(parts)} shards are there already")
+    tasks = (_task(part, prepared, job.recipe, tower, fingerprint) for part in missing)
+    for task, vectors in track((runner or LocalRunner()).run(encode_shard, tasks), "encode, shards", len(missing)):
+        _check(vectors, task.part, prepared)
+        _write(shards, task.part, vectors)
+    dim = int(np.load(shards / parts[0].file, mmap_mode="r").shape[1])
+    write_text(job.folder / SPACE, Space(fingerprint=fingerprint, dim=dim).model_dump_json(indent=2))
+    return {"documents": prepared.tower_texts.num_rows, "dim": dim, "shards": len(parts), "space": fingerprint[:12]}
+
+
+@lru_cache(maxsize=1)
+def _tower(folder: Path, fingerprint: str) -> SentenceTransformer:  # noqa: ARG001  # part of the key: other weights, other tower
+    """The tower of the last call stays loaded: a process encodes many shards of one run."""
+    return towers.load_tower(folder)
+
+
+def _parts(rows: int, size: int) -> list[Part]:
+    return [Part(number, start, min(size, rows - start)) for number, start in enumerate(range(0, rows, size))]
+
+
+def _task(part: Part, prepared: Prepared, recipe: Recipe, tower: Path, fingerprint: str) -> ShardTask:
+    rows = tuple(prepared.tower_texts.slice(part.start, part.rows).to_pylist())
+    return ShardTask(part, rows, tower, fingerprint, recipe.text.document, recipe.encode.batch_size)
+
+
+def _check(vectors: Floats, part: Part, prepared: Prepared) -> None:
+    lengths = np.linalg.norm(vectors, axis=1)
+    bad = np.flatnonzero(~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE))  # a comparison with NaN is false
+    if len(bad):
+        row = part.start + int(bad[0])
+        document = prepared.documents.column("id")[row].as_py()
+        raise EncodingError(
+            f"document row {row} (id {document!r}): the document tower gives a vector of length {lengths[bad[0]]:.3g} where 1 "
+            f"is due, as for {len(bad)} of {part.rows} documents of its shard; train with a lower learning rate"
+        )
+
+
+def _write(shards: Path, part: Part, vectors: Floats) -> None:
+    """Vectors first: a receipt without them never stands."""
+    path = shards / part.file
+    with atomic_write(path) as handle:
+        np.save(handle, vectors)
+    write_text(path.with_suffix(".json"), json.dumps({**asdict(part), "sha256": sha256(path)}))
+
+
+def _is_done(shards: Path, part: Part) -> bool:
+    path = shards / part.file
+    try:
+        receipt = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return bool(receipt == {**asdict(part), "sha256": sha256(path)})
+    except (OSError, ValueError):
+        return False
+
+
+def _remove_torn(shards: Path) -> None:
+    """What a kill in the middle of a write left under a temporary name."""
+    for path in shards.glob(".*.tmp"):
+        path.unlink()
+
+
+STAGE = Stage(name="encode", run=run, needs=("prepare", "train"), sections=("text", "encode"))

@@ -1,0 +1,24 @@
+"""Who calls a pure function over many tasks. What is computed does not depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class Runner(Protocol):
+    """Calls a function once a task; tasks and results can be pickled, so they may travel to other processes."""
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
+        """Yield each task with its result as soon as it is there, in any order. An error of the function ends the run."""
+
+
+class LocalRunner:
+    """In this process, one after the other; torch itself uses every core or the GPU."""
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
+        for task in tasks:
+            yield task, function(task)
