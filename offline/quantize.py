@@ -1,0 +1,95 @@
+"""int8: making it, and the gates that it must pass before anybody is served by it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import QuantType, quant_pre_process, quantize_dynamic
+
+from offline.data.prepared import Prepared
+from offline.exported import Gate
+from offline.graph import Graph, cosine_distance
+from offline.judged import Judged, judged_split
+from offline.metrics import ndcg
+from offline.ranking import Floats, exact_top_k
+from offline.recipe import Recipe
+from snapshot.manifest import TextSpec
+from snapshot.text import render_query
+
+_BATCHES = (2, 8, 32)
+_MAX_PAIRS = 500
+_DEPTH = 10
+_SCRATCH = ".quantize-"
+
+
+def quantize(fp32: Path) -> onnx.ModelProto:
+    """The graph with int8 weights per channel, activations quantised dynamically per tensor.
+
+    Weights have 7 bits: on CPUs with AVX2 or AVX-512 but no VNNI the 16-bit sums of u8 x s8 products saturate with 8, and
+    one snapshot must give the same vectors on all of them.
+    """
+    with tempfile.TemporaryDirectory(dir=fp32.parent, prefix=_SCRATCH) as folder:
+        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
+        quantize_dynamic(
+            prepared,
+            quantized,
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+        return onnx.load(str(quantized))
+
+
+def remove_scratch(folder: Path) -> None:
+    """What a kill in the middle of ``quantize`` left behind."""
+    for path in folder.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(path)
+
+
+def batch_gate(graph: Graph, texts: Sequence[str], limit: float) -> Gate:
+    """Is a text's vector the same whatever else is in its batch? Alone, against batches of several sizes."""
+    alone = graph.encode(texts, batch_size=1)
+    mixed = np.random.default_rng(0).permutation(len(texts))
+    shuffled = [texts[i] for i in mixed]
+    worst = float(np.max([cosine_distance(graph.encode(shuffled, size), alone[mixed]) for size in _BATCHES]))
+    return Gate.compare("batch_distance", worst, limit, "1 - cosine of the same text alone and in mixed batches is up to")
+
+
+def ndcg_gate(fp32: Graph, int8: Graph, judged: Judged, spec: TextSpec, documents: Floats, limit: float) -> Gate:
+    """How much nDCG@10 int8 loses against fp32, both by exact search."""
+    if not len(judged):
+        return Gate.compare(
+            "ndcg_at_10_loss", 1.0, limit, "there is no judged query and no training pair; nDCG@10 lost counts as"
+        )
+    texts = [render_query(spec, text) for text in judged.texts]
+    before, after = (ndcg(judged, exact_top_k(graph.encode(texts), documents, _DEPTH)[1]) for graph in (fp32, int8))
+    loss = float(np.mean(before) - np.mean(after))
+    return Gate.compare("ndcg_at_10_loss", loss, limit, f"nDCG@10 lost against fp32 on {len(judged)} {judged.split} queries is")
+
+
+def judged_for_gate(prepared: Prepared, recipe: Recipe) -> Judged:
+    """Judged queries of dev, else of test, else training pairs, each with its own document as the only relevant one.
+
+    dev comes first because int8 is chosen by them: the proof on test must not be.
+    """
+    for split in ("dev", "test"):
+        judged = judged_split(prepared, recipe, split)
+        if len(judged):
+            return judged
+    pairs = prepared.pairs.select(["query", "row"]).to_pylist()
+    pairs = pairs[:: max(1, len(pairs) // _MAX_PAIRS)]
+    return Judged(
+        split="training",
+        ids=tuple(map(str, range(len(pairs)))),
+        texts=tuple(pair["query"] for pair in pairs),
+        judgements=tuple({pair["row"]: 1} for pair in pairs),
+        relevance=1,
+        skipped=0,
+    )
