@@ -34,7 +34,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "Settings (make demo PORT=8080): PORT=$(PORT) HOST=$(HOST) WORK=$(WORK) REGISTRY=$(REGISTRY) VENV=$(VENV) PYTHON=$(PYTHON)"
-	@echo "torch: TORCH=$(TORCH) TORCH_INDEX=$(TORCH_INDEX); with an NVIDIA GPU on Linux: make demo TORCH=torch==2.13.0 TORCH_INDEX="
+	@echo "torch: TORCH=$(TORCH) TORCH_INDEX=$(TORCH_INDEX); with an NVIDIA GPU on Linux, in a new VENV: make demo TORCH=torch==2.13.0 TORCH_INDEX="
 
 demo: free-port $(VENV)/.installed ## Build a snapshot of Python's own documentation, serve it, print what to try
 	$(BIN)/python -m offline run offline/recipes/demo.toml --out $(WORK) --registry $(REGISTRY)
