@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import bm25s
@@ -19,6 +20,7 @@ class Bm25:
     """An index over title + text, with English stop words and the Snowball stemmer (k1 1.2, b 0.75, Lucene's idf)."""
 
     def __init__(self, titles: Sequence[str], texts: Sequence[str]) -> None:
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG when imported, and prints
         self._stemmer = Stemmer.Stemmer("english")
         self._count = len(texts)
         documents = self._tokens([f"{title} {text}" for title, text in zip(titles, texts, strict=True)])

@@ -45,9 +45,10 @@ def _quality_panel(axis: Any, metric: str, systems: tuple[Quality, ...], labels:
     axis.errorbar([one.estimate for one in found], places, xerr=_whiskers(found), fmt="none", ecolor=_INK, capsize=2.5, lw=1)
     for place, one in zip(places, found, strict=True):
         axis.annotate(f"{one.estimate:.3f}", (one.high, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    axis.set(title=metric, xlim=(0, 1.22 * max(one.high for one in found) or 1), yticks=places)
+    limit = 1.22 * max(one.high for one in found) or 1.0
+    axis.set(title=metric, xlim=(0, limit), yticks=places)
+    axis.set_xticks([tick for tick in MaxNLocator(4).tick_values(0, limit) if 0 <= tick <= min(1.0, limit)])
     axis.set_yticklabels([system.title for system in systems] if labels else [])
-    axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.invert_yaxis()
 
 
@@ -59,7 +60,7 @@ def draw_losses(proof: Proof, path: Path) -> None:
     lowest = min([first, last, *(step.lowest for step in steps)])
     highest = max([first, last, *(step.highest for step in steps)])
     margin = 0.12 * (highest - lowest) or 0.01
-    floor = lowest - margin
+    floor = max(0.0, lowest - margin)
     figure, (axis,) = _figure(9, 4.2)
     for place, end, colour in ((0, first, _TEACHER), (len(steps) + 1, last, _SERVED)):
         axis.bar(place, end - floor, bottom=floor, color=colour, width=_WIDTH)
@@ -67,7 +68,7 @@ def draw_losses(proof: Proof, path: Path) -> None:
     for place, step in enumerate(steps, start=1):
         _draw_step(axis, place, step)
     axis.hlines(last, len(steps) - _WIDTH / 2, len(steps) + 1 + _WIDTH / 2, color=_INK, lw=0.8)
-    axis.set(ylim=(floor, highest + 1.6 * margin), ylabel=f"{NDCG} (axis does not begin at 0)")
+    axis.set(ylim=(floor, highest + 1.6 * margin), ylabel=f"{NDCG} (axis does not begin at 0)" if floor else NDCG)
     axis.set_xticks(range(len(steps) + 2), ["teacher", *(loss.step for loss in proof.losses), "as served"])
     axis.set_title("What each step from the teacher to the service costs", loc="left")
     _save(figure, path)

@@ -102,7 +102,7 @@ def _quality(proof: Proof) -> Iterable[str]:
     yield "![Quality of each system](quality.png)"
     yield "## Where quality is lost"
     yield "nDCG@10 before the step minus after it, paired by query; a loss below zero is a gain."
-    yield _table(["step", "from", "to", "nDCG@10 lost", "outside the interval"], _losses(proof))
+    yield _table(["step", "from", "to", "nDCG@10 lost", "zero outside the interval"], _losses(proof))
     yield "![Losses from the teacher to the service](losses.png)"
     yield "![Teacher and service, query by query](retention.png)"
 
@@ -167,6 +167,9 @@ def _latency(findings: Findings) -> Iterable[str]:
     yield "One query at a time, tokenization included, one thread, on the machine that built this."
     rows = [[found.tower, f"{found.p50_ms:.2f}", f"{found.p99_ms:.2f}", f"{found.queries}"] for found in findings.latencies]
     yield _table(["query tower", "p50 ms", "p99 ms", "queries"], rows)
+    if len(findings.latencies) > 1:
+        first, *_, last = findings.latencies
+        yield f"At the median the second is {first.p50_ms / last.p50_ms:.1f} times as fast as the first."
 
 
 def _examples(findings: Findings) -> Iterable[str]:
