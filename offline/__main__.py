@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from offline.data.prepared import Prepared
 from offline.errors import OfflineError
 from offline.progress import say
 from offline.recipe import load_recipe
@@ -20,11 +21,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe in TOML, such as offline/recipes/demo.toml.")]
 DataOption = Annotated[Path | None, typer.Option(help="A folder in BEIR layout: corpus.jsonl, queries.jsonl, qrels/*.tsv.")]
-LogOption = Annotated[
-    Path | None, typer.Option("--query-log", help="Unlabelled queries, one a line, for distillation.")
-]
+LogOption = Annotated[Path | None, typer.Option("--query-log", help="Unlabelled queries, one a line, for distillation.")]
 OutOption = Annotated[Path | None, typer.Option(help="Work folder; work/NAME unless given. Runs resume in it.")]
 RegistryOption = Annotated[Path, typer.Option(help="Folder of snapshots to publish into.")]
+ServiceOption = Annotated[str | None, typer.Option("--service", metavar="URL", help="Measure this service over HTTP instead.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe value: train.epochs=2.")]
 
 
@@ -61,6 +61,26 @@ def run(
     say(_closing(walk, registry))
 
 
+@app.command("evaluate", help=f"{STAGES['evaluate']} One stage of `run`; or, with --service, what a running service achieves.")
+def evaluate(
+    recipe: RecipeArgument,
+    data: DataOption = None,
+    query_log: LogOption = None,
+    out: OutOption = None,
+    registry: RegistryOption = Path("registry"),
+    set_: SetOption = None,
+    service: ServiceOption = None,
+) -> None:
+    walk = Options(recipe, data, query_log, out, registry, tuple(set_ or ())).walk()
+    if service is None:
+        _run(walk, "evaluate")
+        return
+    from offline.over_http import evaluate_service  # with ir-measures, which no other command needs at once
+
+    _run(walk, "prepare")
+    typer.echo(evaluate_service(service, Prepared(walk.work / "prepare"), walk.recipe).describe())
+
+
 def _add_stage(name: str, summary: str) -> None:
     def command(
         recipe: RecipeArgument,
@@ -78,7 +98,11 @@ def _add_stage(name: str, summary: str) -> None:
 def _run(walk: Walk, name: str) -> None:
     number = list(STAGES).index(name) + 1
     say(f"[{number}/{len(STAGES)}] {name}: {STAGES[name]}")
-    say(f"  {_line(walk.run(name))}")
+    try:
+        say(f"  {_line(walk.run(name))}")
+    except KeyboardInterrupt:
+        say(f"Stopped in {name}. What is finished stays in {walk.work}; the same command goes on from there.")
+        raise typer.Exit(130) from None
 
 
 def _line(outcome: Outcome) -> str:
@@ -100,8 +124,8 @@ def _closing(walk: Walk, registry: Path) -> str:
 
 def main() -> None:
     """Run the command line; an error of ours is its message on standard error and exit code 2."""
-    for name, summary in STAGES.items():
-        _add_stage(name, summary)
+    for name in STAGES.keys() - {"evaluate"}:
+        _add_stage(name, STAGES[name])
     try:
         app()
     except (OfflineError, SnapshotError) as error:

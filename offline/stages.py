@@ -14,7 +14,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ RECEIPT = "receipt.json"
 INPUTS = "inputs.json"
 CONFIG = "config.json"
 _OWN = frozenset({RECEIPT, INPUTS, CONFIG})
+_STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST})
 
 
 @dataclass(frozen=True)
@@ -106,15 +108,26 @@ def run_stage(stage: Stage, work: Path, recipe: Recipe, source: Source) -> Outco
         StorageError: the disk is full or not writable. Partial work stays for the next run.
     """
     folder = work / stage.name
-    try:
+    with storage_errors(folder):
         return _run(stage, folder, work, recipe, source)
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Say what to do when ``folder`` cannot be written.
+
+    Raises:
+        StorageError: in place of the operating system's error.
+    """
+    try:
+        yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT}:
-            raise StorageError(
-                f"{folder}: {error.strerror}; make room or choose another folder with --out, then run the same command "
-                "again: finished stages are not repeated"
-            ) from error
-        raise
+        if error.errno not in _STORAGE:
+            raise
+        raise StorageError(
+            f"{folder}: {error.strerror}; make room or choose another folder with --out, then run the same command "
+            "again: finished stages are not repeated"
+        ) from error
 
 
 def _run(stage: Stage, folder: Path, work: Path, recipe: Recipe, source: Source) -> Outcome:

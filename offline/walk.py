@@ -1,13 +1,17 @@
-"""The stages in their order, each imported when it is run: torch is not loaded to say that a receipt fits."""
+"""The stages in their order, each imported when its turn comes, and one run at a time in a work folder."""
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from offline.errors import StageError
 from offline.recipe import Recipe
-from offline.stages import Outcome, Source, Stage, run_stage
+from offline.stages import Outcome, Source, Stage, run_stage, storage_errors
 
 STAGES = {
     "prepare": "Read the data; make training pairs and texts for distillation.",
@@ -31,9 +35,28 @@ class Walk:
         self.work = work
 
     def run(self, name: str) -> Outcome:
-        """Run one stage, or keep its output where the receipt fits; raises what ``run_stage`` does."""
+        """Run one stage, or keep its output where the receipt fits.
+
+        Raises:
+            StageError: another process is at work in the folder; and what ``run_stage`` raises.
+        """
         stage: Stage = importlib.import_module(f"offline.{name}").STAGE
-        return run_stage(stage, self.work, self.recipe, self.source)
+        with self._alone():
+            return run_stage(stage, self.work, self.recipe, self.source)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two runs in one folder would wipe each other's work. The lock goes with the process, so a kill leaves none."""
+        with storage_errors(self.work):
+            self.work.mkdir(parents=True, exist_ok=True)
+            handle = (self.work / ".lock").open("w")
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                message = f"{self.work}: another run is at work here; wait for it, or choose another folder with --out"
+                raise StageError(message) from error
+            yield
 
     def published(self) -> str:
         """Id of the snapshot that the stage publish brought in."""

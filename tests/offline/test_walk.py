@@ -1,0 +1,56 @@
+"""One run at a time in a work folder."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from offline.errors import StageError, StorageError
+from offline.recipe import Recipe
+from offline.stages import Source
+from offline.walk import STAGES, Walk
+
+HOLD = """
+import sys
+from pathlib import Path
+from offline.recipe import Recipe
+from offline.stages import Source
+from offline.walk import Walk
+with Walk(Recipe(name="toy"), Source(), Path(sys.argv[1]))._alone():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def toy(work: Path, data: Path) -> Walk:
+    return Walk(Recipe(name="toy"), Source(data=data), work)
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_is_at_work(
+    tmp_path: Path, beir_folder: Callable[[], Path]
+) -> None:
+    walk = toy(tmp_path / "work", beir_folder())
+    command = [sys.executable, "-c", HOLD, str(walk.work)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(StageError, match="another run is at work"):
+            walk.run("prepare")
+        other.kill()
+    assert walk.run("prepare").summary["documents"]
+
+
+def test_a_work_folder_that_cannot_be_made_says_so(tmp_path: Path, beir_folder: Callable[[], Path]) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="choose another folder"):
+        toy(tmp_path / "file" / "work", beir_folder()).run("prepare")
+
+
+def test_every_stage_comes_after_those_that_it_needs() -> None:
+    walk = list(STAGES)
+    for name in walk:
+        stage = __import__(f"offline.{name}", fromlist=["STAGE"]).STAGE
+        assert stage.name == name
+        assert all(walk.index(needed) < walk.index(name) for needed in stage.needs)
