@@ -22,7 +22,7 @@ _SHARED: tuple[structlog.typing.Processor, ...] = (
 def configure(level: LogLevel, form: LogFormat, stream: TextIO = sys.stderr) -> None:
     """Send structlog and the standard library's logging through one renderer to ``stream``."""
     text = form == "text" or (form == "auto" and stream.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer(colors=stream.isatty()) if text else structlog.processors.JSONRenderer()
+    renderer: Any = _text_renderer(stream) if text else structlog.processors.JSONRenderer()
     before = () if text else (structlog.processors.format_exc_info, _lead)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
@@ -39,8 +39,12 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO = sys.stderr) -> 
         processors=[structlog.stdlib.filter_by_level, *_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
     )
+
+
+def _text_renderer(stream: TextIO) -> structlog.dev.ConsoleRenderer:
+    """Tracebacks are plain: the default ones show local variables, and so queries."""
+    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
 
 
 def _lead(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -148,7 +148,7 @@ def _retrieve(
 ) -> Result:
     mask = _mask(generation, parsed, walk)
     wants_fields = search.fields is None or len(search.fields) > 0
-    plan = plan_search(share_ms, generation.manifest.index, exact=search.exact, fields=wants_fields)
+    plan = plan_search(share_ms, generation.manifest.index, search.k, exact=search.exact, fields=wants_fields)
     if plan is None:
         walk.check("search")
         raise walk.exceeded("search")

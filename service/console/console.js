@@ -98,7 +98,8 @@ function showAnswer(answer, body) {
   showDegraded(answer.degraded);
   showTimings(answer.timings_ms);
   const best = Math.max(...answer.hits.map((hit) => hit.score), 0);
-  $("hits").replaceChildren(...answer.hits.map((hit, rank) => hitElement(hit, rank + 1, best)));
+  const long = longFields(answer.hits);
+  $("hits").replaceChildren(...answer.hits.map((hit, rank) => hitElement(hit, rank + 1, best, long)));
   $("curl").textContent = curlLine(body);
 }
 
@@ -123,22 +124,29 @@ function showTimings(timings) {
   $("legend").replaceChildren(...parts.map(([stage, value]) => element("li", stage, `${stage} ${milliseconds(value)}`)));
 }
 
-function hitElement(hit, rank, best) {
+// A field that is long in one hit is a paragraph in all of them.
+function longFields(hits) {
+  const isLong = (value) => typeof value === "string" && (value.length > LONG_TEXT || value.includes("\n"));
+  return new Set(hits.flatMap((hit) => Object.keys(hit.fields ?? {}).filter((name) => isLong(hit.fields[name]))));
+}
+
+function hitElement(hit, rank, best, long) {
+  const { title, ...fields } = hit.fields ?? {};
   const fill = element("i");
   fill.style.width = `${best > 0 ? Math.max(0, (100 * hit.score) / best) : 0}%`;
   const score = element("span", "score", hit.score.toFixed(4), element("span", "meter", fill));
-  const made = element("li", "hit", element("h3", "", element("span", "rank", String(rank)), element("span", "", hit.id), score));
+  const name = element("span", "", title ? String(title) : hit.id);
+  const made = element("li", "hit", element("h3", "", element("span", "rank", String(rank)), name, score));
   made.tabIndex = -1;
   if (hit.fields === null) made.append(element("p", "hint", "fields were left out for want of time"));
-  else made.append(...fieldElements(hit.fields));
+  else made.append(...fieldElements(title ? { ...fields, id: hit.id } : fields, long));
   return made;
 }
 
-function fieldElements(fields) {
+function fieldElements(fields, long) {
   const given = Object.entries(fields).filter(([, value]) => value !== null && value !== "");
-  const isLong = ([, value]) => typeof value === "string" && (value.length > LONG_TEXT || value.includes("\n"));
-  const paragraphs = given.filter(isLong).map(([, value]) => element("p", "text", value));
-  const short = given.filter((entry) => !isLong(entry));
+  const paragraphs = given.filter(([name]) => long.has(name)).map(([, value]) => element("p", "text", String(value)));
+  const short = given.filter(([name]) => !long.has(name));
   const list = element("dl", "", ...short.map(([name, value]) => element("div", "", element("dt", "", name), element("dd", "", String(value)))));
   return short.length ? [...paragraphs, list] : paragraphs;
 }

@@ -145,7 +145,7 @@ def test_little_time_takes_less_effort_and_says_so(generation: Generation) -> No
 def test_a_batch_shares_out_the_time_that_is_left(generation: Generation) -> None:
     clock = ManualClock()
     slowed = hooked(generation, slow(clock, {"encode": 1.0}))
-    results = search_many(slowed, [Search("apple"), Search("bread"), Search("chair")], walk_of(clock, budget_ms=2.5))
+    results = search_many(slowed, [Search("apple"), Search("bread"), Search("chair")], walk_of(clock, budget_ms=2.7))
     assert [result.causes for result in results] == [("deadline_effort", "deadline_fields")] + [()] * 2
 
 

@@ -1,0 +1,140 @@
+"""``python -m service`` as a user starts and stops it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from make_snapshot import make_snapshot
+from serving import make_registry
+
+from service.settings import described_settings
+from snapshot.registry import Registry
+
+WAIT_SECONDS = 30
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SCALINGNOTE_")}
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", *arguments]
+    return subprocess.run(command, env=ENVIRONMENT | variables, capture_output=True, text=True, timeout=60, check=False)
+
+
+class Service:
+    """A running ``python -m service``: its process, its log so far, and its address."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.url = str(self.event("listening")["url"])
+
+    def event(self, name: str) -> dict[str, Any]:
+        """Read the log up to an event."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] == name:
+                return event
+        raise AssertionError(f"the service ended without {name!r}")
+
+    def get(self, path: str, body: Any = None) -> tuple[int, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(f"{self.url}{path}", data, timeout=10) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+
+@contextmanager
+def service(registry: Path, *arguments: str, **variables: str) -> Iterator[Service]:
+    command = [sys.executable, "-m", "service", "--registry", str(registry), "--port", "0", *arguments]
+    environment = ENVIRONMENT | variables
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield Service(process)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+@pytest.mark.slow
+def test_it_serves_and_ends_with_zero_on_sigterm(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    with service(tmp_path) as running:
+        assert running.event("snapshot_serving")["snapshot"] == registry.current()
+        assert running.get("/readyz")[0] == 200
+        status, answer = running.get("/search", {"query": "apple bread"})
+        assert (status, len(answer["hits"]), answer["snapshot"]) == (200, 10, registry.current())
+        running.process.send_signal(signal.SIGTERM)
+        assert running.event("stopped")
+        assert running.process.wait(WAIT_SECONDS) == 0
+
+
+@pytest.mark.slow
+def test_without_a_snapshot_it_starts_and_takes_the_first_one(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    with service(tmp_path, "--follow-interval-seconds", "3600") as running:
+        deadline = time.monotonic() + WAIT_SECONDS
+        status, problem = running.get("/readyz")
+        while "python -m offline run" not in problem["detail"] and time.monotonic() < deadline:
+            status, problem = running.get("/readyz")
+        assert (status, problem["code"]) == (503, "no_snapshot")
+        assert "python -m offline run" in problem["detail"]
+        registry.activate(make_snapshot(tmp_path).root.name, "the first one")
+        running.process.send_signal(signal.SIGHUP)
+        running.event("snapshot_serving")
+        assert running.get("/readyz")[0] == 200
+
+
+@pytest.mark.slow
+def test_a_variable_is_as_good_as_a_flag(tmp_path: Path) -> None:
+    make_registry(tmp_path)
+    with service(tmp_path, SCALINGNOTE_MAX_K="7") as running:
+        running.event("snapshot_serving")
+        assert running.get("/info")[1]["settings"]["max_k"] == 7
+        assert running.get("/search", {"query": "a", "k": 8})[0] == 422
+
+
+def test_a_taken_port_is_one_line_and_not_zero(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("--registry", str(tmp_path), "--port", str(port))
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert line.startswith(f"error: cannot listen on 127.0.0.1:{port}")
+    assert "--port" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["registry", "--registry", "SCALINGNOTE_REGISTRY"]),
+        (["--registry", "x", "--port", "http"], ["port", "--port", "SCALINGNOTE_PORT"]),
+        (["--registry", "x", "--threads", "0"], ["threads"]),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_two(arguments: list[str], words: list[str]) -> None:
+    ended = run(*arguments)
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert all(word in line for word in words)
+
+
+def test_every_setting_but_secrets_is_a_flag() -> None:
+    shown = run("--help", COLUMNS="200", TERM="dumb").stdout
+    for setting in described_settings():
+        assert (f"--{setting.name.replace('_', '-')} " in shown) == (setting.flag is not None), setting.name
