@@ -1,0 +1,116 @@
+"""The first stage: read the data, check it, and write the tables that every later stage reads."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from offline.data import beir, pydocs
+from offline.data.dataset import SPLITS, Dataset, to_table
+from offline.data.pairs import Text, distillation_texts, held_out, mine_sentences
+from offline.data.prepared import PAIRS, QRELS, QUERIES, TEXTS, TOWER_TEXTS, write_table
+from offline.data.query_log import read_query_log
+from offline.errors import DataError
+from offline.progress import say
+from offline.recipe import DataConfig, Recipe
+from offline.stages import Job, Source, Stage, Summary
+from snapshot.files import sha256
+
+_CUT = ("title", "text")
+
+
+def run(job: Job) -> Summary:
+    """Write the tables of ``offline.data.prepared``.
+
+    Raises:
+        DataError: the data has a fault; names file:line and what to do.
+    """
+    config = job.recipe.data
+    log = read_query_log(job.source.query_log) if job.source.query_log else []
+    dataset = _load(config, job.source)
+    texts = _texts(dataset, log, config)
+    _write(dataset, texts, config, job.folder)
+    if not dataset.pairs:
+        say("warning: no training pairs: no relevant train judgement, and no document has both a title and a text")
+    return _summary(dataset, texts)
+
+
+def _load(config: DataConfig, source: Source) -> Dataset:
+    if config.source == "pydocs":
+        return pydocs.load(config)
+    return beir.load(_folder(source), config)
+
+
+def _folder(source: Source) -> Path:
+    if source.data is None:
+        raise DataError("this recipe reads a folder in BEIR layout: name it with --data DIR")
+    return source.data
+
+
+def _texts(dataset: Dataset, log: Sequence[str], config: DataConfig) -> list[Text]:
+    sources = [
+        ("train", [query.text for query in dataset.queries if query.split == "train"]),
+        ("log", [*log, *dataset.unlabelled]),
+        ("title", dataset.titles),
+        ("sentence", mine_sentences(dataset.texts, config.unlabelled_per_document)),
+    ]
+    return distillation_texts(sources, held_out(dataset.queries))
+
+
+def _write(dataset: Dataset, texts: Sequence[Text], config: DataConfig, folder: Path) -> None:
+    towers = pa.table({"title": dataset.titles, "text": dataset.texts}, schema=TOWER_TEXTS)
+    write_table(_cut(dataset.documents, config.stored_characters), folder / "documents.arrow")
+    write_table(towers, folder / "tower_texts.arrow")
+    write_table(to_table(dataset.pairs, PAIRS), folder / "pairs.arrow")
+    write_table(to_table(dataset.queries, QUERIES), folder / "queries.arrow")
+    write_table(to_table(dataset.judgements, QRELS), folder / "qrels.arrow")
+    write_table(to_table(texts, TEXTS), folder / "texts.arrow")
+
+
+def _cut(documents: pa.Table, characters: int) -> pa.Table:
+    """Long titles and texts cut; columns to filter on stay whole."""
+    for name in _CUT:
+        index = documents.schema.get_field_index(name)
+        cut = pc.utf8_slice_codeunits(documents.column(index), 0, characters)
+        documents = documents.set_column(index, documents.schema.field(index), cut)
+    return documents
+
+
+def _summary(dataset: Dataset, texts: Sequence[Text]) -> Summary:
+    queries = Counter(query.split for query in dataset.queries)
+    sources = Counter(text.source for text in texts)
+    return {
+        "documents": dataset.documents.num_rows,
+        "pairs": len(dataset.pairs),
+        **{f"queries_{split}": queries[split] for split in SPLITS},
+        **{f"texts_{source}": sources[source] for source in ("train", "log", "title", "sentence")},
+    }
+
+
+def _outside(recipe: Recipe, source: Source) -> Mapping[str, Any]:
+    """Hashes of the data files; for the embedded corpus, the interpreter that it is read from."""
+    log = {"query_log": _hash(source.query_log)} if source.query_log else {}
+    if recipe.data.source == "beir":
+        folder = _folder(source)
+        files = {path.relative_to(folder).as_posix(): _hash(path) for path in beir.data_files(folder)}
+        return {"files": files, **log}
+    if source.data is not None:
+        raise DataError(f"--data {source.data}: this recipe reads the standard library's documentation; leave --data out")
+    return {"python": sys.version, "implementation": platform.python_implementation(), "platform": sys.platform, **log}
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+
+
+STAGE = Stage(name="prepare", run=run, sections=("data",), outside=_outside)
