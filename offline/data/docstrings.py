@@ -10,6 +10,7 @@ _SIGNATURE_LINE = re.compile(rf"{_CALL}\s*(?:(?:-+|=+)>?\s*(?P<result>.*))?$")
 _RETURN_TYPE = re.compile(r"[\w ]{1,24}[,.:]\s+(?=\S+ \S+ \S)")
 _SENTENCE_END = re.compile(r"\n\s*\n|(?<!\.\w)(?<!\betc)(?<!\bvs)[.!?](?=\s+[A-Z\"'`*(\[]|\s*\n\s*\n|\s*$)")
 _SINCE = re.compile(r"(?:versionadded::|\b[Nn]ew in|\bAdded in)\s+(?:Python |version )?(\d+\.\d+)")
+_WRAP = re.compile(r"(?<=\S)\n(?=[\w`'\"(])")
 _DESCRIPTION_WORDS = 4
 """What stands after the arrow of a signature is a type if shorter, else a description."""
 
@@ -41,6 +42,11 @@ def since(doc: str) -> str | None:
     """The version in which the documented thing appeared, where its docstring says so."""
     found = _SINCE.search(doc)
     return found.group(1) if found else None
+
+
+def unwrap(text: str) -> str:
+    """``text`` with the lines of a paragraph joined; indented lines, list items and examples keep theirs."""
+    return _WRAP.sub(" ", text)
 
 
 def _split_signature(doc: str) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from offline.data.dataset import Dataset, Judgement, Pair, Query, Split
-from offline.data.docstrings import Docstring, since, take_apart
+from offline.data.docstrings import Docstring, since, take_apart, unwrap
 from offline.data.pairs import fold
 from offline.data.pyruntime import read_runtime
 from offline.data.pysource import Entry, read_sources
@@ -69,7 +69,7 @@ class _Document:
 
     @property
     def tower_text(self) -> str:
-        return self.parts.rest if self.is_judged else self.entry.doc
+        return unwrap(self.parts.rest if self.is_judged else self.entry.doc)
 
 
 def load(config: DataConfig) -> Dataset:
@@ -118,7 +118,7 @@ def _with_queries(entries: Sequence[Entry]) -> list[_Document]:
     documents = []
     for entry, part in zip(entries, parts, strict=True):
         split = split_of(entry.module)
-        fit = len(part.first.split()) in _QUERY_WORDS
+        fit = len(part.first.split()) in _QUERY_WORDS and not part.first.startswith(">>>")
         if split != "train":
             fit = fit and times[fold(part.first)] == 1 and _is_hidden(part)
         documents.append(_Document(entry, part, split, part.first if fit else ""))

@@ -1,6 +1,6 @@
 import pytest
 
-from offline.data.docstrings import since, take_apart
+from offline.data.docstrings import since, take_apart, unwrap
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,8 @@ def test_takes_docstrings_apart(doc, signature, first, rest):
 )
 def test_says_since_when(doc, version):
     assert since(doc) == version
+
+
+def test_unwrap_joins_the_lines_of_a_paragraph_only():
+    doc = "Join two\npaths.\n\n- one\n- two\n\n    a: first\n    b: second\n\n>>> join()\nThen\n'all' (of\n(it))"
+    assert unwrap(doc) == "Join two paths.\n\n- one\n- two\n\n    a: first\n    b: second\n\n>>> join() Then 'all' (of (it))"
