@@ -1,0 +1,235 @@
+"""The whole walk as a user takes it: commands in processes of their own, from text files to hits over HTTP."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from make_snapshot import make_oracle
+from tiny_models import make_tiny_bert
+
+pytestmark = pytest.mark.slow
+
+ROWS = 60
+KINDS = ("book", "tool", "toy")
+DEADLINE_SECONDS = 300
+TEXTS = make_oracle(ROWS).texts
+RECIPE = """
+name = "tiny"
+[text]
+query = {{ max_tokens = 16 }}
+document = {{ max_tokens = 24 }}
+[train]
+backbone = "{backbone}"
+epochs = 20
+batch_size = 8
+save_steps = 2
+[distill]
+layers = [0]
+epochs = 2
+batch_size = 16
+max_texts = 100
+[export]
+precision = "fp32"
+[encode]
+shard_rows = 16
+[index]
+kind = "hnsw"
+probe_queries = 10
+[evaluate]
+bootstrap = 50
+[pack]
+golden_queries = 8
+"""
+
+
+def call(*arguments, check=True):
+    """A command to its end."""
+    command = [sys.executable, "-m", *map(str, arguments)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, env=environment, check=False)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def until(condition, what):
+    """Poll: what is waited for happens in another process."""
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.02)
+    return found
+
+
+class Place:
+    """Folders of one walk."""
+
+    def __init__(self, root):
+        self.root = root
+        self.registry = root / "registry"
+        self.work = root / "work"
+        self.recipe = root / "tiny.toml"
+        self.arguments = ("--data", write_data(root / "data"), "--out", self.work, "--registry", self.registry)
+        self.recipe.write_text(RECIPE.format(backbone=make_tiny_bert(root / "backbone")))
+
+    def run(self, *more):
+        return call("offline", "run", self.recipe, *self.arguments, *more)
+
+    def snapshot(self, command, *arguments):
+        return call("snapshot", command, *arguments, "--registry", self.registry)
+
+    @property
+    def current(self):
+        return (self.registry / "CURRENT").read_text().strip()
+
+
+def write_data(folder):
+    """Sixty documents of six words; a query is the first three of them, in train, dev and test by turns."""
+    (folder / "qrels").mkdir(parents=True)
+    documents = [
+        {"_id": f"d{row}", "title": text.split()[0], "text": text, "metadata": {"kind": KINDS[row % 3], "number": row}}
+        for row, text in enumerate(TEXTS)
+    ]
+    queries = [{"_id": f"q{row}", "text": " ".join(text.split()[1:4])} for row, text in enumerate(TEXTS)]
+    write_lines(folder / "corpus.jsonl", map(json.dumps, documents))
+    write_lines(folder / "queries.jsonl", map(json.dumps, queries))
+    for place, split in enumerate(("train", "dev", "test")):
+        lines = [f"q{row}\td{row}\t1" for row in range(place, ROWS, 3)]
+        write_lines(folder / "qrels" / f"{split}.tsv", ["query-id\tcorpus-id\tscore", *lines])
+    return folder
+
+
+def write_lines(path, lines):
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return Place(tmp_path_factory.mktemp("walk"))
+
+
+@pytest.fixture(scope="module")
+def killed(place):
+    """A run that was killed while it trained, after its first checkpoint."""
+    command = [sys.executable, "-m", "offline", "run", place.recipe, *place.arguments]
+    with (place.root / "killed.log").open("wb") as log:
+        process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, start_new_session=True)
+    try:
+        until(lambda: process.poll() is not None or list(place.work.glob("train/checkpoints/*/complete")), "a checkpoint")
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return process
+
+
+@pytest.fixture(scope="module")
+def first(place, killed):
+    """The same command again: it goes on, and publishes."""
+    return place.run()
+
+
+@pytest.fixture(scope="module")
+def second(place, first):
+    """Id of a snapshot with another student, published and not activated."""
+    before = place.current
+    place.run("--set", "distill.layers=[1]", "--set", "publish.activate=false")
+    listed = json.loads(place.snapshot("list", "--json").stdout)
+    (made,) = {row["id"] for row in listed["snapshots"]} - {before}
+    assert place.current == before
+    return made
+
+
+@contextmanager
+def serving(place):
+    """The service in a process of its own, on a port that the system chooses."""
+    log = place.root / "service.log"
+    command = [sys.executable, "-m", "service", "--registry", place.registry, "--port", "0", "--log-format", "json"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(list(map(str, command)), stderr=out)
+    try:
+        with httpx.Client(base_url=until(lambda: url_in(log), "the service to listen"), trust_env=False) as client:
+            until(lambda: client.get("/readyz").is_success, "the service to be ready")
+            yield process, client
+    finally:
+        process.kill()
+        process.wait()
+
+
+def url_in(log):
+    events = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    return next((event["url"] for event in events if event["event"] == "listening"), None)
+
+
+@pytest.fixture(scope="module")
+def service(place, first):
+    with serving(place) as (_, client):
+        yield client
+
+
+def search(client, **body):
+    response = client.post("/search", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_a_killed_run_goes_on(place, killed, first):
+    assert killed.returncode == -signal.SIGKILL
+    assert "prepare" in first.stderr
+    assert "kept, its receipt fits" in first.stderr
+    assert f"Published {place.current}" in first.stderr
+
+
+def test_a_finished_walk_repeats_nothing(place, first):
+    again = place.run()
+    assert again.stderr.count("kept, its receipt fits") == 9
+
+
+def test_the_report_travels_with_the_snapshot(place, first):
+    report = place.registry / place.current / "report"
+    assert {path.name for path in report.iterdir()} >= {"report.md", "report.json", "export.json", "quality.png"}
+    manifest = json.loads((place.registry / place.current / "manifest.json").read_text())
+    assert manifest["retention"] == json.loads((report / "report.json").read_text())["retention"]
+
+
+def test_a_search_returns_documents(place, service):
+    found = search(service, query=TEXTS[7], k=5)
+    assert found["snapshot"] == place.current
+    assert found["degraded"] is None
+    scores = [hit["score"] for hit in found["hits"]]
+    assert len(scores) == 5
+    assert scores == sorted(scores, reverse=True)
+    rows = [int(hit["id"].removeprefix("d")) for hit in found["hits"]]
+    assert [hit["fields"]["text"] for hit in found["hits"]] == [TEXTS[row] for row in rows]
+    assert [hit["id"] for hit in search(service, query=TEXTS[7], k=5, exact=True)["hits"]] == [hit["id"] for hit in found["hits"]]
+
+
+def test_a_filter_is_obeyed_and_filled(service):
+    found = search(service, query="apple", k=4, filter={"kind": "tool", "number": {"$gte": 48}})
+    assert sorted(hit["fields"]["number"] for hit in found["hits"]) == [49, 52, 55, 58]
+
+
+def test_evaluate_asks_the_service(place, service):
+    asked = call("offline", "evaluate", place.recipe, *place.arguments, "--service", str(service.base_url))
+    assert "as served over HTTP" in asked.stdout + asked.stderr
+
+
+def test_the_service_follows_activation_and_rollback(place, service, second):
+    before = place.current
+    place.snapshot("activate", second, "--why", "a better student")
+    until(lambda: search(service, query="apple")["snapshot"] == second, "the second snapshot")
+    place.snapshot("rollback")
+    until(lambda: search(service, query="apple")["snapshot"] == before, "the first snapshot again")
+    events = json.loads(place.snapshot("history", "--json").stdout)
+    assert [event["snapshot"] for event in events][-2:] == [second, before]
+
+
+def test_sigterm_drains(place, first):
+    with serving(place) as (process, client):
+        search(client, query="apple")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
