@@ -1,9 +1,8 @@
-"""Logs: one line an event, JSON for machines or text for people, on standard error. Query texts are never logged."""
+"""Logs: one line an event, JSON for machines or text for people. Query texts are never logged."""
 
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Any, TextIO
 
 import structlog
@@ -19,7 +18,7 @@ _SHARED: tuple[structlog.typing.Processor, ...] = (
 )
 
 
-def configure(level: LogLevel, form: LogFormat, stream: TextIO = sys.stderr) -> None:
+def configure(level: LogLevel, form: LogFormat, stream: TextIO) -> None:
     """Send structlog and the standard library's logging through one renderer to ``stream``."""
     text = form == "text" or (form == "auto" and stream.isatty())
     renderer: Any = _text_renderer(stream) if text else structlog.processors.JSONRenderer()

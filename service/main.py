@@ -6,6 +6,7 @@ import asyncio
 import random
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +69,7 @@ def serve(settings: Settings) -> int:
     Raises:
         AddressInUseError: the address cannot be bound.
     """
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, sys.stderr)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, which no query of ours reads
     with listening(settings) as listener, ExitStack() as undo:
         parts = compose(settings, undo)
@@ -90,6 +91,7 @@ class DrainingServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(parts),
+                http="httptools",
                 log_config=None,
                 access_log=False,
                 server_header=False,

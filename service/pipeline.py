@@ -17,7 +17,7 @@ from service.deadline import Deadline
 from service.errors import CallerGoneError, DeadlineExceededError, DrainingError, OverloadedError
 from service.generation import Generation
 from service.metrics import Metrics
-from service.stages import Encoded, Result, Search, encode, search_many, search_one
+from service.stages import Encoded, Result, Search, Stages
 from service.swap import Generations
 from service.walk import Caller, Walk
 
@@ -60,7 +60,7 @@ class Pipeline:
         """Answer one search."""
 
         def work(generation: Generation, walk: Walk) -> T:
-            return self._answer([search_one(generation, search, walk)], generation, walk, then)
+            return self._answer([Stages(generation, walk).search(search)], generation, walk, then)
 
         return await self._run(work, deadline, caller)
 
@@ -70,7 +70,7 @@ class Pipeline:
         """Answer at least one search, in order; InvalidRequestError paths begin with the index of the search."""
 
         def work(generation: Generation, walk: Walk) -> T:
-            return self._answer(search_many(generation, searches, walk), generation, walk, then)
+            return self._answer(Stages(generation, walk).search_many(searches), generation, walk, then)
 
         return await self._run(work, deadline, caller)
 
@@ -78,7 +78,7 @@ class Pipeline:
         """Encode at least one query by the query tower."""
 
         def work(generation: Generation, walk: Walk) -> T:
-            encoded = encode(generation, queries, walk)
+            encoded = Stages(generation, walk).encode(queries)
             embedded = Embedded(encoded, generation.id, walk.timings_ms())
             with walk.stage("render"):
                 return then(embedded)

@@ -72,59 +72,90 @@ class Encoded:
     truncated: list[bool]
 
 
-def encode(generation: Generation, queries: Sequence[str], walk: Walk) -> Encoded:
-    """Encode at least one query, in chunks."""
-    vectors: list[Vectors] = []
-    tokens: list[int] = []
-    truncated: list[bool] = []
-    for start in range(0, len(queries), _ENCODE_CHUNK):
-        with walk.stage("tokenize"):
-            chunk = generation.encoder.tokenize(queries[start : start + _ENCODE_CHUNK])
-        with walk.stage("encode"):
-            vectors.append(generation.encoder.embed(chunk))
-        tokens += chunk.counts
-        truncated += chunk.truncated
-    return Encoded(np.concatenate(vectors) if len(vectors) > 1 else vectors[0], tokens, truncated)
+class Stages:
+    """The stages of one request, timed by its walk, against one generation."""
 
+    def __init__(self, generation: Generation, walk: Walk) -> None:
+        self._generation = generation
+        self._walk = walk
 
-def search_one(generation: Generation, search: Search, walk: Walk) -> Result:
-    """Answer one search.
+    def encode(self, queries: Sequence[str]) -> Encoded:
+        """Encode at least one query, in chunks."""
+        encoder = self._generation.encoder
+        vectors: list[Vectors] = []
+        tokens: list[int] = []
+        truncated: list[bool] = []
+        for start in range(0, len(queries), _ENCODE_CHUNK):
+            with self._walk.stage("tokenize"):
+                chunk = encoder.tokenize(queries[start : start + _ENCODE_CHUNK])
+            with self._walk.stage("encode"):
+                vectors.append(encoder.embed(chunk))
+            tokens += chunk.counts
+            truncated += chunk.truncated
+        return Encoded(np.concatenate(vectors) if len(vectors) > 1 else vectors[0], tokens, truncated)
 
-    Raises:
-        InvalidRequestError: filter or fields name what the snapshot does not have.
-        DeadlineExceededError, CallerGoneError: there is no point in going on.
-    """
-    parsed = check(generation, search)
-    encoded = encode(generation, [search.query], walk)
-    return _retrieve(generation, search, parsed, encoded, 0, walk, walk.remaining_ms())
+    def search(self, search: Search) -> Result:
+        """Answer one search.
 
+        Raises:
+            InvalidRequestError: filter or fields name what the snapshot does not have.
+            DeadlineExceededError, CallerGoneError: there is no point in going on.
+        """
+        parsed = check(self._generation, search)
+        encoded = self.encode([search.query])
+        hits, plan = self._retrieve(search, parsed, encoded.vectors, left=1)
+        return Result(hits, plan.causes, plan.expected_recall, encoded.truncated[0])
 
-def search_many(generation: Generation, searches: Sequence[Search], walk: Walk) -> list[Result]:
-    """Answer searches in order. All are checked before any is worked on; error paths begin with the search's index.
+    def search_many(self, searches: Sequence[Search]) -> list[Result]:
+        """Answer searches in order, each planned with an equal share of the time that is left.
 
-    Each plans with an equal share of the time that is left.
-    """
-    parsed = [_check_item(generation, search, i) for i, search in enumerate(searches)]
-    encoded = encode(generation, [search.query for search in searches], walk)
-    return [
-        _retrieve(generation, search, parsed[i], encoded, i, walk, walk.remaining_ms() / (len(searches) - i))
-        for i, search in enumerate(searches)
-    ]
+        All are checked before any is worked on; the paths of errors begin with the search's index.
+        """
+        parsed = [_check_item(self._generation, search, i) for i, search in enumerate(searches)]
+        encoded = self.encode([search.query for search in searches])
+        results = []
+        for i, search in enumerate(searches):
+            hits, plan = self._retrieve(search, parsed[i], encoded.vectors[i : i + 1], left=len(searches) - i)
+            results.append(Result(hits, plan.causes, plan.expected_recall, encoded.truncated[i]))
+        return results
+
+    def _retrieve(self, search: Search, parsed: Filter | None, vector: Vectors, left: int) -> tuple[list[Hit], SearchPlan]:
+        mask = self._mask(parsed)
+        plan = self._plan(search, left)
+        with self._walk.stage("search"):
+            hits = _found(self._generation, search, plan, vector, mask)
+        with self._walk.stage("fetch"):
+            return _fetched(self._generation, search, plan, hits), plan
+
+    def _mask(self, parsed: Filter | None) -> Mask | None:
+        if parsed is None:
+            return None
+        with self._walk.stage("filter"):
+            return self._generation.documents.mask(parsed)
+
+    def _plan(self, search: Search, left: int) -> SearchPlan:
+        fields = search.fields is None or len(search.fields) > 0
+        index, share_ms = self._generation.manifest.index, self._walk.remaining_ms() / left
+        plan = plan_search(share_ms, index, search.k, exact=search.exact, fields=fields)
+        if plan is None:
+            self._walk.check("search")
+            raise self._walk.exceeded("search")
+        return plan
 
 
 def check(generation: Generation, search: Search) -> Filter | None:
     """The parsed filter, if there is one; InvalidRequestError where filter or fields name what the snapshot lacks."""
     documents = generation.documents
-    unknown = [(i, name) for i, name in enumerate(search.fields or ()) if name not in documents.names]
+    known = ", ".join(documents.names) or "none in this snapshot"
+    unknown = [
+        FieldError(f"fields.{i}", f"{name!r} is not a field; there are: {known}")
+        for i, name in enumerate(search.fields or ())
+        if name not in documents.names
+    ]
     if unknown:
-        known = ", ".join(documents.names) or "none in this snapshot"
-        raise InvalidRequestError(
-            *(FieldError(f"fields.{i}", f"{name!r} is not a field; there are: {known}") for i, name in unknown)
-        )
-    if search.filter is None:
-        return None
+        raise InvalidRequestError(*unknown)
     try:
-        return parse_filter(search.filter, documents.columns)
+        return None if search.filter is None else parse_filter(search.filter, documents.columns)
     except FilterError as error:
         path = f"filter.{error.path}".rstrip(".")
         raise InvalidRequestError(FieldError(path, str(error).removeprefix(f"{path}: "))) from error
@@ -137,43 +168,14 @@ def _check_item(generation: Generation, search: Search, index: int) -> Filter | 
         raise error.under(str(index)) from error
 
 
-def _retrieve(
-    generation: Generation,
-    search: Search,
-    parsed: Filter | None,
-    encoded: Encoded,
-    row: int,
-    walk: Walk,
-    share_ms: float,
-) -> Result:
-    mask = _mask(generation, parsed, walk)
-    wants_fields = search.fields is None or len(search.fields) > 0
-    plan = plan_search(share_ms, generation.manifest.index, search.k, exact=search.exact, fields=wants_fields)
-    if plan is None:
-        walk.check("search")
-        raise walk.exceeded("search")
-    hits = _hits(generation, search, plan, encoded.vectors[row : row + 1], mask, walk)
-    with walk.stage("fetch"):
-        found = _fetch(generation, search, plan, hits)
-    return Result(found, plan.causes, plan.expected_recall, encoded.truncated[row])
-
-
-def _mask(generation: Generation, parsed: Filter | None, walk: Walk) -> Mask | None:
-    if parsed is None:
-        return None
-    with walk.stage("filter"):
-        return generation.documents.mask(parsed)
-
-
-def _hits(generation: Generation, search: Search, plan: SearchPlan, vector: Vectors, mask: Mask | None, walk: Walk) -> Hits:
+def _found(generation: Generation, search: Search, plan: SearchPlan, vector: Vectors, mask: Mask | None) -> Hits:
     window = min(search.offset + search.k, generation.documents.count)
-    with walk.stage("search"):
-        if plan.exact:
-            return generation.engine.exact(vector, window, mask)
-        return generation.engine.search(vector, window, plan.effort, mask)
+    if plan.exact:
+        return generation.engine.exact(vector, window, mask)
+    return generation.engine.search(vector, window, plan.effort, mask)
 
 
-def _fetch(generation: Generation, search: Search, plan: SearchPlan, hits: Hits) -> list[Hit]:
+def _fetched(generation: Generation, search: Search, plan: SearchPlan, hits: Hits) -> list[Hit]:
     rows, scores = hits.rows[0, search.offset :], hits.scores[0, search.offset :]
     kept = rows != NO_ROW
     if search.min_score is not None:

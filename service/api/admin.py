@@ -34,6 +34,8 @@ _BEARER: dict[str, Any] = {"security": [{"bearer": []}]}
 _ERRORS = responses(401, 403, 503)
 _CHANGE_ERRORS = responses(401, 403, 404, 408, 409, 413, 422, 503)
 
+_NO_REASON = ActivateBody()
+
 _log = structlog.get_logger("service.admin")
 
 
@@ -67,12 +69,12 @@ class AdminRoutes:
         self._authorize(request)
         return json_response(to_bytes(await asyncio.to_thread(self._list)))
 
-    async def activate(self, body: ActivateBody, request: Request, snapshot_id: str) -> Response:
+    async def activate(self, request: Request, snapshot_id: str, body: ActivateBody = _NO_REASON) -> Response:
         """Declare a snapshot as the one to serve; 202: it is being loaded, and /snapshots tells what came of it."""
         registry = self._parts.registry
         return await self._change(request, lambda: registry.activate(snapshot_id, body.why, _who(request)))
 
-    async def rollback(self, body: ActivateBody, request: Request) -> Response:
+    async def rollback(self, request: Request, body: ActivateBody = _NO_REASON) -> Response:
         """Declare the snapshot that was wanted before as the one to serve."""
         registry = self._parts.registry
         return await self._change(request, lambda: registry.rollback(body.why, _who(request)))

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,12 @@ import pytest
 from make_snapshot import make_snapshot
 from serving import make_registry
 
+from service.__main__ import main
 from service.settings import described_settings
 from snapshot.registry import Registry
 
 WAIT_SECONDS = 30
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SCALINGNOTE_")}
-
-
-def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "service", *arguments]
-    return subprocess.run(command, env=ENVIRONMENT | variables, capture_output=True, text=True, timeout=60, check=False)
 
 
 class Service:
@@ -109,12 +105,31 @@ def test_a_variable_is_as_good_as_a_flag(tmp_path: Path) -> None:
         assert running.get("/search", {"query": "a", "k": 8})[0] == 422
 
 
-def test_a_taken_port_is_one_line_and_not_zero(tmp_path: Path) -> None:
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], restored_logging: None
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process; exit code, standard output, standard error."""
+    for name in set(os.environ) - set(ENVIRONMENT):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["service", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return ended.value.code, printed.out, printed.err
+
+    return run
+
+
+def test_a_taken_port_is_one_line_and_not_zero(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = run("--registry", str(tmp_path), "--port", str(port))
-    assert ended.returncode == 1
-    [line] = ended.stderr.splitlines()
+        code, _, printed = command("--registry", str(tmp_path), "--port", str(port))
+    assert code == 1
+    [line] = printed.splitlines()
     assert line.startswith(f"error: cannot listen on 127.0.0.1:{port}")
     assert "--port" in line
 
@@ -127,14 +142,23 @@ def test_a_taken_port_is_one_line_and_not_zero(tmp_path: Path) -> None:
         (["--registry", "x", "--threads", "0"], ["threads"]),
     ],
 )
-def test_a_wrong_setting_is_one_line_and_two(arguments: list[str], words: list[str]) -> None:
-    ended = run(*arguments)
-    assert ended.returncode == 2
-    [line] = ended.stderr.splitlines()
+def test_a_wrong_setting_is_one_line_and_two(
+    command: Callable[..., tuple[int, str, str]], arguments: list[str], words: list[str]
+) -> None:
+    code, _, printed = command(*arguments)
+    assert code == 2
+    [line] = printed.splitlines()
     assert all(word in line for word in words)
 
 
-def test_every_setting_but_secrets_is_a_flag() -> None:
-    shown = run("--help", COLUMNS="200", TERM="dumb").stdout
+def test_every_setting_but_secrets_is_a_flag(command: Callable[..., tuple[int, str, str]]) -> None:
+    _, shown, _ = command("--help")
     for setting in described_settings():
         assert (f"--{setting.name.replace('_', '-')} " in shown) == (setting.flag is not None), setting.name
+
+
+@pytest.mark.parametrize(("page", "begins"), [("openapi", '{\n "openapi": "3.1'), ("configuration", "# Configuration\n")])
+def test_reference_pages_are_printed(command: Callable[..., tuple[int, str, str]], page: str, begins: str) -> None:
+    code, printed, _ = command(page)
+    assert code == 0
+    assert printed.startswith(begins)

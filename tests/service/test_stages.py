@@ -15,7 +15,7 @@ from serving import composed, hooked, make_registry, slow
 from service.deadline import Deadline
 from service.errors import DeadlineExceededError, InvalidRequestError
 from service.generation import Generation
-from service.stages import Search, encode, search_many, search_one
+from service.stages import Search, Stages
 from service.walk import Caller, Walk
 
 ORACLE = make_oracle(rows=200)
@@ -46,7 +46,7 @@ def ids(result: Any) -> list[str]:
 
 
 def test_hits_are_those_of_exact_search_with_their_scores_and_fields(generation: Generation) -> None:
-    result = search_one(generation, Search("apple bread", k=5, exact=True), walk_of())
+    result = Stages(generation, walk_of()).search(Search("apple bread", k=5, exact=True))
     assert ids(result) == expected("apple bread", 5)
     scores = np.sort((ORACLE.encode(["apple bread"]) @ ORACLE.documents.T)[0])[::-1][:5]
     np.testing.assert_allclose([hit.score for hit in result.hits], scores, atol=1e-5)
@@ -58,39 +58,42 @@ def test_hits_are_those_of_exact_search_with_their_scores_and_fields(generation:
 
 
 def test_pages_continue_each_other(generation: Generation) -> None:
-    whole = ids(search_one(generation, Search("chair drum", k=12, exact=True), walk_of()))
-    pages = [ids(search_one(generation, Search("chair drum", k=4, offset=at, exact=True), walk_of())) for at in (0, 4, 8)]
+    whole = ids(Stages(generation, walk_of()).search(Search("chair drum", k=12, exact=True)))
+    pages = [ids(Stages(generation, walk_of()).search(Search("chair drum", k=4, offset=at, exact=True))) for at in (0, 4, 8)]
     assert [hit for page in pages for hit in page] == whole
 
 
 def test_a_page_beyond_the_last_document_is_empty(generation: Generation) -> None:
-    assert ids(search_one(generation, Search("chair", k=10, offset=195), walk_of())) != []
-    assert ids(search_one(generation, Search("chair", k=10, offset=500), walk_of())) == []
+    assert ids(Stages(generation, walk_of()).search(Search("chair", k=10, offset=195))) != []
+    assert ids(Stages(generation, walk_of()).search(Search("chair", k=10, offset=500))) == []
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_filtered_search_returns_k_hits_whenever_k_match(generation: Generation, exact: bool) -> None:
     eligible = np.array([KINDS[row % 3] == "toy" and row >= 150 for row in range(200)])
     wanted = {"kind": "toy", "number": {"$gte": 150}}
-    result = search_one(generation, Search("lamp", k=10, filter=wanted, exact=exact), walk_of())
+    result = Stages(generation, walk_of()).search(Search("lamp", k=10, filter=wanted, exact=exact))
     assert ids(result) == expected("lamp", 10, eligible)
 
 
 def test_fewer_matches_than_k_are_all_returned(generation: Generation) -> None:
-    result = search_one(generation, Search("lamp", k=10, filter={"number": {"$lt": 3}}), walk_of())
+    result = Stages(generation, walk_of()).search(Search("lamp", k=10, filter={"number": {"$lt": 3}}))
     assert sorted(ids(result)) == ["doc-0", "doc-1", "doc-2"]
 
 
 def test_min_score_leaves_out_lower_hits_only(generation: Generation) -> None:
-    every = search_one(generation, Search("apple", k=20, exact=True), walk_of()).hits
+    every = Stages(generation, walk_of()).search(Search("apple", k=20, exact=True)).hits
     bound = every[7].score
-    some = search_one(generation, Search("apple", k=20, exact=True, min_score=bound), walk_of()).hits
+    some = Stages(generation, walk_of()).search(Search("apple", k=20, exact=True, min_score=bound)).hits
     assert [hit.id for hit in some] == [hit.id for hit in every if hit.score >= bound]
 
 
 def test_fields_are_those_that_were_asked_for(generation: Generation) -> None:
-    assert search_one(generation, Search("apple", fields=("price", "kind")), walk_of()).hits[0].fields.keys() == {"price", "kind"}
-    none = search_one(generation, Search("apple", fields=()), walk_of())
+    assert Stages(generation, walk_of()).search(Search("apple", fields=("price", "kind"))).hits[0].fields.keys() == {
+        "price",
+        "kind",
+    }
+    none = Stages(generation, walk_of()).search(Search("apple", fields=()))
     assert {str(hit.fields) for hit in none.hits} == {"{}"}
     assert none.causes == ()
 
@@ -111,24 +114,24 @@ def test_fields_are_those_that_were_asked_for(generation: Generation) -> None:
 )
 def test_what_the_snapshot_lacks_is_named_by_its_path(generation: Generation, search: Search, path: str, message: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        search_one(generation, search, walk_of())
+        Stages(generation, walk_of()).search(search)
     [error] = caught.value.errors
     assert error.path == path
     assert message in error.message
     with pytest.raises(InvalidRequestError) as caught:
-        search_many(generation, [Search("fine"), search], walk_of())
+        Stages(generation, walk_of()).search_many([Search("fine"), search])
     assert caught.value.errors[0].path == f"1.{path}"
 
 
 def test_a_batch_answers_each_as_if_alone(generation: Generation) -> None:
     searches = [Search(f"{text.split()[0]} {text.split()[3]}", k=3, exact=True) for text in ORACLE.texts[:70]]
-    results = search_many(generation, searches, walk_of())
+    results = Stages(generation, walk_of()).search_many(searches)
     assert [ids(result) for result in results] == [expected(search.query, 3) for search in searches]
 
 
 def test_encoding_many_texts_is_encoding_each(generation: Generation) -> None:
     texts = [*ORACLE.texts[:40], " ".join(["apple"] * 50)]
-    encoded = encode(generation, texts, walk_of())
+    encoded = Stages(generation, walk_of()).encode(texts)
     np.testing.assert_allclose(encoded.vectors, ORACLE.encode(texts), atol=1e-5)
     assert encoded.tokens == [8] * 40 + [12]
     assert encoded.truncated == [False] * 40 + [True]
@@ -136,7 +139,7 @@ def test_encoding_many_texts_is_encoding_each(generation: Generation) -> None:
 
 def test_little_time_takes_less_effort_and_says_so(generation: Generation) -> None:
     clock = ManualClock()
-    result = search_one(hooked(generation, slow(clock, {"encode": 9.4})), Search("apple"), walk_of(clock, budget_ms=10))
+    result = Stages(hooked(generation, slow(clock, {"encode": 9.4})), walk_of(clock, budget_ms=10)).search(Search("apple"))
     assert result.causes == ("deadline_effort", "deadline_fields")
     assert len(result.hits) == 10
     assert {hit.fields for hit in result.hits} == {None}
@@ -145,12 +148,12 @@ def test_little_time_takes_less_effort_and_says_so(generation: Generation) -> No
 def test_a_batch_shares_out_the_time_that_is_left(generation: Generation) -> None:
     clock = ManualClock()
     slowed = hooked(generation, slow(clock, {"encode": 1.0}))
-    results = search_many(slowed, [Search("apple"), Search("bread"), Search("chair")], walk_of(clock, budget_ms=2.7))
+    results = Stages(slowed, walk_of(clock, budget_ms=2.7)).search_many([Search("apple"), Search("bread"), Search("chair")])
     assert [result.causes for result in results] == [("deadline_effort", "deadline_fields")] + [()] * 2
 
 
 def test_no_time_for_the_least_effort_is_no_answer(generation: Generation) -> None:
     clock = ManualClock()
     with pytest.raises(DeadlineExceededError) as caught:
-        search_one(hooked(generation, slow(clock, {"encode": 9.95})), Search("apple"), walk_of(clock, budget_ms=10))
+        Stages(hooked(generation, slow(clock, {"encode": 9.95})), walk_of(clock, budget_ms=10)).search(Search("apple"))
     assert caught.value.stage == "search"
