@@ -85,6 +85,7 @@ function showError(title, detail, more) {
   $("error-detail").textContent = detail;
   $("error-more").textContent = more;
   $("error").hidden = false;
+  delete $("error").dataset.passing;
   $("answer").hidden = true;
 }
 
@@ -172,8 +173,10 @@ function describe(problem, info) {
   if (problem) {
     setStatus(problem.title.toLowerCase(), false);
     if ($("answer").hidden) showError(problem.title, problem.detail, problem.code);
+    $("error").dataset.passing = "yes"; // goes by itself once the service is ready
     return;
   }
+  if ($("error").dataset.passing) $("error").hidden = true;
   const { snapshot } = info;
   const swap = info.desired !== info.serving ? ` · wanted: ${info.desired} (${info.state})` : "";
   setStatus(`${snapshot.name} · ${snapshot.documents.count.toLocaleString()} documents · ${snapshot.index.kind} · ${snapshot.query_tower.precision}${swap}`, true);
