@@ -15,7 +15,7 @@ from offline.bootstrap import Interval, Values, difference_interval, mean_interv
 from offline.exported import MODEL, open_graph
 from offline.findings import Answer, Contrast, Example, Findings, Latency, Loss, Proof, Quality
 from offline.judged import Judged, load_judged
-from offline.metrics import DEPTH, METRICS, NDCG, Rows, ndcg, score
+from offline.metrics import METRICS, NDCG, Rows, ndcg, score
 from offline.probes import probe_queries
 from offline.ranking import exact_top_k
 from offline.recipe import EvaluateConfig
@@ -55,32 +55,38 @@ def run(job: Job) -> Summary:
     """Write ``report.json``, ``report.md`` and plots; without judged queries a report that says so."""
     bench = Workbench(job)
     judged = load_judged(bench.prepared, job.recipe)
-    measured = _measure(bench, judged) if judged is not None else {}
-    config = job.recipe.evaluate
-    retention = _retention(measured, judged, config) if judged is not None else None
-    findings = Findings(
-        recipe=job.recipe.name,
-        backbone=job.recipe.train.backbone,
+    if judged is None:
+        write_report(_findings(bench, _unjudged_examples(bench)), None, job.folder)
+        return {"queries": 0}
+    measured = _measure(bench, judged)
+    proof = _proof(measured, judged, job.recipe.evaluate)
+    retention = _retention(measured, judged, job.recipe.evaluate)
+    findings = _findings(bench, _judged_examples(bench, measured, judged), proof, retention)
+    write_report(findings, (measured[TEACHER].scores[NDCG], measured[SERVED].scores[NDCG]), job.folder)
+    forget_scratch(job.folder)
+    return {
+        "queries": len(judged),
+        "split": judged.split,
+        "teacher nDCG@10": float(measured[TEACHER].scores[NDCG].mean()),
+        "served nDCG@10": float(measured[SERVED].scores[NDCG].mean()),
+        "retained": retention.retained if retention is not None else None,
+    }
+
+
+def _findings(
+    bench: Workbench, examples: tuple[Example, ...], proof: Proof | None = None, retention: Retention | None = None
+) -> Findings:
+    return Findings(
+        recipe=bench.job.recipe.name,
+        backbone=bench.job.recipe.train.backbone,
         documents=bench.prepared.documents.num_rows,
         export=bench.export,
         index=bench.index,
         latencies=_latencies(bench),
-        examples=_examples(bench, judged),
-        proof=_proof(measured, judged, config) if judged is not None else None,
+        examples=examples,
+        proof=proof,
         retention=retention,
     )
-    both = (measured[TEACHER].scores[NDCG], measured[SERVED].scores[NDCG]) if measured else None
-    write_report(findings, both, job.folder)
-    forget_scratch(job.folder)
-    if retention is None:
-        return {"queries": len(judged or ())}
-    return {
-        "queries": retention.queries,
-        "split": retention.split,
-        "teacher nDCG@10": retention.teacher,
-        "served nDCG@10": retention.served,
-        "retained": retention.retained,
-    }
 
 
 def _measure(bench: Workbench, judged: Judged) -> dict[str, _Measured]:
@@ -148,26 +154,31 @@ def _retention(measured: dict[str, _Measured], judged: Judged, config: EvaluateC
     )
 
 
-def _examples(bench: Workbench, judged: Judged | None) -> tuple[Example, ...]:
-    """Queries drawn at random from the judged ones, else from what the data has, with both answers."""
-    if judged is None:
-        queries, relevant = probe_queries(bench.prepared, _EXAMPLES), None
-    else:
-        drawn = np.random.default_rng(bench.job.recipe.evaluate.seed).permutation(len(judged))[:_EXAMPLES]
-        queries = [judged.texts[place] for place in drawn]
-        scores = [judged.judgements[place] for place in drawn]
-        relevant = [{row for row, grade in grades.items() if grade >= judged.relevance} for grades in scores]
-    if not queries:
-        return ()
-    teacher = exact_top_k(bench.by_torch(bench.teacher, queries), bench.documents, DEPTH)[1]
-    served = bench.search(bench.by_graph(MODEL, queries))
+def _judged_examples(bench: Workbench, measured: dict[str, _Measured], judged: Judged) -> tuple[Example, ...]:
+    """Queries drawn at random, with what the teacher and the service answered."""
+    drawn = np.random.default_rng(bench.job.recipe.evaluate.seed).permutation(len(judged))[:_EXAMPLES]
+    teacher, served = (measured[name].ranked.rows for name in (TEACHER, SERVED))
+    relevant = [{row for row, grade in grades.items() if grade >= judged.relevance} for grades in judged.judgements]
     return tuple(
         Example(
-            query=query,
-            teacher=_answers(bench, teacher[place], None if relevant is None else relevant[place]),
-            served=_answers(bench, served[place], None if relevant is None else relevant[place]),
+            query=judged.texts[place],
+            teacher=_answers(bench, teacher[place], relevant[place]),
+            served=_answers(bench, served[place], relevant[place]),
         )
-        for place, query in enumerate(queries)
+        for place in drawn
+    )
+
+
+def _unjudged_examples(bench: Workbench) -> tuple[Example, ...]:
+    """Queries that the data happens to have, with both answers."""
+    queries = probe_queries(bench.prepared, _EXAMPLES)
+    if not queries:
+        return ()
+    teacher = exact_top_k(bench.by_torch(bench.teacher, queries), bench.documents, _ANSWERS)[1]
+    served = bench.search(bench.by_graph(MODEL, queries))
+    return tuple(
+        Example(query=query, teacher=_answers(bench, ours, None), served=_answers(bench, theirs, None))
+        for query, ours, theirs in zip(queries, teacher, served, strict=True)
     )
 
 
