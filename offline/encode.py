@@ -15,7 +15,7 @@ from offline import towers
 from offline.data.prepared import Prepared
 from offline.encoded import SHARDS, SPACE
 from offline.errors import EncodingError
-from offline.progress import say, track
+from offline.progress import say
 from offline.ranking import Floats
 from offline.recipe import Recipe
 from offline.runners import LocalRunner, Runner
@@ -42,7 +42,12 @@ class Part:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that encoding one shard needs; ``documents`` are the fields ``title`` and ``text`` of its rows."""
+    """All that encoding one shard needs.
+
+    Attributes:
+        documents: fields ``title`` and ``text`` of its rows.
+        progress: what to call the work while its progress is shown.
+    """
 
     part: Part
     documents: Sequence[Mapping[str, str]]
@@ -50,12 +55,14 @@ class ShardTask:
     fingerprint: str
     spec: TextSpec
     batch_size: int
+    progress: str
 
 
 def encode_shard(task: ShardTask) -> Floats:
     """Vectors float32[rows, dim] of one shard; depends on nothing but its argument."""
     tower = _tower(task.tower, task.fingerprint)
-    return towers.encode(tower, task.spec, [render(task.spec, row) for row in task.documents], task.batch_size)
+    texts = [render(task.spec, row) for row in task.documents]
+    return towers.encode(tower, task.spec, texts, task.batch_size, task.progress)
 
 
 def run(job: Job, runner: Runner | None = None) -> Summary:
@@ -74,8 +81,8 @@ def run(job: Job, runner: Runner | None = None) -> Summary:
     missing = [part for part in parts if not _is_done(shards, part)]
     if len(missing) < len(parts):
         say(f"  {len(parts) - len(missing)} of {len(parts)} shards are there already")
-    tasks = (_task(part, prepared, job.recipe, tower, fingerprint) for part in missing)
-    for task, vectors in track((runner or LocalRunner()).run(encode_shard, tasks), "encode, shards", len(missing)):
+    tasks = (_task(part, len(parts), prepared, job.recipe, tower, fingerprint) for part in missing)
+    for task, vectors in (runner or LocalRunner()).run(encode_shard, tasks):
         _check(vectors, task.part, prepared)
         _write(shards, task.part, vectors)
     dim = int(np.load(shards / parts[0].file, mmap_mode="r").shape[1])
@@ -93,9 +100,10 @@ def _parts(rows: int, size: int) -> list[Part]:
     return [Part(number, start, min(size, rows - start)) for number, start in enumerate(range(0, rows, size))]
 
 
-def _task(part: Part, prepared: Prepared, recipe: Recipe, tower: Path, fingerprint: str) -> ShardTask:
+def _task(part: Part, parts: int, prepared: Prepared, recipe: Recipe, tower: Path, fingerprint: str) -> ShardTask:
     rows = tuple(prepared.tower_texts.slice(part.start, part.rows).to_pylist())
-    return ShardTask(part, rows, tower, fingerprint, recipe.text.document, recipe.encode.batch_size)
+    progress = f"encode, shard {part.number + 1} of {parts}, batches"
+    return ShardTask(part, rows, tower, fingerprint, recipe.text.document, recipe.encode.batch_size, progress)
 
 
 def _check(vectors: Floats, part: Part, prepared: Prepared) -> None:
