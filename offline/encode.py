@@ -85,6 +85,7 @@ def run(job: Job, runner: Runner | None = None) -> Summary:
     for task, vectors in (runner or LocalRunner()).run(encode_shard, tasks):
         _check(vectors, task.part, prepared)
         _write(shards, task.part, vectors)
+    _tower.cache_clear()
     dim = int(np.load(shards / parts[0].file, mmap_mode="r").shape[1])
     write_text(job.folder / SPACE, Space(fingerprint=fingerprint, dim=dim).model_dump_json(indent=2))
     return {"documents": prepared.tower_texts.num_rows, "dim": dim, "shards": len(parts), "space": fingerprint[:12]}
@@ -92,7 +93,7 @@ def run(job: Job, runner: Runner | None = None) -> Summary:
 
 @lru_cache(maxsize=1)
 def _tower(folder: Path, fingerprint: str) -> SentenceTransformer:  # noqa: ARG001  # part of the key: other weights, other tower
-    """The tower of the last call stays loaded: a process encodes many shards of one run."""
+    """The tower of the last call stays loaded until the run ends: a process encodes many shards of it."""
     return towers.load_tower(folder)
 
 
