@@ -1,0 +1,93 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_training
+from tiny_training import make_job, run, vectors_of
+
+from offline.errors import TrainingError
+from offline.trainer import last_checkpoint, read_result, write_result
+
+ROOT = Path(__file__).parents[2]
+
+
+def killed(work: Path, stage: str, saves: int) -> None:
+    """Run ``stage`` in another process until it is killed at checkpoint number ``saves``."""
+    command = [sys.executable, tiny_training.__file__, str(work), stage, str(saves)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    ended = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=300)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "tower"), [("train", "document_tower"), ("distill", "student")])
+def test_killed_and_run_again_ends_as_if_never_killed(tmp_path, stage, tower):
+    make_job(tmp_path, stage)
+    if stage == "distill":
+        run(tmp_path, "train", train={"epochs": 0})
+    run(tmp_path, stage)
+    expected = vectors_of(tmp_path / stage / tower)
+    (tmp_path / stage).rename(tmp_path / "untouched")
+
+    make_job(tmp_path, stage)
+    killed(tmp_path, stage, saves=3)
+    kept = last_checkpoint(tmp_path / stage / "checkpoints")
+    assert kept is not None
+    assert kept.name == "checkpoint-6"  # the third, number 9, was not complete and is gone
+    assert [path.name for path in kept.parent.iterdir()] == ["checkpoint-6"]
+    run(tmp_path, stage)
+    np.testing.assert_allclose(vectors_of(tmp_path / stage / tower), expected, atol=1e-6)
+
+
+def test_a_damaged_checkpoint_without_a_marker_is_removed(tmp_path):
+    whole, half = tmp_path / "checkpoint-20", tmp_path / "checkpoint-100"
+    for folder in (whole, half):
+        folder.mkdir()
+        (folder / "weights.pt").touch()
+    (whole / "complete").touch()
+    assert last_checkpoint(tmp_path) == whole
+    assert not half.exists()
+
+
+def test_without_checkpoints_training_begins_anew(tmp_path):
+    assert last_checkpoint(tmp_path / "checkpoints") is None
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    first = run(tmp_path, "train")
+    weights = tmp_path / "train" / "query_tower" / "model.safetensors"
+    written = weights.stat().st_mtime_ns
+    assert run(tmp_path, "train") == first
+    assert weights.stat().st_mtime_ns == written
+
+
+def test_the_result_stays_and_checkpoints_go(tmp_path):
+    assert read_result(tmp_path) is None
+    (tmp_path / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    write_result(tmp_path, {"pairs": 3}, [{"step": 1, "loss": 2.0}])
+    assert not (tmp_path / "checkpoints").exists()
+    assert read_result(tmp_path) == {"pairs": 3}
+    assert json.loads((tmp_path / "training.json").read_text())["log"] == [{"step": 1, "loss": 2.0}]
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("offline.losses.info_nce", lambda *given: given[0].sum() * float("nan"))
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 1 of 16; lower learning_rate"):
+        run(tmp_path, "train")
+
+
+def test_progress_is_told_in_lines_and_nothing_else_is_written(tmp_path, monkeypatch, capfd):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    make_job(tmp_path, "train")
+    capfd.readouterr()
+    run(tmp_path, "train")
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err == "  60 pairs, 8 steps an epoch, 2 epochs\n"
+    assert list((tmp_path / "here").iterdir()) == []
