@@ -13,8 +13,8 @@ ENV PATH=/opt/venv/bin:$PATH \
 FROM base AS wheel
 WORKDIR /src
 RUN python -m venv /opt/venv
-COPY requirements/build.txt requirements/
-RUN pip install --no-cache-dir --require-hashes -r requirements/build.txt
+COPY deploy/requirements/build.txt deploy/requirements/
+RUN pip install --no-cache-dir --require-hashes -r deploy/requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY snapshot snapshot
 COPY service service
@@ -23,7 +23,7 @@ RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels 
 
 # ---- environments, without pip inside
 FROM base AS service-venv
-COPY requirements/service.txt /requirements/
+COPY deploy/requirements/service.txt /requirements/
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --require-hashes -r /requirements/service.txt
 COPY --from=wheel /wheels /wheels
@@ -32,7 +32,7 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps /wheels/*
 FROM base AS offline-venv
 ARG TORCH=torch==2.13.0+cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-COPY requirements/offline.txt /requirements/
+COPY deploy/requirements/offline.txt /requirements/
 # TORCH pins its version itself.
 # hadolint ignore=DL3013
 RUN python -m venv --without-pip /opt/venv \

@@ -21,7 +21,7 @@ endif
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-COMPILE := $(BIN)/uv pip compile --config-file requirements/uv.toml --universal --python-version 3.11 --generate-hashes \
+COMPILE := $(BIN)/uv pip compile --config-file deploy/requirements/uv.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-package torch --custom-compile-command 'make lock' --quiet
 UPGRADE ?=
 ARGS ?=
@@ -38,10 +38,10 @@ help: ## Show this list
 
 demo: free-port $(VENV)/.installed ## Build a snapshot of Python's own documentation, serve it, print what to try
 	$(BIN)/python -m offline run offline/recipes/demo.toml --out $(WORK) --registry $(REGISTRY)
-	@$(BIN)/python scripts/serve.py --host $(HOST) --port $(PORT) --registry $(REGISTRY)
+	@$(BIN)/python deploy/serve.py --host $(HOST) --port $(PORT) --registry $(REGISTRY)
 
 serve: free-port $(VENV)/.installed ## Serve the registry's current snapshot
-	@$(BIN)/python scripts/serve.py --host $(HOST) --port $(PORT) --registry $(REGISTRY)
+	@$(BIN)/python deploy/serve.py --host $(HOST) --port $(PORT) --registry $(REGISTRY)
 
 test: $(VENV)/.installed ## Run the tests (ARGS='-k deadline' runs some)
 	$(BIN)/python -m pytest $(ARGS)
@@ -50,7 +50,7 @@ check: $(VENV)/.installed ## Format, lint, types, import borders, container and 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy scripts
+	$(BIN)/mypy deploy/serve.py
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
@@ -64,10 +64,10 @@ bench: $(VENV)/.installed ## Measure the floors and /search on the registry's sn
 install: $(VENV)/.installed ## Only make the virtual environment
 
 lock: $(BIN)/uv ## Write the locks anew, keeping pins that still fit (UPGRADE=--upgrade: keep none)
-	$(COMPILE) $(UPGRADE) pyproject.toml --extra offline --extra demo --extra dev --output-file requirements/all.txt
-	$(COMPILE) pyproject.toml --extra offline --extra demo --constraint requirements/all.txt --output-file requirements/offline.txt
-	$(COMPILE) pyproject.toml --constraint requirements/all.txt --output-file requirements/service.txt
-	echo 'setuptools>=77' | $(COMPILE) - --constraint requirements/all.txt --output-file requirements/build.txt
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra offline --extra demo --extra dev --output-file deploy/requirements/all.txt
+	$(COMPILE) pyproject.toml --extra offline --extra demo --constraint deploy/requirements/all.txt --output-file deploy/requirements/offline.txt
+	$(COMPILE) pyproject.toml --constraint deploy/requirements/all.txt --output-file deploy/requirements/service.txt
+	echo 'setuptools>=77' | $(COMPILE) - --constraint deploy/requirements/all.txt --output-file deploy/requirements/build.txt
 
 usable-python:
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { echo "No Python 3.11 to 3.14 with venv and ensurepip found (PYTHON=$(PYTHON))." \
@@ -75,7 +75,7 @@ usable-python:
 
 # Before the long work, not after it.
 free-port: usable-python
-	@$(PYTHON) scripts/serve.py --host $(HOST) --port $(PORT) --check
+	@$(PYTHON) deploy/serve.py --host $(HOST) --port $(PORT) --check
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 	$(PIP) install --no-deps --no-build-isolation --editable .
@@ -83,9 +83,9 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 
 # The locks are whole, so pip need not resolve, and what torch needs is there when it comes. --no-compile saves two of three
 # minutes: most of these modules are never imported, and those that are get compiled then.
-$(VENV)/.locked: requirements/all.txt | usable-python
+$(VENV)/.locked: deploy/requirements/all.txt | usable-python
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --no-compile --no-deps --require-hashes --requirement requirements/all.txt
+	$(PIP) install --no-compile --no-deps --require-hashes --requirement deploy/requirements/all.txt
 	$(PIP) install --no-compile --retries 2 --timeout 15 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)' || { \
 		echo "$(TORCH) cannot be had from here: taking the package index's own build, which on Linux brings gigabytes of CUDA" >&2; \
 		$(PIP) install --no-compile '$(firstword $(subst +, ,$(TORCH)))'; }

@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 import pytest
 from make_snapshot import make_snapshot
 
-from scripts.serve import main
+from deploy.serve import main
 from snapshot.registry import Registry
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,7 @@ def lines_until(stream, beginning):
 @pytest.mark.slow
 def test_says_what_to_try_once_ready_and_ends_quietly_on_ctrl_c(tmp_path, free_port):
     Registry(tmp_path).activate(make_snapshot(tmp_path).root.name, "test")
-    command = [sys.executable, "scripts/serve.py", "--port", str(free_port), "--registry", str(tmp_path)]
+    command = [sys.executable, "deploy/serve.py", "--port", str(free_port), "--registry", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         told = lines_until(process.stdout, "Ctrl-C")
         curl = shlex.split(next(line for line in told if "curl" in line))
@@ -75,7 +75,7 @@ def test_says_what_to_try_once_ready_and_ends_quietly_on_ctrl_c(tmp_path, free_p
 
 
 def test_a_service_that_cannot_start_passes_its_code_on(tmp_path, free_port):
-    command = [sys.executable, "scripts/serve.py", "--port", str(free_port), "--registry", str(tmp_path)]
+    command = [sys.executable, "deploy/serve.py", "--port", str(free_port), "--registry", str(tmp_path)]
     broken = {**os.environ, "SCALINGNOTE_MAX_K": "none"}
     ended = subprocess.run(command, cwd=ROOT, env=broken, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
