@@ -24,6 +24,7 @@ from snapshot.manifest import Column
 MAX_DEPTH = 8
 MAX_CONDITIONS = 256
 MAX_LIST_VALUES = 1000
+"""In all lists of a filter together."""
 
 Mask = npt.NDArray[np.bool_]
 Scalar = str | int | float | bool
@@ -71,9 +72,17 @@ class In:
 
     def mask(self, table: pa.Table) -> Mask:
         column = table.column(self.column.name)
-        if self.column.type == "string":
-            return _numpy(pc.is_in(column, value_set=pa.array(self.values, pa.string()), skip_nulls=True))
-        return Any_(tuple(Compare(self.column, "$eq", value) for value in self.values)).mask(table)
+        wanted = [value for value in map(self._exact, self.values) if value is not None]
+        return _numpy(pc.is_in(column, value_set=pa.array(wanted, column.type), skip_nulls=True))
+
+    def _exact(self, value: Scalar) -> Scalar | None:
+        """``value`` as the column would hold it, or None where the column cannot hold it."""
+        if self.column.type == "number":
+            return float(value)
+        if self.column.type != "integer":
+            return value
+        _, bound = _integer_bound("$eq", value)
+        return bound if bound is not None and _INT64.min <= bound <= _INT64.max else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +145,7 @@ class _Parser:
     def __init__(self, columns: Mapping[str, Column]) -> None:
         self._columns = columns
         self._conditions = 0
+        self._list_values = 0
 
     def parse(self, raw: object, path: tuple[str, ...], depth: int) -> Filter:
         if not isinstance(raw, Mapping):
@@ -181,12 +191,20 @@ class _Parser:
             raise _error(f"unknown operator {operator!r}; there are {', '.join(_OPERATORS)}", path)
         builders: dict[str, Callable[[], Filter]] = {
             "$ne": lambda: Not(Compare(column, "$eq", _scalar(column, value, path))),
-            "$in": lambda: In(column, _scalars(column, value, path)),
-            "$nin": lambda: Not(In(column, _scalars(column, value, path))),
+            "$in": lambda: In(column, self._scalars(column, value, path)),
+            "$nin": lambda: Not(In(column, self._scalars(column, value, path))),
             "$exists": lambda: _exists(column, value, path),
             "$not": lambda: self._negated(column, value, path, depth + 1),
         }
         return builders.get(operator, lambda: _comparison(column, operator, value, path))()
+
+    def _scalars(self, column: Column, value: object, path: tuple[str, ...]) -> tuple[Scalar, ...]:
+        if not isinstance(value, list):
+            raise _error(f"expected a list of values, got {_kind(value)}", path)
+        self._list_values += len(value)
+        if self._list_values > MAX_LIST_VALUES:
+            raise _error(f"{self._list_values} values in lists so far; at most {MAX_LIST_VALUES} in a filter", path)
+        return tuple(_scalar(column, item, (*path, str(i))) for i, item in enumerate(value))
 
     def _negated(self, column: Column, value: object, path: tuple[str, ...], depth: int) -> Filter:
         if depth > MAX_DEPTH:
@@ -204,14 +222,6 @@ def _exists(column: Column, value: object, path: tuple[str, ...]) -> Filter:
     if not isinstance(value, bool):
         raise _error(f"$exists takes true or false, got {_kind(value)}", path)
     return Exists(column) if value else Not(Exists(column))
-
-
-def _scalars(column: Column, value: object, path: tuple[str, ...]) -> tuple[Scalar, ...]:
-    if not isinstance(value, list):
-        raise _error(f"expected a list of values, got {_kind(value)}", path)
-    if len(value) > MAX_LIST_VALUES:
-        raise _error(f"{len(value)} values; at most {MAX_LIST_VALUES}", path)
-    return tuple(_scalar(column, item, (*path, str(i))) for i, item in enumerate(value))
 
 
 def _scalar(column: Column, value: object, path: tuple[str, ...]) -> Scalar:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -55,8 +55,9 @@ class Registry:
             raise UnknownSnapshotError(f"{snapshot_id!r} is not a snapshot id; see: python -m snapshot list")
         layout = self._layout.snapshot(snapshot_id)
         if not layout.manifest.is_file():
-            known = ", ".join(self.ids()[-3:]) or f"none; {_MAKE_ONE}"
-            raise UnknownSnapshotError(f"{self.root}: no snapshot {snapshot_id!r}; the latest: {known}")
+            known = self.ids()
+            remedy = f"activate another one with: python -m snapshot activate {known[-1]}" if known else _MAKE_ONE
+            raise UnknownSnapshotError(f"{self.root}: no snapshot {snapshot_id!r}; {remedy}")
         return layout
 
     def ids(self) -> list[str]:
@@ -85,6 +86,8 @@ class Registry:
             return self._layout.current.read_text(encoding="utf-8").strip() or None
         except FileNotFoundError:
             return None
+        except NotADirectoryError as error:
+            raise RegistryError(f"{self.root}: not a folder; name the folder of snapshots with --registry") from error
         except (OSError, UnicodeDecodeError) as error:
             raise RegistryError(f"{self._layout.current}: cannot be read ({error}); activate a snapshot again") from error
 
@@ -125,7 +128,7 @@ class Registry:
         Raises:
             UnknownSnapshotError, ManifestError: there is no such snapshot, or its manifest cannot be read.
         """
-        return self._switch("activate", snapshot_id, why, who)
+        return self._switch("activate", lambda: snapshot_id, why, who)
 
     def rollback(self, why: str, who: str | None = None) -> Manifest:
         """Activate the snapshot that was active before the current one.
@@ -133,16 +136,22 @@ class Registry:
         Raises:
             NothingPublishedError: nothing was active before.
         """
+        return self._switch("rollback", self._before, why, who)
+
+    def _before(self) -> str:
         stack = self._activations()
         if len(stack) < 2:
             raise NothingPublishedError(f"{self.root}: nothing was active before; see: python -m snapshot history")
-        return self._switch("rollback", stack[-2], why, who)
+        return stack[-2]
 
-    def _switch(self, action: Action, snapshot_id: str, why: str, who: str | None) -> Manifest:
-        manifest = self.read(snapshot_id)
+    def _switch(self, action: Action, choose: Callable[[], str], why: str, who: str | None) -> Manifest:
+        """``choose`` is called under the lock: two operators who roll back at once must not both leave from the same place."""
+        if not self.root.is_dir():
+            raise UnknownSnapshotError(f"{self.root}: no such folder; {_MAKE_ONE}")
         with self._locked():
-            previous = self.current()
-            self._record(_event(action, snapshot_id, previous, why, who))
+            snapshot_id = choose()
+            manifest = self.read(snapshot_id)
+            self._record(_event(action, snapshot_id, self.current(), why, who))
             write_text(self._layout.current, f"{snapshot_id}\n")
         return manifest
 

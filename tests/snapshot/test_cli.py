@@ -51,5 +51,5 @@ def test_show_and_verify(registry: Registry) -> None:
 def test_an_unknown_id_and_an_empty_registry_say_what_to_do(registry: Registry, tmp_path: Path) -> None:
     unknown = snapshot(registry, "activate", "nope")
     assert unknown.returncode == 2
-    assert "no snapshot 'nope'; the latest:" in unknown.stderr
+    assert f"no snapshot 'nope'; activate another one with: python -m snapshot activate {registry.ids()[-1]}" in unknown.stderr
     assert "python -m offline run" in snapshot(Registry(tmp_path / "empty"), "list").stdout

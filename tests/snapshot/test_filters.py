@@ -126,6 +126,11 @@ def test_several_fields_are_a_conjunction_and_an_empty_filter_matches_all() -> N
         ({"brand": {"$in": "HP"}}, "brand.$in", "expected a list"),
         ({"brand": {"$in": ["HP", 3]}}, "brand.$in.1", "got a number"),
         ({"brand": {"$in": ["x"] * (MAX_LIST_VALUES + 1)}}, "brand.$in", f"at most {MAX_LIST_VALUES}"),
+        (
+            {"$or": [{"price": {"$in": [1] * 600}}, {"price": {"$in": [2] * 600}}]},
+            "$or.1.price.$in",
+            f"1200 values in lists so far; at most {MAX_LIST_VALUES}",
+        ),
         ({"brand": {"$exists": 1}}, "brand.$exists", "true or false"),
         ({"brand": "\ud800"}, "brand", "surrogate"),
         ({"$or": [{"brand": "x"}] * (MAX_CONDITIONS + 1)}, f"$or.{MAX_CONDITIONS}.brand", "more than"),
