@@ -40,6 +40,12 @@ class FieldError:
     message: str
 
 
+MOST_ERRORS = 10
+"""Places that one answer names: a body can be wrong in as many as it has bytes."""
+_MOST_CHARACTERS = 400
+"""Of a path or message: both may quote what was sent."""
+
+
 class ServiceError(Exception):
     """Root of the tree."""
 
@@ -52,19 +58,24 @@ class ServiceError(Exception):
 
 
 class InvalidRequestError(ServiceError):
-    """The request does not mean anything; ``errors`` names each place."""
+    """The request does not mean anything; ``errors`` names the first ``MOST_ERRORS`` places, ``more`` counts the rest."""
 
     status = 422
     code = "request_invalid"
     title = "Invalid request"
 
-    def __init__(self, *errors: FieldError) -> None:
-        super().__init__("; ".join(f"{error.path}: {error.message}" if error.path else error.message for error in errors))
-        self.errors = errors
+    def __init__(self, *errors: FieldError, more: int = 0) -> None:
+        kept = tuple(FieldError(_short(error.path), _short(error.message)) for error in errors[:MOST_ERRORS])
+        more += len(errors) - len(kept)
+        text = "; ".join(f"{error.path}: {error.message}" if error.path else error.message for error in kept)
+        super().__init__(f"{text}; … and {more} more" if more else text)
+        self.errors = kept
+        self.more = more
 
     def under(self, prefix: str) -> InvalidRequestError:
         """The same, seen from outside: every path begins with ``prefix``."""
-        return InvalidRequestError(*(FieldError(f"{prefix}.{error.path}".rstrip("."), error.message) for error in self.errors))
+        inside = (FieldError(f"{prefix}.{error.path}".rstrip("."), error.message) for error in self.errors)
+        return InvalidRequestError(*inside, more=self.more)
 
 
 class BodyTimeoutError(ServiceError):
@@ -217,3 +228,7 @@ class AddressInUseError(ServiceError):
 
     code = "address_unavailable"
     title = "Address unavailable"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"

@@ -15,6 +15,9 @@ from service.errors import SettingsError
 
 PREFIX = "SCALINGNOTE_"
 
+MOST_BATCH, MOST_K, MOST_WINDOW = 4096, 10_000, 100_000
+"""What no setting can exceed; the schema of requests relies on it."""
+
 Milliseconds = Annotated[float, Field(gt=0, le=3_600_000, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024, le=1 << 30)]
@@ -45,9 +48,9 @@ class Settings(BaseSettings):
     max_batch_body_bytes: Bytes = Field(
         1024 * 1024, description="Longest body of /search/batch, /embed and /v1/embeddings, in bytes; beyond: 413."
     )
-    max_batch: int = Field(256, ge=1, le=4096, description="Most searches or texts in one batch; beyond: 422.")
-    max_k: int = Field(1000, ge=1, le=10_000, description="Most hits that a search may ask for; beyond: 422.")
-    max_window: int = Field(10_000, ge=1, le=100_000, description="Largest offset + k of a search; beyond: 422.")
+    max_batch: int = Field(256, ge=1, le=MOST_BATCH, description="Most searches or texts in one batch; beyond: 422.")
+    max_k: int = Field(1000, ge=1, le=MOST_K, description="Most hits that a search may ask for; beyond: 422.")
+    max_window: int = Field(10_000, ge=1, le=MOST_WINDOW, description="Largest offset + k of a search; beyond: 422.")
 
     threads: int | None = Field(
         None, ge=1, le=1024, description="Threads that answer requests, one core each; unset: the cores this process may use."

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from service.engines.base import NO_ROW, Hits, Mask, Vectors
-from service.errors import FieldError, InvalidRequestError
+from service.errors import MOST_ERRORS, FieldError, InvalidRequestError
 from service.generation import Generation
 from service.plan import Cause, SearchPlan, plan_search
 from service.walk import Walk
@@ -146,14 +146,13 @@ class Stages:
 def check(generation: Generation, search: Search) -> Filter | None:
     """The parsed filter, if there is one; InvalidRequestError where filter or fields name what the snapshot lacks."""
     documents = generation.documents
-    known = ", ".join(documents.names) or "none in this snapshot"
-    unknown = [
-        FieldError(f"fields.{i}", f"{name!r} is not a field; there are: {known}")
-        for i, name in enumerate(search.fields or ())
-        if name not in documents.names
-    ]
+    unknown = [(i, name) for i, name in enumerate(search.fields or ()) if name not in documents.names]
     if unknown:
-        raise InvalidRequestError(*unknown)
+        known = ", ".join(documents.names) or "none in this snapshot"
+        shown = (
+            FieldError(f"fields.{i}", f"{name!r:.60} is not a field; there are: {known}") for i, name in unknown[:MOST_ERRORS]
+        )
+        raise InvalidRequestError(*shown, more=max(0, len(unknown) - MOST_ERRORS))
     try:
         return None if search.filter is None else parse_filter(search.filter, documents.columns)
     except FilterError as error:

@@ -7,16 +7,31 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema, model_validator
 
 from service.errors import FieldError, InvalidRequestError
-from service.settings import Settings
+from service.settings import MOST_BATCH, MOST_K, MOST_WINDOW, Settings
 from service.stages import Search
 
 T = TypeVar("T")
 
+_MOST_FIELDS = 1024
+_MOST_DIMENSIONS = 1 << 16
+_MOST_KEYS = 64
+"""Of a body: each unknown one is an error to pydantic, and a body has room for many."""
+
 
 class _Body(BaseModel):
-    """Requests: no conversion of types, no unknown keys."""
+    """Requests: no conversion of types, no unknown keys.
+
+    Lists are limited and fail at their first wrong item, so that what a wrong body costs does not grow with its size.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, value: object) -> object:
+        if isinstance(value, dict) and len(value) > _MOST_KEYS:
+            raise ValueError(f"{len(value)} keys; there are only: {', '.join(cls.model_fields)}")
+        return value
 
 
 class _Answer(BaseModel):
@@ -40,6 +55,7 @@ def _only_queries(value: object) -> object:
 
 
 Text = Annotated[str, AfterValidator(_not_blank), Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MOST_BATCH, fail_fast=True)]
 TimeoutMs = Annotated[FiniteFloat, Field(gt=0)] | None
 _TIMEOUT = "Budget in milliseconds from the request's first byte; the least of this and the timeout headers wins."
 
@@ -48,14 +64,16 @@ class SearchBody(_Body):
     """A search by text."""
 
     query: Text = Field(examples=["join two paths together"])
-    k: int = Field(10, ge=1, description="Hits to return; at most max_k of /info.")
-    offset: int = Field(0, ge=0, description="Hits to skip; offset + k is at most max_window of /info.")
+    k: int = Field(10, ge=1, le=MOST_K, description="Hits to return; at most max_k of /info.")
+    offset: int = Field(0, ge=0, le=MOST_WINDOW, description="Hits to skip; offset + k is at most max_window of /info.")
     filter: dict[str, Any] | None = Field(
         None,
         description="Mongo-style conditions over filterable columns: $eq $ne $in $nin $gt $gte $lt $lte $exists $and $or $not.",
         examples=[{"kind": "function", "$or": [{"module": "os.path"}, {"module": {"$in": ["pathlib", "shutil"]}}]}],
     )
-    fields: list[str] | None = Field(None, description="Stored fields to return: null for all, [] for none.")
+    fields: Annotated[list[str], Field(max_length=_MOST_FIELDS, fail_fast=True)] | None = Field(
+        None, description="Stored fields to return: null for all, [] for none."
+    )
     timeout_ms: TimeoutMs = Field(None, description=_TIMEOUT)
     min_score: FiniteFloat | None = Field(None, description="Leave out hits with a lower score (cosine, -1 to 1).")
     exact: bool = Field(False, description="Compare with every document instead of searching the index approximately.")
@@ -66,7 +84,7 @@ class SearchBody(_Body):
         return Search(self.query, self.k, self.offset, self.filter, fields, self.min_score, self.exact)
 
 
-BatchBody = Annotated[list[SearchBody], Field(min_length=1)]
+BatchBody = Annotated[list[SearchBody], Field(min_length=1, max_length=MOST_BATCH, fail_fast=True)]
 """Searches, answered in order."""
 
 
@@ -74,7 +92,7 @@ class EmbedBody(_Body):
     """Texts for the query tower: ``query`` for one, ``queries`` for several."""
 
     query: Text | None = None
-    queries: list[Text] | None = Field(None, min_length=1, description="At most max_batch of /info.")
+    queries: Texts | None = Field(None, description="At most max_batch of /info.")
     input_type: Annotated[Literal["query"], BeforeValidator(_only_queries)] = Field(
         "query", description="The document tower is not loaded: only queries are encoded."
     )
@@ -90,18 +108,22 @@ class EmbedBody(_Body):
         return self.queries if self.queries is not None else [self.query or ""]
 
 
-_OneOrMore = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]})
+_OneOrMore = WithJsonSchema(
+    {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_BATCH}]}
+)
 
 
 class OpenAIEmbedBody(_Body):
     """OpenAI's embeddings request."""
 
-    input: Annotated[list[Text], BeforeValidator(_listed), Field(min_length=1), _OneOrMore] = Field(
+    input: Annotated[Texts, BeforeValidator(_listed), _OneOrMore] = Field(
         description="A text or a list of texts; lists of token ids are not accepted."
     )
     model: str = Field(description="Any name: the one query tower that is loaded answers, and the response names its snapshot.")
     encoding_format: Literal["float", "base64"] = Field("float", description="base64: little-endian float32.")
-    dimensions: int | None = Field(None, description="Refused unless it is the tower's own width.")
+    dimensions: Annotated[int, Field(ge=1, le=_MOST_DIMENSIONS)] | None = Field(
+        None, description="Refused unless it is the tower's own width."
+    )
     user: str | None = Field(None, description="Accepted and ignored.")
 
 

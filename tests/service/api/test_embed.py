@@ -90,6 +90,7 @@ def test_base64_is_the_same_vector(client: Client) -> None:
         ({"input": "a"}, "model"),
         ({"input": "a", "model": "m", "encoding_format": "int8"}, "encoding_format"),
         ({"input": "a", "model": "m", "dimensions": 8}, "dimensions"),
+        ({"input": "a", "model": "m", "dimensions": 10**4200}, "dimensions"),
         ({"input": ["a"] * 257, "model": "m"}, "input"),
     ],
 )

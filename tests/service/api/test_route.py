@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 from serving import Client, assert_problem
 from starlette.requests import Request
 
 from service.api.route import read
+from service.api.schemas import BatchBody, Texts
 from service.errors import BodyTimeoutError, BodyTooLargeError, CallerGoneError
 
 MIB = 1 << 20
@@ -99,3 +101,44 @@ def test_each_route_has_its_limit(client: Client, path: str, limit: int) -> None
 
 def test_a_chunked_body_without_a_length_is_limited_too(client: Client) -> None:
     assert_problem(client.post("/search", content=pieces(10, 10_000)), 413, "body_too_large")
+
+
+MANY = 500_000
+TOO_MUCH_IS_WRONG = [
+    ("/search", {"query": "a", "fields": [1] * 30_000}),
+    ("/search", {"query": "a", "fields": ["x"] * 15_000}),
+    ("/search", {"query": "a", "fields": ["x"] * 1000}),
+    ("/search", {"query": "a", "fields": ["x" * 60_000]}),
+    ("/search", {"query": "a", "x" * 60_000: 1}),
+    ("/search", {"query": "a", **{str(key): 1 for key in range(6000)}}),
+    ("/search/batch", [1] * MANY),
+    ("/search/batch", [{"query": "a", "fields": ["x"] * 1000}] * 100),
+    ("/search/batch", [{"query": "a", **{str(key): 1 for key in range(90_000)}}]),
+    ("/embed", {"queries": [1] * MANY}),
+    ("/embed", {"queries": [""] * 200_000}),
+    ("/embed", {str(key): 1 for key in range(90_000)}),
+    ("/v1/embeddings", {"model": "m", "input": [1] * MANY}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), TOO_MUCH_IS_WRONG)
+def test_an_answer_to_a_wrong_body_does_not_grow_with_the_body(client: Client, path: str, body: Any) -> None:
+    response = client.post(path, body)
+    assert response.status_code in (400, 422)
+    assert len(response.content) < 16_384
+
+
+def test_what_is_not_named_is_counted(client: Client) -> None:
+    unknown_keys = {"query": "a", **{f"x{number}": 1 for number in range(15)}}
+    unknown_fields = {"query": "a", "fields": [f"x{number}" for number in range(15)]}
+    for path, body in (("/search", unknown_keys), ("/search", unknown_fields), ("/search/batch", [unknown_fields])):
+        problem = assert_problem(client.post(path, body), 422, "request_invalid")
+        assert len(problem["errors"]) == 10
+        assert problem["detail"].endswith("… and 5 more")
+
+
+@pytest.mark.parametrize("adapter", [TypeAdapter(BatchBody), TypeAdapter(Texts)])
+def test_validating_a_list_ends_at_its_first_wrong_item(adapter: TypeAdapter[Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        adapter.validate_python([1] * 1000)
+    assert caught.value.error_count() == 1

@@ -203,3 +203,11 @@ def test_scores_are_cosines(client: Client) -> None:
     hits = client.post("/search", {"query": "apple", "k": 5, "exact": True}).json()["hits"]
     expected = np.sort((ORACLE.encode(["apple"]) @ ORACLE.documents.T)[0])[::-1][:5]
     np.testing.assert_allclose([hit["score"] for hit in hits], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["k", "offset", "timeout_ms", "min_score"])
+@pytest.mark.parametrize("digits", [400, 4299, 4300, 5000])
+def test_a_huge_number_is_refused_by_path(client: Client, key: str, digits: int) -> None:
+    for path, body in (("/search", b'{"query": "a", "%s": %s}'), ("/search/batch", b'[{"query": "a", "%s": %s}]')):
+        response = client.post(path, content=body % (key.encode(), b"9" * digits))
+        assert_problem(response, 422, "request_invalid")
