@@ -19,7 +19,7 @@ from snapshot.files import atomic_write
 _INK = "#1f2933"
 _FAINT = "#cbd2d9"
 _BASELINE = "#9aa5b1"
-_TEACHER = "#243b53"
+_TEACHER = "#486581"
 _STUDENT = "#7ba7d7"
 _SERVED = "#d9622b"
 _GAIN = "#3f9142"
@@ -147,6 +147,9 @@ def draw_effort(findings: Findings, path: Path) -> None:
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_title(f"{index.kind} index of {findings.documents:,} documents, by effort", loc="left")
     axis.margins(y=0.12)
+    bounds = axis.get_ylim()
+    axis.set_yticks([tick for tick in axis.get_yticks() if tick <= 1.0])
+    axis.set_ylim(bounds)
     axis.legend(frameon=False, loc="lower right")
     _save(figure, path)
 

@@ -29,7 +29,8 @@ def write_report(findings: Findings, ndcg: tuple[Values, Values] | None, folder:
         plots.draw_quality(findings.proof, folder / "quality.png")
         plots.draw_losses(findings.proof, folder / "losses.png")
         plots.draw_retention(*ndcg, folder / "retention.png")
-    plots.draw_effort(findings, folder / "effort.png")
+    if len(findings.index.efforts) > 1:
+        plots.draw_effort(findings, folder / "effort.png")
     write_text(folder / PAGE, page(findings))
 
 
@@ -135,7 +136,13 @@ def _contrasts(proof: Proof) -> Iterable[str]:
 def _losses(proof: Proof) -> list[list[str]]:
     titles = {system.name: system.title for system in proof.systems}
     return [
-        [loss.step, titles[loss.before], titles[loss.after], _difference(loss.difference), _yes(loss.difference.excludes_zero)]
+        [
+            loss.step,
+            titles[loss.before],
+            titles[loss.after] if loss.after != loss.before else "the same: nothing is quantised",
+            _difference(loss.difference),
+            _yes(loss.difference.excludes_zero),
+        ]
         for loss in proof.losses
     ]
 
@@ -159,7 +166,8 @@ def _effort(findings: Findings) -> Iterable[str]:
         for row in findings.index.efforts
     ]
     yield _table(["effort", "recall@10", "p50 ms", "p99 ms"], rows)
-    yield "![Recall over search time](effort.png)"
+    if len(findings.index.efforts) > 1:
+        yield "![Recall over search time](effort.png)"
 
 
 def _latency(findings: Findings) -> Iterable[str]:

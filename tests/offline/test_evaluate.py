@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from tiny_work import make_prepared, make_student, make_towers
 
-from offline import encode, evaluate, export, index, towers
+from offline import encode, evaluate, export, index, plots, towers
 from offline.data.prepared import QRELS, Prepared, write_table
 from offline.encoded import load_vectors
 from offline.findings import Findings
@@ -50,6 +50,12 @@ def summary(job):
 @pytest.fixture
 def found(job, summary):
     return read(job)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures take a second each; one run with them is enough."""
+    monkeypatch.setattr(plots, "_save", lambda figure, path: None)
 
 
 def read(job):
@@ -128,7 +134,7 @@ def test_only_the_report_is_left(job, summary):
     }
 
 
-def test_without_judged_queries_there_is_a_report_without_metrics(job, tmp_path):
+def test_without_judged_queries_there_is_a_report_without_metrics(job, tmp_path, undrawn):
     other = with_data(job, tmp_path, splits=("train",))
     assert evaluate.run(other) == {"queries": 0}
     found = read(other)
@@ -138,13 +144,13 @@ def test_without_judged_queries_there_is_a_report_without_metrics(job, tmp_path)
     assert "No judged queries" in (other.folder / "report.md").read_text()
 
 
-def test_dev_stands_in_for_test(job, tmp_path):
+def test_dev_stands_in_for_test(job, tmp_path, undrawn):
     other = with_data(job, tmp_path, splits=("train", "dev"))
     evaluate.run(other)
     assert read(other).proof.split == "dev"
 
 
-def test_graded_judgements_add_judged_only_figures(job, tmp_path):
+def test_graded_judgements_add_judged_only_figures(job, tmp_path, undrawn):
     other = with_data(job, tmp_path, splits=())
     queries = {"id": ["a", "b"], "text": ["apple bread", "zinc"], "split": ["test", "test"]}
     write_table(pa.table(queries), tmp_path / "prepare" / "queries.arrow")
@@ -163,7 +169,7 @@ def test_graded_judgements_add_judged_only_figures(job, tmp_path):
     assert all(by_name[name] is not None for name in by_name if name != "served")
 
 
-def test_a_killed_run_goes_on_from_the_blocks_that_are_there(job, tmp_path):
+def test_a_killed_run_goes_on_from_the_blocks_that_are_there(job, tmp_path, undrawn):
     other = with_data(job, tmp_path, splits=("train", "dev", "test"))
     (other.folder / "zero_shot").mkdir()
     backwards = load_vectors(job.inputs["encode"])[::-1]

@@ -146,9 +146,17 @@ def test_report_json_can_be_read_back(written):
     assert Retention.model_validate(json.loads(text)["retention"]) == RETENTION
 
 
-def test_without_judged_queries_only_effort_is_drawn(tmp_path):
-    write_report(findings(index=FLAT, proof=None, retention=None), None, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"effort.png", "report.md", "report.json"}
+@pytest.mark.parametrize(("index", "pictures"), [(HNSW, {"effort.png"}), (FLAT, set())])
+def test_without_judged_queries_only_effort_is_drawn_if_there_is_a_choice(tmp_path, index, pictures):
+    write_report(findings(index=index, proof=None, retention=None), None, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"report.md", "report.json"} | pictures
+    assert ("effort.png" in (tmp_path / "report.md").read_text()) is bool(pictures)
+
+
+def test_where_fp32_is_served_nothing_is_quantised():
+    kept = Loss(step="quantisation", before="student", after="student", difference=Interval(0.0, 0.0, 0.0))
+    line = row(page(findings(proof=proof(losses=(kept,)))), "quantisation")
+    assert line.startswith("| quantisation | student in torch | the same: nothing is quantised |")
 
 
 def test_pictures_can_be_drawn_where_nothing_is_found(tmp_path):
