@@ -87,7 +87,7 @@ class BodyTimeoutError(ServiceError):
 
 
 class BodyTooLargeError(ServiceError):
-    """The body is longer than the route accepts."""
+    """The body, or one of its texts, is longer than the service accepts."""
 
     status = 413
     code = "body_too_large"

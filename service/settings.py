@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     max_batch_body_bytes: Bytes = Field(
         1024 * 1024, description="Longest body of /search/batch, /embed and /v1/embeddings, in bytes; beyond: 413."
     )
+    max_query_bytes: Bytes = Field(
+        32 * 1024, description="Longest single text to search by or to encode, in bytes of UTF-8; beyond: 413, on every route."
+    )
     max_batch: int = Field(256, ge=1, le=MOST_BATCH, description="Most searches or texts in one batch; beyond: 422.")
     max_k: int = Field(1000, ge=1, le=MOST_K, description="Most hits that a search may ask for; beyond: 422.")
     max_window: int = Field(10_000, ge=1, le=MOST_WINDOW, description="Largest offset + k of a search; beyond: 422.")

@@ -10,7 +10,7 @@ from service.api.call import call_of, deadline_of, watched
 from service.api.problems import responses
 from service.api.render import embed_answer, json_response, openai_answer
 from service.api.route import json_route
-from service.api.schemas import EmbedBody, EmbedResponse, OpenAIEmbedBody, OpenAIEmbedResponse, check_batch
+from service.api.schemas import EmbedBody, EmbedResponse, OpenAIEmbedBody, OpenAIEmbedResponse, check_batch, check_text
 from service.api.search import WORK_ERRORS, WORK_HEADERS
 from service.errors import FieldError, InvalidRequestError, NoGenerationError
 from service.parts import Parts
@@ -49,6 +49,8 @@ class EmbedRoutes:
         """Encode queries as /search does."""
         texts = body.texts()
         check_batch(len(texts), self._settings, "queries")
+        for i, text in enumerate(texts):
+            check_text(text, self._settings, f"queries.{i}" if body.query is None else "query")
         call, deadline = call_of(request), deadline_of(request, self._settings, [body.timeout_ms])
         with watched(request) as caller:
             return json_response(
@@ -58,6 +60,8 @@ class EmbedRoutes:
     async def embeddings(self, body: OpenAIEmbedBody, request: Request) -> Response:
         """Encode queries, in the shape of OpenAI's embeddings API."""
         check_batch(len(body.input), self._settings, "input")
+        for i, text in enumerate(body.input):
+            check_text(text, self._settings, f"input.{i}")
         self._check_dimensions(body.dimensions)
         call, deadline = call_of(request), deadline_of(request, self._settings, [])
         as_base64 = body.encoding_format == "base64"

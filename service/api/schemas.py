@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema, model_validator
 
-from service.errors import FieldError, InvalidRequestError
+from service.errors import BodyTooLargeError, FieldError, InvalidRequestError
 from service.settings import MOST_BATCH, MOST_K, MOST_WINDOW, Settings
 from service.stages import Search
 
@@ -322,6 +322,13 @@ def check_batch(size: int, settings: Settings, path: str) -> None:
     """InvalidRequestError where a batch is larger than the settings allow."""
     if size > settings.max_batch:
         raise InvalidRequestError(FieldError(path, f"{size} items; at most {settings.max_batch} (max_batch)"))
+
+
+def check_text(text: str, settings: Settings, path: str) -> None:
+    """BodyTooLargeError where a text is longer than the settings allow, whatever else is in the body."""
+    size = len(text.encode())
+    if size > settings.max_query_bytes:
+        raise BodyTooLargeError(f"{path}: a text of {size} bytes; at most {settings.max_query_bytes} (max_query_bytes)")
 
 
 def check_window(body: SearchBody, settings: Settings, prefix: str = "") -> None:

@@ -12,7 +12,7 @@ from service.api.call import call_of, deadline_of, watched
 from service.api.problems import responses
 from service.api.render import batch_answer, json_response, search_answer
 from service.api.route import json_route
-from service.api.schemas import BatchBody, BatchResponse, SearchBody, SearchResponse, check_batch, check_window
+from service.api.schemas import BatchBody, BatchResponse, SearchBody, SearchResponse, check_batch, check_text, check_window
 from service.parts import Parts
 
 WORK_ERRORS = (408, 413, 422, 429, 503, 504)
@@ -60,6 +60,7 @@ class SearchRoutes:
 
     async def search(self, body: SearchBody, request: Request) -> Response:
         """Find the documents nearest to a text."""
+        check_text(body.query, self._settings, "query")
         check_window(body, self._settings)
         call, deadline = call_of(request), deadline_of(request, self._settings, [body.timeout_ms])
         with watched(request) as caller:
@@ -71,6 +72,7 @@ class SearchRoutes:
         """Answer a list of searches, in order, from one snapshot and within one deadline: the least of theirs."""
         check_batch(len(body), self._settings, "body")
         for i, item in enumerate(body):
+            check_text(item.query, self._settings, f"{i}.query")
             check_window(item, self._settings, f"{i}.")
         call, deadline = call_of(request), deadline_of(request, self._settings, [item.timeout_ms for item in body])
         searches = [item.search() for item in body]

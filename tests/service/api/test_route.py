@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -142,3 +142,25 @@ def test_validating_a_list_ends_at_its_first_wrong_item(adapter: TypeAdapter[Any
     with pytest.raises(ValidationError) as caught:
         adapter.validate_python([1] * 1000)
     assert caught.value.error_count() == 1
+
+
+LONGEST = 32 * 1024
+ONE_LONG_TEXT = [
+    ("/search", lambda text: {"query": text}, "query"),
+    ("/search/batch", lambda text: [{"query": "a"}, {"query": text}], "1.query"),
+    ("/embed", lambda text: {"query": text}, "query"),
+    ("/embed", lambda text: {"queries": ["a", text]}, "queries.1"),
+    ("/v1/embeddings", lambda text: {"model": "m", "input": ["a", text]}, "input.1"),
+]
+
+
+@pytest.mark.parametrize(("path", "body_of", "place"), ONE_LONG_TEXT)
+def test_one_text_that_is_too_long_is_refused_on_every_route(
+    client: Client, path: str, body_of: Callable[[str], Any], place: str
+) -> None:
+    for text in ("a" * (LONGEST + 1), "ä" * (LONGEST // 2 + 1)):
+        response = client.post(path, body_of(text))
+        assert response.status_code == 413
+        assert f"{place}: a text of " in response.text
+    assert client.post(path, body_of("a" * 102_400)).status_code == 413
+    assert client.post(path, body_of("ä" * (LONGEST // 2))).status_code == 200
