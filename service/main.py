@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import signal
 import socket
@@ -83,7 +84,8 @@ def serve(settings: Settings) -> int:
 class DrainingServer(uvicorn.Server):
     """uvicorn that is told to stop in two steps: refuse new work, then, once what was in flight is done, close.
 
-    The listener stays open meanwhile, so that /readyz can say what is going on. A second signal ends the wait.
+    The listener stays open meanwhile, and long enough for balancers to hear of it from /readyz. Ctrl-C has no balancer to
+    wait for. A second signal ends the wait.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -103,7 +105,7 @@ class DrainingServer(uvicorn.Server):
             )
         )
         self._parts = parts
-        self._stop_by: float | None = None
+        self._stop_after = self._stop_by = math.inf
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -111,16 +113,23 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """On SIGTERM or SIGINT. Not uvicorn's own: that one dies of the signal again after a clean end."""
-        if self._stop_by is not None:
+        settings, now = self._parts.settings, self._parts.clock()
+        if self._parts.limiter.draining:
             self.should_exit = self.force_exit = True
         self._parts.limiter.drain()
-        self._stop_by = self._parts.clock() + self._parts.settings.drain_seconds
+        self._stop_after = now if sig == signal.SIGINT else now + settings.drain_min_seconds
+        self._stop_by = now + settings.drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
-        if self._stop_by is not None:
+        if self._parts.limiter.draining:
             self._parts.generations.drain()
-            self.should_exit |= self._parts.limiter.in_flight == 0 or self._parts.clock() >= self._stop_by
+            now = self._parts.clock()
+            self.should_exit |= now >= self._stop_by or (now >= self._stop_after and self._idle())
         return await super().on_tick(counter)
+
+    def _idle(self) -> bool:
+        """No request is being received or answered, and none that was given up still has its worker thread."""
+        return not self.server_state.tasks and self._parts.limiter.in_flight == 0
 
 
 @contextmanager

@@ -65,6 +65,16 @@ class Settings(BaseSettings):
         1.0, description="How often the registry is asked which snapshot is wanted, in seconds."
     )
     drain_seconds: Seconds = Field(25.0, description="After SIGTERM, longest wait for requests in flight, in seconds.")
+    drain_min_seconds: float = Field(
+        2.0,
+        ge=0,
+        le=3_600,
+        allow_inf_nan=False,
+        description=(
+            "After SIGTERM, how long /readyz says 503 to balancers before the listener closes, even with nothing in flight, "
+            "in seconds; Ctrl-C does not wait."
+        ),
+    )
     keep_alive_seconds: int = Field(
         75, ge=1, le=3600, description="How long an idle connection stays open, in seconds; longer than the proxy's in front."
     )
@@ -96,6 +106,8 @@ class Settings(BaseSettings):
     def _fit(self) -> Settings:
         if self.default_timeout_ms > self.max_timeout_ms:
             raise ValueError(f"default_timeout_ms {self.default_timeout_ms:g} is above max_timeout_ms {self.max_timeout_ms:g}")
+        if self.drain_min_seconds > self.drain_seconds:
+            raise ValueError(f"drain_min_seconds {self.drain_min_seconds:g} is above drain_seconds {self.drain_seconds:g}")
         if self.max_k > self.max_window:
             raise ValueError(f"max_k {self.max_k} is above max_window {self.max_window}")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -9,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.call import Call, open_call
 from service.api.problems import problem
-from service.errors import CallerGoneError, ServiceError
+from service.errors import CallerGoneError, DrainingError, ServiceError
 from service.parts import Parts
 
 UNMATCHED = "unmatched"
@@ -34,6 +35,10 @@ class Envelope:
         outgoing = _Outgoing(send, call, close=self._parts.limiter.draining)
         try:
             await self._app(scope, receive, outgoing)
+        except asyncio.CancelledError:
+            if outgoing.status or not self._parts.limiter.draining:
+                raise
+            await problem(_cut_off(), call, scope["path"])(scope, receive, outgoing)
         except Exception:
             self._parts.metrics.errors.inc()
             _log.exception("unhandled_error", route=_route(scope), request_id=call.request_id)
@@ -81,6 +86,10 @@ class _Outgoing:
             extra = [(b"connection", b"close")] if self._close else []
             message["headers"] = [*message["headers"], *self._call.headers(), *extra]
         await self._send(message)
+
+
+def _cut_off() -> ServiceError:
+    return DrainingError("this instance shut down before the request was done; send it to another one")
 
 
 def _internal(call: Call) -> ServiceError:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ class Running:
 
 
 def run(registry: Path, test: Callable[[Running], Awaitable[None]], **settings: Any) -> None:
-    """Serve while ``test`` runs, then stop as SIGTERM does."""
+    """Serve while ``test`` runs, then stop as SIGTERM does, at once unless the settings say otherwise."""
 
     async def main(parts: Parts) -> None:
         with listening(parts.settings) as listener:
@@ -80,8 +81,29 @@ def run(registry: Path, test: Callable[[Running], Awaitable[None]], **settings: 
                 server.handle_exit(signal.SIGTERM, None)
             await asyncio.wait_for(serving, WAIT_SECONDS)
 
-    with composed(registry, port=0, **settings) as parts:
+    with composed(registry, port=0, **{"drain_min_seconds": 0, **settings}) as parts:
         asyncio.run(main(parts))
+
+
+class Upload:
+    """A request whose body is begun and not complete."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+
+    async def begin(self) -> None:
+        self._reader, self._writer = await asyncio.open_connection(*self._running.address)
+        self._writer.write(b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\n{")
+        while not self._running.server.server_state.tasks:  # noqa: ASYNC110 - uvicorn has a set, not an event
+            await asyncio.sleep(0.01)
+
+    def finish(self) -> None:
+        self._writer.write(b'"query": "apple"}')
+
+    async def answer(self) -> bytes:
+        answer = await asyncio.wait_for(self._reader.read(), WAIT_SECONDS)
+        self._writer.close()
+        return answer
 
 
 def test_sigterm_refuses_new_work_and_finishes_what_was_begun(registry: Path) -> None:
@@ -129,6 +151,63 @@ def test_a_second_signal_ends_the_wait(registry: Path) -> None:
         await asyncio.gather(begun, return_exceptions=True)
 
     run(registry, insist)
+
+
+def assert_draining(answer: bytes) -> None:
+    head, _, problem = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert json.loads(problem)["code"] == "draining"
+
+
+def test_a_request_that_is_still_being_sent_is_waited_for(registry: Path) -> None:
+    async def finish_late(running: Running) -> None:
+        upload = Upload(running)
+        await upload.begin()
+        running.server.handle_exit(signal.SIGTERM, None)
+        assert not await running.server.on_tick(1)
+        upload.finish()
+        assert_draining(await upload.answer())
+
+    run(registry, finish_late)
+
+
+def test_a_request_that_is_cut_off_is_told_why(registry: Path) -> None:
+    async def never_finish(running: Running) -> None:
+        upload = Upload(running)
+        await upload.begin()
+        running.server.handle_exit(signal.SIGTERM, None)
+        assert_draining(await upload.answer())
+
+    run(registry, never_finish, drain_seconds=0.2)
+
+
+def test_balancers_have_time_to_hear_of_the_end(registry: Path) -> None:
+    async def stop(running: Running) -> None:
+        running.server.handle_exit(signal.SIGTERM, None)
+        assert not await running.server.on_tick(1)
+        assert_problem(await running.client.get("/readyz"), 503, "draining")
+        assert not await running.server.on_tick(1)
+
+    run(registry, stop, drain_min_seconds=20)
+
+
+def test_nothing_in_flight_ends_once_balancers_have_heard(registry: Path) -> None:
+    async def stop(running: Running) -> None:
+        begun = time.monotonic()
+        running.server.handle_exit(signal.SIGTERM, None)
+        while not running.server.should_exit:  # noqa: ASYNC110 - uvicorn has a flag, not an event
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - begun >= 0.3
+
+    run(registry, stop, drain_min_seconds=0.3)
+
+
+def test_ctrl_c_does_not_wait_for_balancers(registry: Path) -> None:
+    async def interrupt(running: Running) -> None:
+        running.server.handle_exit(signal.SIGINT, None)
+        assert await running.server.on_tick(1)
+
+    run(registry, interrupt, drain_min_seconds=20)
 
 
 def test_a_client_that_hangs_up_is_noticed(registry: Path) -> None:
