@@ -3,8 +3,8 @@
 Each stage owns one folder of the work folder. Before it works it writes ``inputs.json`` (a digest of everything
 that its output depends on) and ``config.json`` (its effective config); when it has finished, ``receipt.json`` with
 the same digest and the size and hash of every file made. A stage whose receipt fits is not run again. A folder
-with fitting inputs but no receipt is partial work of a killed run, which the stage may go on from; anything else
-in it is wiped.
+with fitting inputs but no receipt is partial work of a killed run, which the stage may go on from; with other inputs
+it is wiped; and a folder without ``inputs.json`` is somebody else's, and is left alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -104,7 +105,7 @@ def run_stage(stage: Stage, work: Path, recipe: Recipe, source: Source) -> Outco
     """Run ``stage`` in ``work/<name>`` unless its receipt fits.
 
     Raises:
-        StageError: an earlier stage has not finished, or its files are not those of its receipt.
+        StageError: an earlier stage has not finished, its files are not those of its receipt, or the folder is not ours.
         StorageError: the disk is full or not writable. Partial work stays for the next run.
     """
     folder = work / stage.name
@@ -155,14 +156,40 @@ def _run(stage: Stage, folder: Path, work: Path, recipe: Recipe, source: Source)
 
 
 def _begin(folder: Path, digest: str, config: Mapping[str, Any]) -> None:
-    """Keep partial work with the same inputs; wipe everything else."""
+    """Keep partial work with the same inputs; wipe that with others; touch no folder that is not ours."""
+    _refuse_foreign(folder)
     started = _read(folder / INPUTS)
     if started is None or started["inputs"] != digest:
-        shutil.rmtree(folder, ignore_errors=True)
+        _wipe(folder)
     (folder / RECEIPT).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / INPUTS, json.dumps({"inputs": digest}))
     write_text(folder / CONFIG, json.dumps(config, indent=2))
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if not folder.is_dir() or (folder / INPUTS).is_file():
+        return
+    if any(not path.match(f".{INPUTS}.*.tmp") for path in folder.iterdir()):  # which a kill leaves before there is an INPUTS
+        raise StageError(f"{folder} is not a folder of ours: it holds files, but no {INPUTS}; choose another --out")
+
+
+def _wipe(folder: Path) -> None:
+    """A kill half-way leaves an empty ``inputs.json``: still ours, and fitting nothing. Emptying it needs no room."""
+    if not folder.is_dir():
+        return
+    if (folder / INPUTS).is_file():
+        os.truncate(folder / INPUTS, 0)
+    for path in folder.iterdir():
+        if path.name != INPUTS:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _finished(work: Path, name: str, wanted_by: str) -> dict[str, Any]:

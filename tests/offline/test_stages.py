@@ -48,6 +48,10 @@ def run(toy: Toy, work: Path, recipe: Recipe = RECIPE) -> list[bool]:
     return [run_stage(stage, work, recipe, Source()).reused for stage in (toy.first, toy.second)]
 
 
+def kill(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def with_epochs(epochs: float) -> Recipe:
     return RECIPE.model_copy(update={"train": RECIPE.train.model_copy(update={"epochs": epochs})})
 
@@ -90,6 +94,36 @@ def test_partial_work_is_kept_for_the_same_inputs_and_wiped_for_others(toy: Toy,
         with pytest.raises(KeyError):
             run_stage(toy.first, tmp_path, recipe, Source())
     assert ["half" in names for names in toy.partial] == [False, True, False]
+
+
+def test_a_folder_of_the_users_own_is_left_alone(toy: Toy, tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    run_stage(toy.first, tmp_path / "empty", RECIPE, Source())
+    (tmp_path / "first" / "thesis.txt").write_text("years of work")
+    with pytest.raises(StageError, match=r"first is not a folder of ours.*no inputs\.json; choose another --out"):
+        run_stage(toy.first, tmp_path, RECIPE, Source())
+    assert [path.name for path in (tmp_path / "first").iterdir()] == ["thesis.txt"]
+
+
+def test_a_kill_before_the_first_file_is_whole_does_not_make_the_folder_foreign(toy: Toy, tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / ".inputs.json.123.tmp").write_text("{")
+    assert not run_stage(toy.first, tmp_path, RECIPE, Source()).reused
+    assert toy.partial == [["config.json", "inputs.json"]]
+
+
+def test_a_kill_while_wiping_leaves_nothing_to_go_on_from(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.fail = KeyError("killed")
+    with pytest.raises(KeyError):
+        run_stage(toy.first, tmp_path, RECIPE, Source())
+    (tmp_path / "first" / "tower").mkdir()
+    monkeypatch.setattr("offline.stages.shutil.rmtree", kill)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(toy.first, tmp_path, with_epochs(5), Source())
+    monkeypatch.undo()
+    toy.fail = None
+    run_stage(toy.first, tmp_path, RECIPE, Source())
+    assert toy.partial[-1] == ["config.json", "inputs.json"]
 
 
 def test_a_stage_out_of_order_names_the_one_before(toy: Toy, tmp_path: Path) -> None:
