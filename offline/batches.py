@@ -25,21 +25,31 @@ class Pairs:
 
     Attributes:
         rows: the positive's row among the documents; pairs of one row share it even where their texts differ.
+        known: what ``positives`` answers, where these pairs are a sample of more.
     """
 
     queries: Sequence[str]
     documents: Sequence[str]
     rows: NDArray[np.int64]
+    known: Mapping[str, frozenset[int]] | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
 
     def positives(self) -> Mapping[str, frozenset[int]]:
-        """All rows known to be relevant to a query, by its text."""
+        """All rows known to be relevant to a query, by its text; those of pairs that were not sampled too."""
+        if self.known is not None:
+            return self.known
         found: dict[str, set[int]] = {}
         for query, row in zip(self.queries, self.rows.tolist(), strict=True):
             found.setdefault(query, set()).add(row)
         return {query: frozenset(rows) for query, rows in found.items()}
+
+    def sample(self, size: int, seed: int) -> Pairs:
+        """A random sample, in the order given, that knows the positives of all."""
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:size])
+        queries, documents = ([texts[i] for i in chosen] for texts in (self.queries, self.documents))
+        return Pairs(queries, documents, self.rows[chosen], self.positives())
 
 
 class Batches(ABC):

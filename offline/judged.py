@@ -8,11 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from offline.data.prepared import Prepared
-from offline.errors import DataError
 from offline.recipe import Recipe
-
-_MAX_SCORE = 20
-"""2^score - 1 must stay within pytrec_eval's 32-bit gains; real grades end at 3 to 5."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +41,6 @@ def load_judged(prepared: Prepared, recipe: Recipe) -> Judged | None:
     """The split that the recipe asks for, else ``dev``; None where neither has a query with a relevant document.
 
     With ``evaluate.max_queries`` a seeded sample of the queries, in their order.
-
-    Raises:
-        DataError: a score is too high for the gain 2^score - 1.
     """
     for split in dict.fromkeys((recipe.evaluate.split, "dev")):
         judged = judged_split(prepared, recipe, split)
@@ -77,11 +70,6 @@ def _scores(prepared: Prepared, split: str) -> dict[str, dict[int, int]]:
     for judgement in prepared.qrels.to_pylist():
         if judgement["split"] != split:
             continue
-        if judgement["score"] > _MAX_SCORE:
-            raise DataError(
-                f"qrels/{split}.tsv: query {judgement['query_id']!r} has the score {judgement['score']}; nDCG's gain is "
-                f"2^score - 1, so scores are grades of at most {_MAX_SCORE}: rescale them"
-            )
         scores.setdefault(judgement["query_id"], {})[judgement["row"]] = judgement["score"]
     return scores
 

@@ -75,15 +75,16 @@ def ndcg_gate(fp32: Graph, int8: Graph, judged: Judged, spec: TextSpec, document
 
 
 def judged_for_gate(prepared: Prepared, recipe: Recipe) -> Judged:
-    """Judged queries of dev, else of test, else training pairs, each with its own document as the only relevant one.
+    """Judged queries of dev, else training pairs, each with its own document as the only relevant one, else test.
 
-    dev comes first because int8 is chosen by them: the proof on test must not be.
+    test comes last because int8 is chosen by them: the proof on test should not be.
     """
-    for split in ("dev", "test"):
-        judged = judged_split(prepared, recipe, split)
-        if len(judged):
-            return judged
+    dev = judged_split(prepared, recipe, "dev")
+    if len(dev):
+        return dev
     pairs = prepared.pairs.select(["query", "row"]).to_pylist()
+    if not pairs:
+        return judged_split(prepared, recipe, "test")
     pairs = pairs[:: max(1, len(pairs) // _MAX_PAIRS)]
     return Judged(
         split="training",

@@ -22,7 +22,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class DataConfig(_Config):
@@ -85,7 +85,7 @@ class TrainConfig(_Config):
 class DistillConfig(_Config):
     """Stage 2: a small query tower learns the teacher's query vectors, on queries alone."""
 
-    layers: tuple[int, ...] | None = (0, 2, 5)
+    layers: Annotated[tuple[int, ...], Field(strict=False)] | None = (0, 2, 5)
     """Which layers of the teacher the student starts from. Exclusive with ``backbone``."""
     backbone: str | None = None
     """Another backbone and tokenizer, projected to the document tower's width. Takes the place of ``layers``."""

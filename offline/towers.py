@@ -27,12 +27,12 @@ from transformers.utils import logging as transformers_logging
 from offline.backbones import resolve_backbone
 from offline.errors import BackboneError, DimensionError, RecipeError
 from offline.progress import track
-from snapshot.files import fsync_file, fsync_folder
+from snapshot.files import fsync_file, fsync_folder, sha256
 from snapshot.manifest import TextSpec
 
 PoolingName = Literal["auto", "mean", "cls", "last"]
 _MODES: Mapping[str, str] = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
-_WEIGHTS = ("*.safetensors", "*.bin")
+_SPACE_FILES = ("**/*.safetensors", "**/*.bin", "*/config.json", "modules.json", "tokenizer.json")
 _UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
 """What loading raises for files that are missing, damaged or of an unknown kind."""
 
@@ -140,10 +140,14 @@ def backbone_of(tower: SentenceTransformer) -> Any:
 
 
 def space_fingerprint(folder: Path, spec: TextSpec) -> str:
-    """sha256 over the document tower's weight files and its text spec: the name of the vector space that it spans."""
+    """sha256 over the document tower's files and its text spec: the name of the vector space that it spans.
+
+    Pooling, projection and tokenizer make a space as much as the weights do. Left out are files that also say which
+    versions of libraries wrote them.
+    """
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in _WEIGHTS for path in folder.rglob(pattern)):
-        digest.update(path.read_bytes())
+    for path in sorted(path for pattern in _SPACE_FILES for path in folder.glob(pattern)):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\n".encode())
     digest.update(json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode())
     return digest.hexdigest()
 
@@ -190,7 +194,7 @@ def to_device(features: Mapping[str, torch.Tensor], device: torch.device) -> dic
 
 def has_bf16() -> bool:
     """Whether there is a GPU that computes in bf16."""
-    return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+    return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 @contextmanager

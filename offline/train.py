@@ -51,18 +51,18 @@ def load_pairs(prepared: Prepared, text: TextConfig, config: TrainConfig) -> Pai
         TrainingError: there are none, or all are of one document, so that there is nothing to contrast.
     """
     table = prepared.pairs
-    if config.max_pairs is not None and config.max_pairs < table.num_rows:
-        chosen = np.random.default_rng(config.seed).permutation(table.num_rows)[: config.max_pairs]
-        table = table.take(np.sort(chosen))
     documents = [
         render(text.document, {"title": title, "text": body})
         for title, body in zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
     ]
     queries = [render_query(text.query, query) for query in table["query"].to_pylist()]
     pairs = Pairs(queries, documents, table["row"].to_numpy().astype(np.int64))
-    if len(set(documents)) < 2:
+    if config.max_pairs is not None and config.max_pairs < len(pairs):
+        pairs = pairs.sample(config.max_pairs, config.seed)
+    different = len(set(pairs.documents))
+    if different < 2:
         raise TrainingError(
-            f"{prepared.folder}: {len(pairs)} training pairs with {len(set(documents))} different documents; at least 2 are "
+            f"{prepared.folder}: {len(pairs)} training pairs with {different} different documents; at least 2 are "
             "needed. Add qrels/train.tsv or documents with titles, or set train.epochs = 0 to take the backbone as it is"
         )
     return pairs

@@ -28,6 +28,8 @@ class _Frozen(BaseModel):
 class TextSpec(_Frozen):
     """How raw text becomes the string that a tower's tokenizer sees; applied by ``snapshot.text.render``."""
 
+    model_config = ConfigDict(strict=True)
+
     template: str = "{text}"
     """Field names in braces. Queries have one field, ``text``; documents have ``title`` and ``text``."""
     lowercase: bool = False

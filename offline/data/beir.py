@@ -5,6 +5,7 @@ Thakur et al., "BEIR: A Heterogeneous Benchmark for Zero-shot Evaluation of Info
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from snapshot.documents import document_field
 
 _LAYOUT = "a folder in BEIR layout has corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each may end in .gz"
 _HEADER = ["query-id", "corpus-id", "score"]
-_MAX_SCORE = 2**31 - 1
+_MAX_SCORE = 20
+"""nDCG's gain, 2^score - 1, must stay within pytrec_eval's 32 bits; real grades end at 3 to 5."""
 
 
 @dataclass
@@ -165,9 +167,9 @@ def _judgement(cells: Sequence[str], where: str, queries: Collection[str], rows:
         raise DataError(f"{where}: query {query!r} is not in queries.jsonl; add it there, or remove the line")
     if document not in rows:
         raise DataError(f"{where}: document {document!r} is not in corpus.jsonl; add it there, or remove the line")
-    if not (score.strip().isdecimal() and int(score) <= _MAX_SCORE):
-        raise DataError(f"{where}: score {score!r}; it must be a whole number, 0 for irrelevant")
-    return query, document, int(score)
+    if not re.fullmatch(r"-?[0-9]{1,9}", score.strip()) or int(score) > _MAX_SCORE:
+        raise DataError(f"{where}: score {score!r}; it must be a whole number of at most {_MAX_SCORE}, 0 or less if irrelevant")
+    return query, document, max(0, int(score))
 
 
 def _id(record: Mapping[str, Any], where: str, lines: dict[str, int], line: int) -> str:

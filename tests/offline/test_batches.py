@@ -124,3 +124,9 @@ def test_collated_texts_carry_their_own_vectors(tower):
     batch = TextCollator(tower, TextSpec(max_tokens=5), ["a", "b", "c"], vectors)([{"index": 2}, {"index": 0}])
     assert batch["label"].tolist() == [[4.0, 5.0], [0.0, 1.0]]
     assert batch["text_input_ids"].shape == (2, 3)
+
+
+def test_a_sample_of_the_pairs_still_knows_every_positive() -> None:
+    pairs = Pairs(["q", "q", "other"], ["x", "y", "z"], np.array([0, 1, 2]))
+    for seed in range(5):
+        assert pairs.sample(2, seed).positives() == {"q": frozenset({0, 1}), "other": frozenset({2})}

@@ -2,7 +2,6 @@ import pyarrow as pa
 import pytest
 
 from offline.data.prepared import QRELS, QUERIES, Prepared, write_table
-from offline.errors import DataError
 from offline.judged import load_judged
 from offline.recipe import Recipe
 
@@ -61,9 +60,3 @@ def test_a_sample_is_seeded_and_keeps_the_order(tmp_path):
 def test_graded_judgements_and_zeros_mean_a_pool(tmp_path, scores, pooled):
     data = prepared(tmp_path, [("a", "x", "test")], [("test", "a", row, score) for row, score in enumerate((1, *scores))])
     assert load_judged(data, recipe()).is_pooled is pooled
-
-
-def test_scores_that_are_no_grades_are_refused(tmp_path):
-    data = prepared(tmp_path, [("a", "x", "test")], [("test", "a", 1, 100)])
-    with pytest.raises(DataError, match=r"qrels/test.tsv: query 'a' has the score 100"):
-        load_judged(data, recipe())

@@ -84,9 +84,9 @@ def test_nothing_lost_passes_the_ndcg_gate(fp32, prepared):
 
 @pytest.mark.parametrize(
     ("splits", "used"),
-    [(("dev", "test"), "dev"), (("train", "test"), "test"), (("train",), "training"), ((), "training")],
+    [(("dev", "test"), "dev"), (("train", "test"), "training"), (("train",), "training"), ((), "training")],
 )
-def test_int8_is_judged_by_dev_then_test_then_pairs(splits, used, tmp_path):
+def test_int8_is_judged_by_dev_else_by_training_pairs(splits, used, tmp_path):
     judged = judged_for_gate(Prepared(make_prepared(tmp_path, splits=splits)), RECIPE)
     assert judged.split == used
     rows = [next(iter(scores)) for scores in judged.judgements]

@@ -160,7 +160,7 @@ FAULTS = [
     (replace(QRELS, 2, "zzz\td34\t1"), r"test\.tsv:2: query 'zzz' is not in queries\.jsonl"),
     (replace(QRELS, 2, "q34-0\tzzz\t1"), r"test\.tsv:2: document 'zzz' is not in corpus\.jsonl"),
     (replace(QRELS, 2, "q34-0\td34\t0.5"), r"test\.tsv:2: score '0\.5'; it must be a whole number"),
-    (replace(QRELS, 2, "q34-0\td34\t-1"), r"test\.tsv:2: score '-1'"),
+    (replace(QRELS, 2, "q34-0\td34\t21"), r"test\.tsv:2: score '21'; it must be a whole number of at most 20"),
     (replace(QRELS, 2, f"q34-0\td34\t{2**31}"), r"test\.tsv:2: score"),
     (replace(QRELS, 2, "q34-1\td34\t2"), r"test\.tsv:3: judges 'q34-1' and 'd34' a second time, with another score"),
     (write(QRELS, HEADER), r"test\.tsv: judges nothing"),
