@@ -76,7 +76,6 @@ def run(job: Job, runner: Runner | None = None) -> Summary:
     fingerprint = towers.space_fingerprint(tower, job.recipe.text.document)
     shards = job.folder / SHARDS
     shards.mkdir(exist_ok=True)
-    _remove_torn(shards)
     parts = _parts(prepared.tower_texts.num_rows, job.recipe.encode.shard_rows)
     missing = [part for part in parts if not _is_done(shards, part)]
     if len(missing) < len(parts):
@@ -134,12 +133,6 @@ def _is_done(shards: Path, part: Part) -> bool:
         return bool(receipt == {**asdict(part), "sha256": sha256(path)})
     except (OSError, ValueError):
         return False
-
-
-def _remove_torn(shards: Path) -> None:
-    """What a kill in the middle of a write left under a temporary name."""
-    for path in shards.glob(".*.tmp"):
-        path.unlink()
 
 
 STAGE = Stage(name="encode", run=run, needs=("prepare", "train"), sections=("text", "encode"))

@@ -161,6 +161,8 @@ def _begin(folder: Path, digest: str, config: Mapping[str, Any]) -> None:
     started = _read(folder / INPUTS)
     if started is None or started["inputs"] != digest:
         _wipe(folder)
+    for torn in list(folder.rglob(".*.tmp")):  # what a kill in the middle of a write left
+        _remove(torn)
     (folder / RECEIPT).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / INPUTS, json.dumps({"inputs": digest}))

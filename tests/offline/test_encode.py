@@ -111,13 +111,6 @@ def test_a_shard_that_is_not_as_its_receipt_says_is_made_again(damage, job):
     assert np.array_equal(load_vectors(job.folder), before)
 
 
-def test_what_a_kill_left_in_the_middle_of_a_write_is_removed(job):
-    (job.folder / "shards").mkdir()
-    (job.folder / "shards" / ".00000.npy.123.tmp").write_bytes(b"half")
-    run(job)
-    assert sorted(path.suffix for path in (job.folder / "shards").iterdir()) == [".json"] * 3 + [".npy"] * 3
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
 def test_a_vector_that_cannot_be_searched_names_its_document(value, job, monkeypatch):
     def spoilt(task):

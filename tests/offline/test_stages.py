@@ -96,6 +96,19 @@ def test_partial_work_is_kept_for_the_same_inputs_and_wiped_for_others(toy: Toy,
     assert ["half" in names for names in toy.partial] == [False, True, False]
 
 
+def test_what_a_kill_tore_is_not_kept(toy: Toy, tmp_path: Path) -> None:
+    toy.fail = KeyError("killed")
+    with pytest.raises(KeyError):
+        run_stage(toy.first, tmp_path, RECIPE, Source())
+    (tmp_path / "first" / "plots" / ".tower.tmp").mkdir(parents=True)
+    for name in (".out.txt.12.tmp", "plots/.a.png.12.tmp", "plots/.tower.tmp/.b.12.tmp", "plots/.tower.tmp/c", "plots/a.png"):
+        (tmp_path / "first" / name).write_text("torn")
+    toy.fail = None
+    run_stage(toy.first, tmp_path, RECIPE, Source())
+    assert set(json.loads((tmp_path / "first" / "receipt.json").read_text())["outputs"]) == {"half", "out.txt", "plots/a.png"}
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
 def test_a_folder_of_the_users_own_is_left_alone(toy: Toy, tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     run_stage(toy.first, tmp_path / "empty", RECIPE, Source())
