@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import os
 import random
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +40,8 @@ from snapshot.registry import Registry
 _BACKLOG = 2048
 _WRITE_SECONDS = 1
 """For answers that are ready to be written out, after the drain."""
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 1.0
+"""For each part that may be in the middle of something when the drain is over."""
 
 _log = structlog.get_logger(__name__)
 
@@ -48,7 +52,7 @@ def compose(settings: Settings, undo: ExitStack) -> Parts:
     metrics = Metrics(CollectorRegistry(), settings, threads)
     limiter = Limiter(FixedLimit(settings.max_concurrency), threads, random.random)
     workers = ThreadPoolExecutor(threads, thread_name_prefix="search")
-    undo.callback(workers.shutdown)
+    undo.callback(workers.shutdown, wait=False, cancel_futures=True)
     generations = Generations(metrics)
     undo.callback(generations.close, _STOP_SECONDS)
     registry = Registry(settings.registry)
@@ -77,8 +81,22 @@ def serve(settings: Settings) -> int:
         parts.follower.start()
         _announce(listener, parts)
         DrainingServer(parts).run(sockets=[listener])
-    _log.info("stopped")
+    stuck = _outlived(_STOP_SECONDS)
+    _log.info("stopped", stuck=stuck)
+    if stuck:
+        # A thread inside the engine cannot be interrupted, and Python would wait for it, however long, before it ends.
+        logging.shutdown()
+        os._exit(0)
     return 0
+
+
+def _outlived(timeout_seconds: float) -> list[str]:
+    """Names of the threads that Python would wait for and that do not end in time."""
+    end = time.monotonic() + timeout_seconds
+    others = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.current_thread()]
+    for thread in others:
+        thread.join(max(0.0, end - time.monotonic()))
+    return [thread.name for thread in others if thread.is_alive()]
 
 
 class DrainingServer(uvicorn.Server):

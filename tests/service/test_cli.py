@@ -11,7 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,25 @@ class Service:
                 return error.code, json.load(error)
 
 
+MODULE = ("-m", "service")
+STUCK = """
+import sys, time
+from service.__main__ import main
+from service.stages import Stages
+
+def encode(stages, queries):
+    print('{"event": "stuck"}', file=sys.stderr, flush=True)
+    time.sleep(600)
+
+Stages.encode = encode
+main()
+"""
+"""The service, with a worker thread that nothing interrupts, as one inside FAISS or ONNX."""
+
+
 @contextmanager
-def service(registry: Path, *arguments: str, **variables: str) -> Iterator[Service]:
-    command = [sys.executable, "-m", "service", "--registry", str(registry), "--port", "0", *arguments]
+def service(registry: Path, *arguments: str, program: Sequence[str] = MODULE, **variables: str) -> Iterator[Service]:
+    command = [sys.executable, *program, "--registry", str(registry), "--port", "0", *arguments]
     environment = ENVIRONMENT | variables
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -78,6 +95,21 @@ def test_it_serves_and_ends_with_zero_on_sigterm(tmp_path: Path) -> None:
         running.process.send_signal(signal.SIGTERM)
         assert running.event("stopped")
         assert running.process.wait(WAIT_SECONDS) == 0
+
+
+@pytest.mark.slow
+def test_it_ends_in_time_whatever_a_worker_is_at(tmp_path: Path) -> None:
+    make_registry(tmp_path)
+    options = ("--drain-seconds", "0.2", "--drain-min-seconds", "0")
+    with service(tmp_path, *options, program=("-c", STUCK)) as running, ThreadPoolExecutor(1) as caller:
+        running.event("snapshot_serving")
+        answer = caller.submit(running.get, "/search", {"query": "apple"})
+        running.event("stuck")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.event("stopped")["stuck"] == ["search_0"]
+        assert running.process.wait(WAIT_SECONDS) == 0
+        status, problem = answer.result(WAIT_SECONDS)
+        assert (status, problem["code"]) == (503, "draining")
 
 
 @pytest.mark.slow
