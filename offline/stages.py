@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offline.errors import StageError, StorageError
+from offline.errors import OfflineError, StageError, StorageError
 from offline.recipe import Recipe
 from snapshot.files import sha256, write_text
 
@@ -33,6 +33,9 @@ INPUTS = "inputs.json"
 CONFIG = "config.json"
 _OWN = frozenset({RECEIPT, INPUTS, CONFIG})
 _STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST})
+_FULL_DISK = ("No space left", " requested and ")
+"""In the words of the operating system, and of numpy when it wrote less than it should have."""
+_LEAST_FREE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -118,17 +121,34 @@ def storage_errors(folder: Path) -> Iterator[None]:
     """Say what to do when ``folder`` cannot be written.
 
     Raises:
-        StorageError: in place of the operating system's error.
+        StorageError: in place of the operating system's error, and of what libraries make of it.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in _STORAGE:
+    except OfflineError:
+        raise
+    except Exception as error:
+        if not _is_of_storage(error, folder):
             raise
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StorageError(
-            f"{folder}: {error.strerror}; make room or choose another folder with --out, then run the same command "
+            f"{folder}: {said}; make room or choose another folder with --out, then run the same command "
             "again: finished stages are not repeated"
         ) from error
+
+
+def _is_of_storage(error: Exception, folder: Path) -> bool:
+    """Libraries drop the error number (numpy, torch, faiss) or keep it in words alone (safetensors, tokenizers)."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _STORAGE
+    if any(words in str(error) for words in _FULL_DISK):
+        return True
+    is_vague = isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError"
+    return is_vague and _free_bytes(folder) < _LEAST_FREE_BYTES
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
 
 
 def _run(stage: Stage, folder: Path, work: Path, recipe: Recipe, source: Source) -> Outcome:

@@ -2,15 +2,25 @@
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
+import torch
+from safetensors import SafetensorError
 
-from offline.errors import StageError, StorageError
+from offline.errors import RecipeError, StageError, StorageError
 from offline.recipe import Recipe
-from offline.stages import Job, Source, Stage, Summary, run_stage
+from offline.stages import Job, Source, Stage, Summary, run_stage, storage_errors
 
 RECIPE = Recipe(name="toy")
+FULL = Path("/dev/full")
+
+
+class Usage(NamedTuple):
+    free: int
 
 
 class Toy:
@@ -148,3 +158,40 @@ def test_a_full_disk_says_what_to_do(toy: Toy, tmp_path: Path) -> None:
     toy.fail = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(StorageError, match="make room"):
         run_stage(toy.first, tmp_path, RECIPE, Source())
+
+
+def fail_by_torch() -> None:
+    torch.save({"weights": torch.zeros(100_000)}, FULL)
+
+
+def fail_by_numpy() -> None:
+    with FULL.open("wb", buffering=0) as handle:
+        np.save(handle, np.zeros(100_000))
+
+
+def fail_by_safetensors() -> None:
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def fail_by_short_write() -> None:
+    raise OSError("384000 requested and 102368 written")
+
+
+@pytest.mark.skipif(not FULL.is_char_device(), reason="needs a device that is always full, which Linux has")
+@pytest.mark.parametrize("fail", [fail_by_torch, fail_by_numpy, fail_by_safetensors, fail_by_short_write])
+def test_a_full_disk_is_told_whatever_library_wrote(
+    fail: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offline.stages.shutil.disk_usage", lambda path: Usage(free=1 << 20) if path.exists() else None)
+    with pytest.raises(StorageError, match=r"not-there-yet: .*make room"), storage_errors(tmp_path / "not-there-yet"):
+        fail()
+
+
+@pytest.mark.parametrize(
+    ("error", "free"), [(RuntimeError("shapes differ"), 1 << 30), (ValueError("x"), 0), (RecipeError("No space left"), 0)]
+)
+def test_other_errors_stay_as_they_are(error: Exception, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offline.stages.shutil.disk_usage", lambda _path: Usage(free=free))
+    with pytest.raises(type(error), match=str(error)) as caught, storage_errors(tmp_path):
+        raise error
+    assert caught.value is error
