@@ -58,12 +58,13 @@ _NO_PROOF = (
 _COMMANDS = """## To repeat it
 
 ```
-python -m offline run offline/recipes/{recipe}.toml --data DIR
-python -m offline evaluate offline/recipes/{recipe}.toml --data DIR
-python -m offline evaluate offline/recipes/{recipe}.toml --data DIR --service http://127.0.0.1:8000
+python -m offline run RECIPE --data DIR
+python -m offline evaluate RECIPE --data DIR
+python -m offline evaluate RECIPE --data DIR --service http://127.0.0.1:8000
 ```
 
-The first makes everything and keeps what is there already; the second this page alone; the third asks a running service
+RECIPE is the file of the recipe `{recipe}`; give the `--set` and `--query-log` options of this run, if it had any. The first
+makes everything and keeps what is there already; the second this page alone; the third asks a running service
 the same queries over HTTP. `report.json` holds every figure of this page."""
 
 
@@ -110,7 +111,10 @@ def _quality(proof: Proof) -> Iterable[str]:
 
 def _quality_note(proof: Proof) -> str:
     skipped = f" {proof.skipped:,} further queries have no relevant document and are left out." if proof.skipped else ""
-    cut = f" Recall and MRR count scores from {proof.relevance} on; nDCG has the gain 2^score - 1." if proof.relevance > 1 else ""
+    cut = (
+        f" Recall and MRR count scores from {proof.relevance} on; nDCG has the gain 2^score - 1, which is the plain one where "
+        "judgements are 0 and 1."
+    )
     return (
         f"On {proof.queries:,} {proof.split} queries, by ir-measures; in brackets 95% percentile bootstrap intervals over "
         f"{proof.bootstrap:,} resamples of the queries.{cut}{skipped}"

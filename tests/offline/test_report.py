@@ -90,7 +90,7 @@ def test_the_page_says_what_was_found():
     assert row(text, "teacher, torch") == "| teacher, torch | 5.25 | 7.50 | 100 |"
     assert "the second is 10.5 times as fast as the first" in text
     assert "6,676 documents" in text
-    assert "python -m offline run offline/recipes/tldr.toml" in text
+    assert "RECIPE is the file of the recipe `tldr`" in text
     assert "judged only" not in text.lower()
 
 
