@@ -48,7 +48,7 @@ class AdminRoutes:
 
     def mount(self, router: APIRouter) -> None:
         settings = self._parts.settings
-        route = json_route(settings.max_body_bytes, settings.max_timeout_ms)
+        route = json_route(settings.max_body_bytes, settings.max_timeout_ms, self._authorize)
         router.add_api_route(
             "/snapshots", self.snapshots, response_model=SnapshotsResponse, responses=_ERRORS, openapi_extra=_BEARER
         )
@@ -80,7 +80,6 @@ class AdminRoutes:
         return await self._change(request, lambda: registry.rollback(body.why, _who(request)))
 
     async def _change(self, request: Request, declare: Callable[[], Manifest]) -> Response:
-        self._authorize(request)
         self._refuse_while_running()
         manifest = await asyncio.to_thread(_declared, declare)
         self._parts.follower.poke()

@@ -22,12 +22,13 @@ _DISCARD_BYTES = 16 << 20
 """Read, and thrown away, of a body that is too long: a socket closed on unread bytes resets, and the answer would be lost."""
 
 
-def json_route(max_bytes: int, timeout_ms: float) -> type[APIRoute]:
+def json_route(max_bytes: int, timeout_ms: float, guard: Callable[[Request], None] = lambda _: None) -> type[APIRoute]:
     """A route class whose endpoint takes ``body`` (of a type that pydantic knows), ``request`` and path parameters.
 
     Args:
         max_bytes: longest body.
         timeout_ms: longest wait for the whole body.
+        guard: raises where the caller may not use the route; asked before anything of the body is read.
     """
 
     class JsonRoute(APIRoute):
@@ -37,6 +38,7 @@ def json_route(max_bytes: int, timeout_ms: float) -> type[APIRoute]:
 
             async def run(scope: Scope, receive: Receive, send: Send) -> None:
                 request = Request(scope, receive, send)
+                guard(request)
                 body = parse(adapter, await read(request, max_bytes, timeout_ms))
                 response = await endpoint(body=body, request=request, **request.path_params)
                 await response(scope, receive, send)

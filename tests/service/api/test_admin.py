@@ -46,6 +46,12 @@ def test_a_missing_or_wrong_token_is_refused(client: Client, method: str, path: 
     assert response.headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.parametrize("path", [path for method, path in ROUTES if method == "POST"])
+@pytest.mark.parametrize("content", [b"{", b" " * 2_000_000])
+def test_a_stranger_learns_nothing_of_what_a_body_should_be(client: Client, path: str, content: bytes) -> None:
+    assert_problem(client.post(path, content=content), 401, "unauthorized")
+
+
 @pytest.mark.parametrize("token", [TOKEN, "another-token-of-the-tests"])
 def test_any_configured_token_opens(operator: Client, ids: list[str], token: str) -> None:
     response = operator.get("/snapshots", headers={"Authorization": f"bearer {token}"})
