@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -168,9 +169,10 @@ class Follower:
             self._failure = None
         try:
             new = self._open_snapshot(self._registry.layout(desired), lambda step: self._enter(step, desired))
-            if self._gave_up(desired):
-                new.close()
-                return self._superseded(desired)
+            with ExitStack() as unused:
+                unused.callback(new.close)
+                self._go_on(desired)
+                unused.pop_all()
         except _SupersededError:
             return self._superseded(desired)
         except Exception as error:  # noqa: BLE001 - kept as the reason and counted by code: following must go on
@@ -181,12 +183,13 @@ class Follower:
         return Outcome.REPLACED
 
     def _enter(self, step: Step, desired: str) -> None:
-        if self._gave_up(desired):
-            raise _SupersededError
+        self._go_on(desired)
         self._generations.enter(SwapState(step))
 
-    def _gave_up(self, desired: str) -> bool:
-        return self._stopping.is_set() or self._registry.current() != desired
+    def _go_on(self, desired: str) -> None:
+        """_SupersededError where ``desired`` is not wanted any more."""
+        if self._stopping.is_set() or self._registry.current() != desired:
+            raise _SupersededError
 
     def _superseded(self, desired: str) -> Outcome:
         _log.info("snapshot_superseded", snapshot=desired)

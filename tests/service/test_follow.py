@@ -220,6 +220,14 @@ def test_a_newer_desire_supersedes_at_every_step(bench, step):
     assert bench.generations.serving == "b"
 
 
+def test_what_was_opened_is_closed_where_the_desire_cannot_be_read(bench):
+    bench.want("a")
+    bench.open.at["warming"] = lambda: (bench.registry.root / "CURRENT").write_bytes(b"\xff\xfe\x00")
+    assert bench.follower.converge() is Outcome.FAILED
+    assert bench.generations.serving is None
+    assert bench.open.closed == ["a"]
+
+
 def test_taking_the_desire_back_while_opening_keeps_what_serves(bench):
     bench.want("a")
     bench.follower.converge()
