@@ -14,7 +14,14 @@ from typing import Any, TypeVar
 
 from service.admission import Limiter, Outcome, Token
 from service.deadline import Deadline
-from service.errors import CallerGoneError, DeadlineExceededError, DrainingError, OverloadedError
+from service.errors import (
+    CallerGoneError,
+    DeadlineExceededError,
+    DrainingError,
+    FieldError,
+    InvalidRequestError,
+    OverloadedError,
+)
 from service.generation import Generation
 from service.metrics import Metrics
 from service.stages import Encoded, Result, Search, Stages
@@ -74,10 +81,18 @@ class Pipeline:
 
         return await self._run(work, deadline, caller)
 
-    async def embed(self, queries: Sequence[str], deadline: Deadline, caller: Caller, then: Callable[[Embedded], T]) -> T:
-        """Encode at least one query by the query tower."""
+    async def embed(
+        self,
+        queries: Sequence[str],
+        deadline: Deadline,
+        caller: Caller,
+        then: Callable[[Embedded], T],
+        dimensions: int | None = None,
+    ) -> T:
+        """Encode at least one query by the query tower; InvalidRequestError unless that gives ``dimensions``, where asked."""
 
         def work(generation: Generation, walk: Walk) -> T:
+            _check_dimensions(generation, dimensions)
             encoded = Stages(generation, walk).encode(queries)
             embedded = Embedded(encoded, generation.id, walk.timings_ms())
             with walk.stage("render"):
@@ -125,6 +140,12 @@ class Pipeline:
             raise
         finally:
             self._metrics.stages(walk.spent_ms)
+
+
+def _check_dimensions(generation: Generation, asked: int | None) -> None:
+    dim = generation.manifest.space.dim
+    if asked is not None and asked != dim:
+        raise InvalidRequestError(FieldError("dimensions", f"{asked}; the vectors have {dim} and cannot be shortened"))
 
 
 def _outcome(job: asyncio.Future[Any]) -> Outcome:

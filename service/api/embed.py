@@ -12,7 +12,6 @@ from service.api.render import embed_answer, json_response, openai_answer
 from service.api.route import json_route
 from service.api.schemas import EmbedBody, EmbedResponse, OpenAIEmbedBody, OpenAIEmbedResponse, check_batch, check_text
 from service.api.search import WORK_ERRORS, WORK_HEADERS
-from service.errors import FieldError, InvalidRequestError, NoGenerationError
 from service.parts import Parts
 
 
@@ -22,7 +21,6 @@ class EmbedRoutes:
     def __init__(self, parts: Parts) -> None:
         self._settings = parts.settings
         self._pipeline = parts.pipeline
-        self._generations = parts.generations
 
     def mount(self, router: APIRouter) -> None:
         route = json_route(self._settings.max_batch_body_bytes, self._settings.max_timeout_ms)
@@ -62,22 +60,15 @@ class EmbedRoutes:
         check_batch(len(body.input), self._settings, "input")
         for i, text in enumerate(body.input):
             check_text(text, self._settings, f"input.{i}")
-        self._check_dimensions(body.dimensions)
         call, deadline = call_of(request), deadline_of(request, self._settings, [])
         as_base64 = body.encoding_format == "base64"
         with watched(request) as caller:
             return json_response(
                 await self._pipeline.embed(
-                    body.input, deadline, caller, lambda embedded: openai_answer(embedded, call, as_base64=as_base64)
+                    body.input,
+                    deadline,
+                    caller,
+                    lambda embedded: openai_answer(embedded, call, as_base64=as_base64),
+                    body.dimensions,
                 )
             )
-
-    def _check_dimensions(self, asked: int | None) -> None:
-        if asked is None:
-            return
-        current = self._generations.current
-        if current is None:
-            raise NoGenerationError("no snapshot is being served; see /readyz")
-        dim = current.manifest.space.dim
-        if asked != dim:
-            raise InvalidRequestError(FieldError("dimensions", f"{asked}; the vectors have {dim} and cannot be shortened"))

@@ -13,7 +13,14 @@ from manual_clock import ManualClock
 from serving import composed, hooked, make_registry, slow
 
 from service.deadline import Deadline
-from service.errors import CallerGoneError, DeadlineExceededError, DrainingError, NoGenerationError, OverloadedError
+from service.errors import (
+    CallerGoneError,
+    DeadlineExceededError,
+    DrainingError,
+    InvalidRequestError,
+    NoGenerationError,
+    OverloadedError,
+)
 from service.parts import Parts
 from service.pipeline import Answer
 from service.stages import Search
@@ -232,3 +239,16 @@ def test_a_draining_service_takes_no_new_work(parts: Parts) -> None:
     with pytest.raises(DrainingError):
         asyncio.run(search(parts))
     assert sample(parts, "shed_total", cause="draining") == 1
+
+
+def test_the_width_that_is_asked_for_is_held_against_the_generation_that_encodes(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embed(dimensions: int) -> Coroutine[Any, Any, tuple[int, ...]]:
+        deadline = Deadline.after(100, parts.clock(), parts.clock)
+        return parts.pipeline.embed(["apple"], deadline, Caller(), lambda embedded: embedded.encoded.vectors.shape, dimensions)
+
+    monkeypatch.setattr(type(parts.generations), "current", None)  # what serves at the door may be another, or none
+    assert asyncio.run(embed(16)) == (1, 16)
+    with pytest.raises(InvalidRequestError, match="dimensions: 8; the vectors have 16"):
+        asyncio.run(embed(8))
