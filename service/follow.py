@@ -154,15 +154,26 @@ class Follower:
         return failure is not None and failure.snapshot == desired and self._clock() < self._retry_at
 
     def _nothing_wanted(self) -> Outcome:
-        root, self._retry_at = self._registry.root, self._clock()
-        error = NothingPublishedError(
-            f"{root}: no snapshot is activated; make one with: python -m offline run RECIPE, or choose one with: "
-            f"python -m snapshot list, python -m snapshot activate ID (both with --registry {root})"
-        )
-        if self._failure is None or self._failure.code != error.code:
+        self._retry_at = self._clock()
+        error = NothingPublishedError(self._what_to_activate())
+        if self._failure is None or self._failure.reason != str(error):
             self._failure = Failure(None, error.code, str(error), datetime.now(UTC), attempts=0)
         self._generations.enter(SwapState.IDLE if self._generations.serving is None else SwapState.SERVING)
         return Outcome.UNWANTED
+
+    def _what_to_activate(self) -> str:
+        root = self._registry.root
+        try:
+            ids = self._registry.ids()
+        except OSError:  # only the advice needs them: that nothing is wanted is known
+            ids = []
+        if ids:
+            activate = f"python -m snapshot activate {ids[-1]} --registry {root}"
+            return f"{root}: {len(ids)} published, none activated; serve the latest with: {activate}"
+        return (
+            f"{root}: no snapshot is published; make one with: python -m offline run RECIPE, then: "
+            f"python -m snapshot activate ID --registry {root}"
+        )
 
     def _swap(self, desired: str) -> Outcome:
         if self._failure is not None and self._failure.snapshot != desired:

@@ -22,7 +22,8 @@ def unready(parts: Parts) -> UnavailableError | None:
     if state in LOADING:
         return NoGenerationError(f"{parts.follower.desired} is being loaded ({state}); wait a moment")
     if failure is not None:
-        return NoGenerationError(failure.reason)
+        refused = failure.attempts > 0
+        return NoGenerationError(f"{failure.code}: {failure.reason}" if refused else failure.reason)
     return NoGenerationError(f"{parts.settings.registry}: the registry has not been read yet; wait a moment")
 
 

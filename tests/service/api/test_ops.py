@@ -40,10 +40,20 @@ def test_a_refused_snapshot_is_not_ready_and_says_why(tmp_path: Path) -> None:
     Registry(tmp_path).activate(layout.root.name, "for a test")
     layout.model.write_bytes(b"damaged")
     with client_of(tmp_path) as client:
-        assert "model.onnx" in assert_problem(client.get("/readyz"), 503, "no_snapshot")["detail"]
+        detail = assert_problem(client.get("/readyz"), 503, "no_snapshot")["detail"]
+        assert detail.startswith("hash_mismatch: ")
+        assert "model.onnx" in detail
         failure = client.get("/info").json()["last_error"]
         assert (failure["snapshot"], failure["code"], failure["attempts"]) == (layout.root.name, "hash_mismatch", 1)
         assert client.metric("scalingnote_swap_failures_total", code="hash_mismatch") == 1
+
+
+def test_published_but_not_activated_names_the_latest_and_the_command(tmp_path: Path) -> None:
+    with client_of(tmp_path) as client:
+        made = [make_snapshot(tmp_path, rows=20, seed=seed).root.name for seed in (1, 2)]
+        client.parts.follower.converge()
+        detail = assert_problem(client.get("/readyz"), 503, "no_snapshot")["detail"]
+        assert f"python -m snapshot activate {max(made)} --registry {tmp_path}" in detail
 
 
 def test_while_a_snapshot_loads_it_says_so(tmp_path: Path) -> None:
