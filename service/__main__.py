@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -38,6 +39,7 @@ def configuration() -> None:
 
 def main() -> None:
     """Run the command line; an error is one line on standard error."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server listens for it: the default is to die
     try:
         app()
     except ServiceError as error:

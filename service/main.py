@@ -161,9 +161,10 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: not a host name that DNS could carry
+        reason = error.strerror if isinstance(error, OSError) else error
         remedy = f"stop what listens there, or choose another with {flag('port')} or {variable('port')}"
-        raise AddressInUseError(f"cannot listen on {host}:{port} ({error.strerror}); {remedy}") from error
+        raise AddressInUseError(f"cannot listen on {host}:{port} ({reason}); {remedy}") from error
     with listener:
         yield listener
 

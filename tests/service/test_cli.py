@@ -71,6 +71,22 @@ main()
 """The service, with a worker thread that nothing interrupts, as one inside FAISS or ONNX."""
 
 
+HUNG_UP_ON_AT_START = """
+import os, signal
+import service.main
+from service.__main__ import main
+
+configure = service.main.configure
+
+def configure_late(*arguments):
+    os.kill(os.getpid(), signal.SIGHUP)
+    configure(*arguments)
+
+service.main.configure = configure_late
+main()
+"""
+
+
 @contextmanager
 def service(registry: Path, *arguments: str, program: Sequence[str] = MODULE, **variables: str) -> Iterator[Service]:
     command = [sys.executable, *program, "--registry", str(registry), "--port", "0", *arguments]
@@ -129,6 +145,12 @@ def test_without_a_snapshot_it_starts_and_takes_the_first_one(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_sighup_before_the_server_is_up_is_not_the_end(tmp_path: Path) -> None:
+    with service(tmp_path, program=("-c", HUNG_UP_ON_AT_START)) as running:
+        assert running.get("/livez")[0] == 200
+
+
+@pytest.mark.slow
 def test_a_variable_is_as_good_as_a_flag(tmp_path: Path) -> None:
     make_registry(tmp_path)
     with service(tmp_path, SCALINGNOTE_MAX_K="7") as running:
@@ -146,10 +168,13 @@ def command(
         monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "200")
 
+    before = signal.getsignal(signal.SIGHUP)
+
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["service", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
+        signal.signal(signal.SIGHUP, before)
         printed = capsys.readouterr()
         return ended.value.code, printed.out, printed.err
 
@@ -164,6 +189,14 @@ def test_a_taken_port_is_one_line_and_not_zero(command: Callable[..., tuple[int,
     [line] = printed.splitlines()
     assert line.startswith(f"error: cannot listen on 127.0.0.1:{port}")
     assert "--port" in line
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "a..b"])
+def test_a_host_that_cannot_be_is_one_line(command: Callable[..., tuple[int, str, str]], tmp_path: Path, host: str) -> None:
+    code, _, printed = command("--registry", str(tmp_path), "--port", "0", "--host", host)
+    assert code == 1
+    [line] = printed.splitlines()
+    assert line.startswith(f"error: cannot listen on {host}:0 (")
 
 
 @pytest.mark.parametrize(
