@@ -6,7 +6,9 @@ The document tower and its vectors are not touched, so that a new student never 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +18,11 @@ from torch import nn
 from offline.batches import LengthBatches, TextCollator
 from offline.data.prepared import Prepared
 from offline.errors import DimensionError, TrainingError
+from offline.fingerprints import backbone_fingerprint
 from offline.losses import DistillationLoss
 from offline.progress import say
-from offline.recipe import DistillConfig
-from offline.stages import Job, Stage, Summary
+from offline.recipe import DistillConfig, Recipe
+from offline.stages import Job, Source, Stage, Summary
 from offline.towers import (
     build_tower,
     check_length,
@@ -155,4 +158,9 @@ def _without_dropout(tower: SentenceTransformer) -> None:
             module.p = 0.0
 
 
-STAGE = Stage(name="distill", run=run, needs=("prepare", "train"), sections=("text", "distill"))
+def _outside(recipe: Recipe, _source: Source) -> Mapping[str, Any]:
+    name = recipe.distill.backbone
+    return {} if name is None else {"backbone": backbone_fingerprint(name)}
+
+
+STAGE = Stage(name="distill", run=run, needs=("prepare", "train"), sections=("text", "distill"), outside=_outside)

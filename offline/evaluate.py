@@ -14,6 +14,7 @@ from offline import towers
 from offline.bootstrap import Interval, Values, difference_interval, mean_interval, ratio_interval
 from offline.exported import MODEL, open_graph
 from offline.findings import Answer, Contrast, Example, Findings, Latency, Loss, Proof, Quality
+from offline.fingerprints import backbone_fingerprint
 from offline.judged import Judged, load_judged
 from offline.metrics import METRICS, NDCG, Rows, ndcg, score
 from offline.probes import probe_queries
@@ -232,5 +233,5 @@ STAGE = Stage(
     run=run,
     needs=("prepare", "train", "distill", "export", "encode", "index"),
     sections=("text", "data", "train", "evaluate"),
-    outside=lambda recipe, _source: {"name": recipe.name},
+    outside=lambda recipe, _source: {"name": recipe.name, "backbone": backbone_fingerprint(recipe.train.backbone)},
 )

@@ -9,6 +9,7 @@ from sentence_transformers.base.modules import Router
 from offline.batches import GroupedBatches, PairCollator, Pairs
 from offline.data.prepared import Prepared
 from offline.errors import TrainingError
+from offline.fingerprints import backbone_fingerprint
 from offline.losses import ContrastiveLoss
 from offline.progress import say
 from offline.recipe import LoraConfig, Recipe, TextConfig, TrainConfig
@@ -139,4 +140,10 @@ def _finish(tower: SentenceTransformer, config: TrainConfig) -> None:
         transformer.model = transformer.model.merge_and_unload()
 
 
-STAGE = Stage(name="train", run=run, needs=("prepare",), sections=("text", "train"))
+STAGE = Stage(
+    name="train",
+    run=run,
+    needs=("prepare",),
+    sections=("text", "train"),
+    outside=lambda recipe, _source: {"backbone": backbone_fingerprint(recipe.train.backbone)},
+)
