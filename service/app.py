@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 
 from service.api import console, problems
 from service.api.admin import AdminRoutes
+from service.api.describe import complete
 from service.api.embed import EmbedRoutes
 from service.api.envelope import UNMATCHED, Envelope
 from service.api.ops import OpsRoutes
@@ -21,7 +22,7 @@ _DESCRIPTION = "Dense retrieval within a latency budget. Every error is applicat
 
 
 class Application(FastAPI):
-    """FastAPI with a document that names the media type of problems, and no pages that load scripts from elsewhere."""
+    """FastAPI with a document that is true of our errors, and no pages that load scripts from elsewhere."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -39,10 +40,7 @@ class Application(FastAPI):
         """The OpenAPI document; made once."""
         if self.openapi_schema is None:
             document = get_openapi(title=self.title, version=self.version, description=self.description, routes=self.routes)
-            document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-            for path, operations in document["paths"].items():
-                if not path.startswith(problems.OPENAI_PREFIX):
-                    _name_problems(operations)
+            complete(document)
             self.openapi_schema = document
         return self.openapi_schema
 
@@ -57,10 +55,3 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_middleware(Envelope, parts=parts, random=random.random)
     parts.metrics.routes([UNMATCHED, *(getattr(route, "path", UNMATCHED) for route in app.routes)])
     return app
-
-
-def _name_problems(operations: dict[str, Any]) -> None:
-    for operation in operations.values():
-        for status, response in operation["responses"].items():
-            if status >= "400":
-                response["content"] = {problems.PROBLEM_TYPE: response["content"].pop("application/json")}

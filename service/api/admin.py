@@ -15,7 +15,7 @@ from starlette.responses import Response
 from service.api.call import call_of
 from service.api.problems import responses
 from service.api.render import json_response, to_bytes
-from service.api.route import json_route
+from service.api.route import add_read_route, json_route
 from service.api.schemas import ActivateBody, SnapshotsResponse, StatusModel
 from service.api.status import LOADING, status
 from service.errors import (
@@ -49,8 +49,8 @@ class AdminRoutes:
     def mount(self, router: APIRouter) -> None:
         settings = self._parts.settings
         route = json_route(settings.max_body_bytes, settings.max_timeout_ms, self._authorize)
-        router.add_api_route(
-            "/snapshots", self.snapshots, response_model=SnapshotsResponse, responses=_ERRORS, openapi_extra=_BEARER
+        add_read_route(
+            router, "/snapshots", self.snapshots, response_model=SnapshotsResponse, responses=_ERRORS, openapi_extra=_BEARER
         )
         for path, endpoint in (("/snapshots/rollback", self.rollback), ("/snapshots/{snapshot_id}/activate", self.activate)):
             router.add_api_route(

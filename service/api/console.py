@@ -7,6 +7,8 @@ from importlib.resources import files
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from service.api.route import add_read_route
+
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -27,7 +29,7 @@ def mount(router: APIRouter) -> None:
     """Serve the page's files from memory."""
     for path, (name, media_type) in _FILES.items():
         content = files("service").joinpath("console", name).read_bytes()
-        router.add_api_route(path, _Page(content, media_type), include_in_schema=False)
+        add_read_route(router, path, _Page(content, media_type), include_in_schema=False)
 
 
 class _Page:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from service.api.problems import responses
 from service.api.render import json_response, to_bytes
+from service.api.route import add_read_route
 from service.api.schemas import InfoResponse, LiveResponse, ReadyResponse
 from service.api.status import refresh_gauges, status, unready
 from service.parts import Parts
@@ -34,14 +35,22 @@ class OpsRoutes:
         self._parts = parts
 
     def mount(self, router: APIRouter) -> None:
-        router.add_api_route("/livez", self.livez, response_model=LiveResponse)
+        add_read_route(router, "/livez", self.livez, response_model=LiveResponse)
         for path, shown in (("/readyz", "readyz"), ("/healthz", "healthz")):
-            router.add_api_route(
-                path, self.readyz, name=shown, response_model=ReadyResponse, responses=responses(503), openapi_extra=_VERBOSE
+            add_read_route(
+                router,
+                path,
+                self.readyz,
+                name=shown,
+                response_model=ReadyResponse,
+                responses=responses(503),
+                openapi_extra=_VERBOSE,
             )
-        router.add_api_route("/metrics", self.metrics, response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-        router.add_api_route("/info", self.info, response_model=InfoResponse)
-        router.add_api_route("/openapi.json", self.openapi, include_in_schema=False)
+        add_read_route(
+            router, "/metrics", self.metrics, response_class=Response, responses={200: {"content": {"text/plain": {}}}}
+        )
+        add_read_route(router, "/info", self.info, response_model=InfoResponse)
+        add_read_route(router, "/openapi.json", self.openapi, include_in_schema=False)
 
     async def livez(self) -> Response:
         """Say that the process answers. Restart it where it does not."""

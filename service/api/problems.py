@@ -14,11 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.call import Call, call_of
+from service.api.describe import OPENAI_PREFIX, PROBLEM_TYPE
+from service.api.route import READ_METHODS
 from service.api.schemas import OpenAIError, Problem
 from service.errors import ServiceError, UnknownResourceError, WrongMethodError
-
-PROBLEM_TYPE = "application/problem+json"
-OPENAI_PREFIX = "/v1/"
 
 
 def problem(error: ServiceError, call: Call, path: str) -> Response:
@@ -56,6 +55,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         return problem(UnknownResourceError(f"there is no {path}; the routes are in /openapi.json"), call_of(request), path)
     response = problem(WrongMethodError(f"{path} does not take {request.method}"), call_of(request), path)
     response.headers.update(error.headers or {})
+    if response.headers["allow"] == "GET":
+        response.headers["allow"] = READ_METHODS
     return response
 
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
+from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
@@ -20,6 +21,15 @@ from service.errors import BodyTimeoutError, BodyTooLargeError, CallerGoneError,
 
 _DISCARD_BYTES = 16 << 20
 """Read, and thrown away, of a body that is too long: a socket closed on unread bytes resets, and the answer would be lost."""
+
+
+READ_METHODS = "GET, HEAD"
+
+
+def add_read_route(router: APIRouter, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+    """Declare a GET route, which answers HEAD too; the server leaves the body out."""
+    router.add_api_route(path, endpoint, **options)
+    router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
 
 
 def json_route(max_bytes: int, timeout_ms: float, guard: Callable[[Request], None] = lambda _: None) -> type[APIRoute]:

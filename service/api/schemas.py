@@ -217,7 +217,7 @@ class FieldErrorModel(_Answer):
 class Problem(_Answer):
     """Every error of every route, as application/problem+json (RFC 9457)."""
 
-    type: str = Field(description="about:blank; the code tells errors apart.")
+    type: str = Field(description="urn:scalingnote:problem:CODE.")
     title: str
     status: int
     detail: str = Field(description="What is wrong and what to do.")

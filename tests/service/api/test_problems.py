@@ -40,7 +40,9 @@ def test_no_such_method(client: Client, method: str) -> None:
         assert response.headers["allow"] == "POST"
     for path in ("/livez", "/metrics", "/info", "/", "/snapshots"):
         if method != "GET":
-            assert_problem(client.request(method, path), 405, "method_not_allowed")
+            response = client.request(method, path)
+            assert_problem(response, 405, "method_not_allowed")
+            assert response.headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize("path", POSTS)
@@ -90,7 +92,34 @@ def test_every_answer_that_a_route_declares_is_described(registry: Path) -> None
                 if path != "/metrics":
                     assert list(response["content"]) == [media], (path, status)
     search = document["paths"]["/search"]["post"]
-    assert set(search["responses"]) == {"200", "408", "413", "422", "429", "503", "504"}
+    assert set(search["responses"]) == {"200", "408", "413", "422", "429", "500", "503", "504", "default"}
     assert search["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/SearchBody"}
     assert {"Request-Timeout-Ms", "X-Request-ID"} <= {parameter["name"] for parameter in search["parameters"]}
     assert document["paths"]["/snapshots"]["get"]["security"] == [{"bearer": []}]
+
+
+def test_the_document_declares_what_is_answered_and_nothing_else(client: Client) -> None:
+    document = client.get("/openapi.json").json()
+    assert "HTTPValidationError" not in str(document)
+    embeddings = document["paths"]["/v1/embeddings"]["post"]["responses"]
+    assert set(embeddings) == {"200", "400", "408", "413", "429", "500", "503", "504", "default"}
+    for name, body in (("/search", {"query": "a"}), ("/v1/embeddings", {"input": "a", "model": "m"}), ("/livez", None)):
+        method = "get" if body is None else "post"
+        response = client.request(method.upper(), name, json=body)
+        declared = document["paths"][name][method]["responses"]["200"]["headers"]
+        assert {header.lower() for header in declared} == set(response.headers) & {"x-request-id", "server-timing"}
+    responses = [
+        response for path in document["paths"].values() for one in path.values() for response in one["responses"].items()
+    ]
+    assert all(("Retry-After" in response["headers"]) == (status in ("429", "503")) for status, response in responses)
+    assert "urn:scalingnote:problem:" in document["components"]["schemas"]["Problem"]["properties"]["type"]["description"]
+
+
+@pytest.mark.parametrize("path", ["/", "/console/console.js", "/livez", "/readyz", "/metrics", "/info", "/openapi.json"])
+def test_head_is_get_without_its_body(client: Client, path: str) -> None:
+    got, asked = client.get(path), client.request("HEAD", path)
+    assert (asked.status_code, asked.headers["content-type"]) == (200, got.headers["content-type"])
+
+
+def test_head_of_an_operators_route_needs_a_token_too(client: Client) -> None:
+    assert client.request("HEAD", "/snapshots").status_code == 401
