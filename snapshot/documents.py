@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from snapshot.cells import Cell, cells_of
 from snapshot.errors import CountMismatchError, ManifestError
 from snapshot.files import atomic_write
 from snapshot.filters import Filter, Mask
 from snapshot.manifest import Column, ColumnType
 
-FieldValue = str | int | float | bool | None
+FieldValue = Cell
 Rows = Sequence[int] | npt.NDArray[np.int64]
 
 _ARROW: dict[ColumnType, pa.DataType] = {
@@ -24,6 +27,8 @@ _ARROW: dict[ColumnType, pa.DataType] = {
     "boolean": pa.bool_(),
 }
 _FILTERABLE = b"filterable"
+_FEW_ROWS = 64
+"""Up to this many rows are read cell by cell; beyond, Arrow's fixed cost of 15 to 20 microseconds a column has paid off."""
 
 
 def document_field(name: str, kind: ColumnType, *, filterable: bool) -> pa.Field:
@@ -68,26 +73,33 @@ class Documents:
         self._table = table
         self.columns = columns_of(table.schema)
         self.names = tuple(column.name for column in self.columns)
-
-    @property
-    def count(self) -> int:
-        return int(self._table.num_rows)
+        self.count = int(table.num_rows)
+        self._cells = {name: cells_of(table.column(name)) for name in table.column_names}
 
     def ids(self, rows: Rows) -> list[str]:
-        """The ids of ``rows``, in that order."""
-        ids: list[str] = self._table.column("id").take(_indices(rows)).to_pylist()
-        return ids
+        """The ids of ``rows``, in that order; IndexError where there is no such row."""
+        (ids,) = self._read(rows, ("id",))
+        return cast("list[str]", ids)
 
-    def fields(
-        self, rows: Sequence[int] | npt.NDArray[np.int64], names: Sequence[str] | None = None
-    ) -> list[dict[str, FieldValue]]:
-        """The stored fields of ``rows``, in that order: all, or those in ``names`` (which must be columns)."""
+    def fields(self, rows: Rows, names: Sequence[str] | None = None) -> list[dict[str, FieldValue]]:
+        """The stored fields of ``rows``, in that order: all, or those in ``names`` (which must be columns).
+
+        Raises:
+            IndexError: there is no such row.
+        """
         wanted = self.names if names is None else tuple(names)
         if not wanted:
             return [{} for _ in rows]
-        indices = _indices(rows)
-        values = [self._table.column(name).take(indices).to_pylist() for name in wanted]
-        return [dict(zip(wanted, row, strict=True)) for row in zip(*values, strict=True)]
+        return list(map(dict, map(zip, repeat(wanted), zip(*self._read(rows, wanted), strict=True))))
+
+    def _read(self, rows: Rows, names: Sequence[str]) -> list[list[FieldValue]]:
+        if len(rows) > _FEW_ROWS:
+            indices = pa.array(np.asarray(rows, dtype=np.int64))
+            return [self._table.column(name).take(indices).to_pylist() for name in names]
+        listed = rows.tolist() if isinstance(rows, np.ndarray) else rows
+        if listed and not 0 <= min(listed) <= max(listed) < self.count:
+            raise IndexError(f"rows {min(listed)} to {max(listed)} were asked for, there are rows 0 to {self.count - 1}")
+        return [self._cells[name](listed) for name in names]
 
     def mask(self, parsed: Filter) -> Mask:
         """bool[count]: the rows that a filter matches."""
@@ -115,7 +127,3 @@ def _open(path: Path) -> pa.Table:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (pa.ArrowInvalid, OSError) as error:
         raise ManifestError(f"{path}: not an Arrow IPC file ({error}); publish the snapshot again") from error
-
-
-def _indices(rows: Rows) -> pa.Array:
-    return pa.array(np.asarray(rows, dtype=np.int64))

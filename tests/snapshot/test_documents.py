@@ -41,6 +41,23 @@ def test_rows_come_back_in_the_order_asked_for(folder: Path) -> None:
     assert documents.fields([]) == []
 
 
+@pytest.mark.parametrize("count", [1, 10, 64, 65, 1000])
+def test_few_rows_and_many_are_read_alike(folder: Path, count: int) -> None:
+    documents = open_documents(folder)
+    rows = np.random.default_rng(count).integers(0, 3, count)
+    assert documents.ids(rows) == [ROWS[row]["id"] for row in rows]
+    assert documents.fields(rows, ["year", "title"]) == [{"year": ROWS[row]["year"], "title": ROWS[row]["title"]} for row in rows]
+
+
+@pytest.mark.parametrize("rows", [[3], [-1], [0, 1, -1], [*range(3)] * 40 + [3], [*range(3)] * 40 + [-1]])
+def test_a_row_that_is_not_there_is_an_error(folder: Path, rows: list[int]) -> None:
+    documents = open_documents(folder)
+    with pytest.raises(IndexError):
+        documents.ids(rows)
+    with pytest.raises(IndexError):
+        documents.fields(np.array(rows))
+
+
 def test_which_columns_can_be_filtered_on_survives_the_file(folder: Path) -> None:
     documents = open_documents(folder)
     assert {column.name: (column.type, column.filterable) for column in documents.columns} == {
