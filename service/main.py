@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from service.admission import FixedLimit, Limiter
 from service.app import create_app
+from service.connections import Connection
 from service.cores import available_cores
 from service.errors import AddressInUseError
 from service.follow import Follower, FollowOptions
@@ -111,7 +112,7 @@ class DrainingServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(parts),
-                http="httptools",
+                http=Connection,
                 log_config=None,
                 access_log=False,
                 server_header=False,
