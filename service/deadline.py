@@ -34,6 +34,10 @@ class Deadline:
         """Milliseconds left; negative once it has passed."""
         return (self.end - self.clock()) * 1000.0
 
+    def allows(self, cost_ms: float) -> bool:
+        """Whether something that takes ``cost_ms`` would still end in time."""
+        return self.remaining_ms() >= cost_ms
+
     def passed(self) -> bool:
         return self.clock() >= self.end
 

@@ -1,16 +1,22 @@
 """From the time that is left to a search plan: the degradation ladder. Pure, so that tables can test it.
 
 The ladder, top to bottom: the default effort · less effort · no stored fields · nothing (the caller answers 504).
-A rung is taken when its measured p99 fits into the time left. The last rung, which is followed only by giving up, is
-tried when its median fits. There is no rung with fewer hits: a shorter answer would look like a complete one.
+A rung is taken when its cost at the wanted probability, with fetching, rendering and replying after it, fits into the time
+left. The last rung, which is followed only by giving up, is tried when its median fits. There is no rung with fewer hits: a
+shorter answer would look like a complete one.
+
+A cost is what this machine showed under the present load; where that is not known, the effort table's, measured on a quiet
+core, times how this machine compares with the one that measured it. That factor can only lower the effort, never refuse: what
+is refused is not observed, and a wrong factor would not be noticed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
+from service.costs import WHOLE, CostStage, Load, fetch_key, search_key, size_key
 from snapshot.manifest import Effort, Index
 
 Cause = Literal["deadline_effort", "deadline_fields"]
@@ -19,7 +25,28 @@ Cause = Literal["deadline_effort", "deadline_fields"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 FETCH_MS = 0.5
 FETCH_MS_PER_HIT = 0.01
-"""Set aside for reading stored fields: above the medians measured on two busy cores, 0.2 ms for 10 rows, 8 ms for 1,000."""
+"""Set aside for reading stored fields until it is known: above the medians on two busy cores, 0.2 ms for 10 rows, 8 for 1,000."""
+_MEDIAN = 0.5
+
+
+class CostsView(Protocol):
+    """What a plan asks of the cost model."""
+
+    def cost_ms(self, stage: CostStage, key: str, probability: float, load: Load) -> float | None:
+        """What a stage costs at most, with ``probability``; None where that is not known."""
+
+    def speed(self, load: Load) -> float | None:
+        """Times of searches here over the effort table's; None where that is not known."""
+
+
+class NoCosts:
+    """Nothing is known but the effort table."""
+
+    def cost_ms(self, stage: CostStage, key: str, probability: float, load: Load) -> float | None:  # noqa: ARG002 - CostsView's
+        return None
+
+    def speed(self, load: Load) -> float | None:  # noqa: ARG002 - CostsView's
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,37 +68,127 @@ class SearchPlan:
     expected_recall: float
 
 
-def plan_search(remaining_ms: float, index: Index, k: int, *, exact: bool, fields: bool) -> SearchPlan | None:
+def plan_search(
+    remaining_ms: float,
+    load: Load,
+    index: Index,
+    costs: CostsView,
+    k: int,
+    *,
+    exact: bool,
+    fields: bool,
+    filtered: bool,
+    probability: float = 0.99,
+) -> SearchPlan | None:
     """The highest rung of the ladder that fits into ``remaining_ms``, or None where none does.
 
-    Exact search was asked for by name and its cost is not in the effort table, so only its fields can be given up.
+    Exact search was asked for by name, so only its fields can be given up; until its cost is known, it is tried.
 
     Args:
         remaining_ms: until the deadline.
+        load: chooses the costs: those of a request alone on its core, or of one that shares.
         index: carries the effort table.
+        costs: what is known about costs.
         k: hits to return.
         exact: the request asks for exact search.
         fields: the request asks for stored fields.
+        filtered: the request carries a filter.
+        probability: with which the answer is to be in time.
     """
-    fetch_ms = FETCH_MS + k * FETCH_MS_PER_HIT if fields else 0.0
-    rungs = _exact_rungs(index, fetch_ms, fields) if exact else _rungs(index, fetch_ms, fields)
+    estimate = _Estimate(costs, load, k, filtered)
+    rungs = _exact_rungs(estimate, index, fields, probability) if exact else _rungs(estimate, index, fields, probability)
     return next((plan for cost_ms, plan in rungs if cost_ms <= remaining_ms), None)
 
 
-def _rungs(index: Index, fetch_ms: float, fields: bool) -> Iterator[tuple[float, SearchPlan]]:
-    allowed = [row for row in index.efforts if row.effort <= index.default_effort] or [index.efforts[0]]
+def least_ms(
+    index: Index,
+    costs: CostsView,
+    load: Load,
+    *,
+    tokens: int | None,
+    k: int,
+    exact: bool,
+    filtered: bool,
+    probability: float = _MEDIAN,
+) -> float:
+    """What must still come until there is an answer at all: encode, filter, and the search's last rung.
+
+    Work with less time left than its median is more likely late than not, and is better dropped before it is begun. What has
+    not been observed counts nothing, so a model that knows nothing drops nothing.
+
+    Args:
+        index: carries the effort table.
+        costs: what is known about costs.
+        load: chooses the costs.
+        tokens: of the query; None where its vector is there already.
+        k: hits to return.
+        exact: the request asks for exact search.
+        filtered: the request carries a filter that is not compiled yet.
+        probability: with which that is enough.
+    """
+    estimate = _Estimate(costs, load, k, filtered)
+    effort = None if exact else _allowed(index)[0].effort
+    encode_ms = 0.0 if tokens is None else estimate.seen_ms("encode", size_key(tokens), probability)
+    filter_ms = estimate.seen_ms("filter", WHOLE, probability) if filtered else 0.0
+    search_ms = estimate.seen_ms("search", search_key(effort, filtered), probability)
+    return encode_ms + filter_ms + search_ms + estimate.after_ms(False, probability)
+
+
+@dataclass(slots=True)
+class _Estimate:
+    """Costs of the parts of one search, in milliseconds. Not frozen: one is made for every request."""
+
+    costs: CostsView
+    load: Load
+    k: int
+    filtered: bool
+
+    def seen_ms(self, stage: CostStage, key: str, probability: float) -> float:
+        return self.costs.cost_ms(stage, key, probability, self.load) or 0.0
+
+    def search_ms(self, row: Effort, probability: float) -> float:
+        seen = self.costs.cost_ms("search", search_key(row.effort, self.filtered), probability, self.load)
+        if seen is not None:
+            return seen
+        speed = self.costs.speed(self.load)
+        return row.p99_ms if speed is None else row.p99_ms * speed
+
+    def least_search_ms(self, row: Effort) -> float:
+        """The median."""
+        seen = self.costs.cost_ms("search", search_key(row.effort, self.filtered), _MEDIAN, self.load)
+        return row.p50_ms if seen is None else seen
+
+    def after_ms(self, fields: bool, probability: float) -> float:
+        """Fetch, render and reply."""
+        key = fetch_key(self.k, fields)
+        fetch = self.costs.cost_ms("fetch", key, probability, self.load)
+        if fetch is None:
+            fetch = FETCH_MS + self.k * FETCH_MS_PER_HIT if fields else 0.0
+        return fetch + self.seen_ms("render", key, probability) + self.seen_ms("reply", WHOLE, probability)
+
+
+def _allowed(index: Index) -> list[Effort]:
+    return [row for row in index.efforts if row.effort <= index.default_effort] or [index.efforts[0]]
+
+
+def _rungs(estimate: _Estimate, index: Index, fields: bool, probability: float) -> Iterator[tuple[float, SearchPlan]]:
+    allowed = _allowed(index)
+    after_ms = estimate.after_ms(fields, probability)
     for row in reversed(allowed):
         causes: tuple[Cause, ...] = ("deadline_effort",) if row is not allowed[-1] else ()
-        yield row.p99_ms + fetch_ms, _plan(row, fields, causes)
+        yield estimate.search_ms(row, probability) + after_ms, _plan(row, fields, causes)
     least, causes = allowed[0], ("deadline_effort",) if len(allowed) > 1 else ()
-    yield least.p50_ms, _plan(least, with_fields=False, causes=(*causes, "deadline_fields") if fields else causes)
+    last = _plan(least, with_fields=False, causes=(*causes, "deadline_fields") if fields else causes)
+    yield estimate.least_search_ms(least) + estimate.after_ms(False, _MEDIAN), last
 
 
-def _exact_rungs(index: Index, fetch_ms: float, fields: bool) -> Iterator[tuple[float, SearchPlan]]:
-    effort = index.default_effort
-    yield fetch_ms, SearchPlan(effort, exact=True, with_fields=fields, causes=(), expected_recall=1.0)
+def _exact_rungs(estimate: _Estimate, index: Index, fields: bool, probability: float) -> Iterator[tuple[float, SearchPlan]]:
+    key, effort = search_key(None, estimate.filtered), index.default_effort
+    whole = SearchPlan(effort, exact=True, with_fields=fields, causes=(), expected_recall=1.0)
+    yield estimate.seen_ms("search", key, probability) + estimate.after_ms(fields, probability), whole
     causes: tuple[Cause, ...] = ("deadline_fields",) if fields else ()
-    yield 0.0, SearchPlan(effort, exact=True, with_fields=False, causes=causes, expected_recall=1.0)
+    last = SearchPlan(effort, exact=True, with_fields=False, causes=causes, expected_recall=1.0)
+    yield estimate.seen_ms("search", key, _MEDIAN) + estimate.after_ms(False, _MEDIAN), last
 
 
 def _plan(row: Effort, with_fields: bool, causes: tuple[Cause, ...]) -> SearchPlan:

@@ -39,3 +39,18 @@ def test_time_before_the_deadline_was_known_counts() -> None:
     started = clock()
     clock.advance_ms(40)
     assert Deadline.after(50, started, clock).remaining_ms() == pytest.approx(10)
+
+
+@pytest.mark.parametrize(("cost_ms", "allowed"), [(0, True), (29, True), (31, False)])
+def test_a_deadline_allows_what_ends_before_it(cost_ms: float, allowed: bool) -> None:
+    clock = ManualClock()
+    deadline = Deadline.after(50, clock(), clock)
+    clock.advance_ms(20)
+    assert deadline.allows(cost_ms) is allowed
+
+
+def test_a_deadline_that_has_passed_allows_nothing() -> None:
+    clock = ManualClock()
+    deadline = Deadline.after(50, clock(), clock)
+    clock.advance_ms(51)
+    assert not deadline.allows(0)

@@ -1,9 +1,13 @@
-"""The degradation ladder, as a table."""
+"""The degradation ladder, as a table and as properties."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from manual_clock import ManualClock
 
-from service.plan import FETCH_MS, FETCH_MS_PER_HIT, Cause, plan_search
-from snapshot.manifest import Effort, FlatIndex, HnswIndex
+from service.costs import WHOLE, Costs, CostStage, Load, fetch_key, search_key
+from service.plan import FETCH_MS, FETCH_MS_PER_HIT, Cause, CostsView, NoCosts, SearchPlan, least_ms, plan_search
+from snapshot.manifest import Effort, FlatIndex, HnswIndex, Index
 
 
 def effort(number: int, recall: float, p50: float, p99: float) -> Effort:
@@ -25,6 +29,38 @@ FETCH = FETCH_MS + K * FETCH_MS_PER_HIT  # 1 ms
 Rung = tuple[int, bool, tuple[Cause, ...], float]
 
 
+class Known:
+    """Costs as a test says: (stage, key) to (median, else); the same under every load but where a load is named."""
+
+    def __init__(self, costs: dict[tuple[str, ...], tuple[float, float]] | None = None, speed: float | None = None) -> None:
+        self.costs = costs or {}
+        self.ratio = speed
+
+    def cost_ms(self, stage: CostStage, key: str, probability: float, load: Load) -> float | None:
+        known = self.costs.get((stage, key, load)) or self.costs.get((stage, key))
+        return None if known is None else known[probability > 0.5]
+
+    def speed(self, load: Load) -> float | None:
+        return self.ratio
+
+
+NOTHING = NoCosts()
+
+
+def plan(
+    remaining_ms: float,
+    index: Index = HNSW,
+    k: int = K,
+    costs: CostsView = NOTHING,
+    load: Load = Load.QUIET,
+    *,
+    exact: bool = False,
+    fields: bool = True,
+    filtered: bool = False,
+) -> SearchPlan | None:
+    return plan_search(remaining_ms, load, index, costs, k, exact=exact, fields=fields, filtered=filtered)
+
+
 @pytest.mark.parametrize(
     ("remaining_ms", "expected"),
     [
@@ -40,9 +76,8 @@ Rung = tuple[int, bool, tuple[Cause, ...], float]
     ],
 )
 def test_less_time_takes_a_lower_rung(remaining_ms: float, expected: Rung | None) -> None:
-    plan = plan_search(remaining_ms, HNSW, K, exact=False, fields=True)
-    got = None if plan is None else (plan.effort, plan.with_fields, plan.causes, plan.expected_recall)
-    assert got == expected
+    found = plan(remaining_ms)
+    assert (None if found is None else (found.effort, found.with_fields, found.causes, found.expected_recall)) == expected
 
 
 @pytest.mark.parametrize(
@@ -56,30 +91,35 @@ def test_less_time_takes_a_lower_rung(remaining_ms: float, expected: Rung | None
     ],
 )
 def test_a_flat_index_has_only_fields_to_give_up(remaining_ms: float, expected: tuple[bool, tuple[Cause, ...]] | None) -> None:
-    plan = plan_search(remaining_ms, FLAT, K, exact=False, fields=True)
-    assert (None if plan is None else (plan.with_fields, plan.causes)) == expected
+    found = plan(remaining_ms, FLAT)
+    assert (None if found is None else (found.with_fields, found.causes)) == expected
 
 
 @pytest.mark.parametrize("remaining_ms", [1000, 1.0, 0.6])
 def test_fields_that_nobody_asked_for_are_no_loss(remaining_ms: float) -> None:
-    plan = plan_search(remaining_ms, HNSW, K, exact=False, fields=False)
-    assert plan is not None
-    assert not plan.with_fields
-    assert "deadline_fields" not in plan.causes
+    found = plan(remaining_ms, fields=False)
+    assert found is not None
+    assert not found.with_fields
+    assert "deadline_fields" not in found.causes
 
 
 def test_exact_search_keeps_its_recall_and_gives_up_fields_only() -> None:
-    full = plan_search(10, HNSW, K, exact=True, fields=True)
-    late = plan_search(FETCH / 2, HNSW, K, exact=True, fields=True)
+    full, late = plan(10, exact=True), plan(FETCH / 2, exact=True)
     assert full is not None
     assert late is not None
     assert (full.exact, full.with_fields, full.causes, full.expected_recall) == (True, True, (), 1.0)
     assert (late.exact, late.with_fields, late.causes, late.expected_recall) == (True, False, ("deadline_fields",), 1.0)
-    assert plan_search(-1, HNSW, K, exact=True, fields=True) is None
+    assert plan(-1, exact=True) is None
+
+
+def test_exact_search_that_was_seen_to_take_too_long_is_not_begun() -> None:
+    costs = Known({("search", "exact"): (30.0, 60.0)})
+    kept = [(found.with_fields if (found := plan(ms, costs=costs, exact=True)) else None) for ms in (61, 60, 30, 29)]
+    assert kept == [True, False, False, None]
 
 
 def test_more_hits_need_more_time_to_fetch() -> None:
-    few, many = (plan_search(8.0, HNSW, k, exact=False, fields=True) for k in (10, 1000))
+    few, many = plan(8.0, k=10), plan(8.0, k=1000)
     assert few is not None
     assert many is not None
     assert (few.effort, few.with_fields) == (64, True)
@@ -87,10 +127,124 @@ def test_more_hits_need_more_time_to_fetch() -> None:
 
 
 def test_an_effort_above_the_default_is_never_taken() -> None:
-    assert plan_search(1e9, HNSW, K, exact=False, fields=True).effort == 64
+    found = plan(1e9)
+    assert found is not None
+    assert found.effort == 64
 
 
-def test_more_time_never_means_less() -> None:
-    plans = [plan_search(ms / 10, HNSW, K, exact=False, fields=True) for ms in range(100)]
-    worth = [(-1.0, False) if plan is None else (plan.expected_recall, plan.with_fields) for plan in plans]
+def taken(remaining_ms: float, costs: CostsView, load: Load = Load.QUIET, *, filtered: bool = False) -> int | None:
+    found = plan(remaining_ms, costs=costs, load=load, filtered=filtered, fields=False)
+    return None if found is None else found.effort
+
+
+def test_what_was_seen_here_counts_more_than_the_table() -> None:
+    costs = Known({("search", "64"): (9.0, 20.0)})
+    assert [taken(ms, costs) for ms in (20, 19, 4)] == [64, 32, 32]
+
+
+def test_what_was_not_seen_costs_as_in_the_table_times_the_speed_of_this_machine() -> None:
+    slow, fast = Known(speed=3.0), Known(speed=0.5)
+    assert [taken(ms, slow) for ms in (12, 11.9, 5.9, 3)] == [64, 32, 16, 16]
+    assert [taken(ms, fast) for ms in (2, 1.9)] == [64, 32]
+
+
+def test_only_what_was_seen_of_a_search_refuses_it_not_the_speed_seen_of_others() -> None:
+    assert [taken(ms, Known(speed=50.0)) for ms in (0.5, 0.4)] == [16, None]
+    assert [taken(ms, Known({("search", "16"): (25.0, 50.0)}, speed=50.0)) for ms in (25, 24)] == [16, None]
+
+
+def test_the_load_chooses_the_costs() -> None:
+    costs = Known({("search", "64", Load.QUIET): (2.0, 4.0), ("search", "64", Load.BUSY): (8.0, 16.0)})
+    assert (taken(10, costs, Load.QUIET), taken(10, costs, Load.BUSY)) == (64, 32)
+
+
+def test_a_filtered_search_has_costs_of_its_own() -> None:
+    costs = Known({("search", "64 filtered"): (8.0, 16.0)})
+    assert (taken(10, costs), taken(10, costs, filtered=True)) == (64, 32)
+
+
+def test_what_follows_the_search_needs_time_too() -> None:
+    after = {("fetch", fetch_key(K, True)): (1.0, 2.0), ("render", fetch_key(K, True)): (0.5, 3.0), ("reply", WHOLE): (0.1, 1.0)}
+    found = [plan(ms, costs=Known(after)) for ms in (4.0 + 6.0, 4.0 + 5.9)]
+    assert [each.effort for each in found if each] == [64, 32]
+
+
+def test_an_effort_that_was_bad_for_a_while_is_tried_again() -> None:
+    clock = ManualClock()
+    costs = Costs(HNSW, clock)
+    chosen = []
+    for tick in range(1200):  # two minutes of ten searches a second with 6 ms each
+        found = plan(6.0, costs=costs, fields=False)
+        assert found is not None
+        chosen.append(found.effort)
+        row = next(row for row in HNSW.efforts if row.effort == found.effort)
+        bad = tick < 100 and found.effort == 64
+        costs.observe("search", search_key(found.effort, False), 50.0 if bad else row.p50_ms, Load.QUIET)
+        clock.advance_ms(100)
+    assert chosen[0] == 64
+    assert chosen[10:100].count(32) >= 80
+    assert chosen[10:100].count(64) >= 3
+    assert set(chosen[-600:]) == {64}
+
+
+table = st.lists(
+    st.tuples(st.floats(0, 1), st.floats(0, 10), st.floats(0, 10)),
+    min_size=1,
+    max_size=6,
+).map(lambda rows: tuple(effort(2**i, recall, p50, p50 + more) for i, (recall, p50, more) in enumerate(rows)))
+seen = st.dictionaries(
+    st.tuples(st.just("search"), st.sampled_from([search_key(2**i, False) for i in range(6)])),
+    st.tuples(st.floats(0, 20), st.floats(0, 20)),
+)
+
+
+@given(table, st.integers(0, 5), seen, st.sampled_from([None, 0.3, 3.0]), st.floats(0, 40), st.floats(0, 40), st.booleans())
+def test_more_time_never_means_less(
+    rows: tuple[Effort, ...],
+    default: int,
+    known: dict[tuple[str, ...], tuple[float, float]],
+    speed: float | None,
+    less_ms: float,
+    more_ms: float,
+    fields: bool,
+) -> None:
+    index = HnswIndex(reason="", m=16, ef_construction=100, default_effort=rows[min(default, len(rows) - 1)].effort, efforts=rows)
+    plans = [plan(ms, index, costs=Known(known, speed), fields=fields) for ms in sorted((less_ms, more_ms))]
+    worth = [(-1, False) if each is None else (each.effort, each.with_fields) for each in plans]
     assert worth == sorted(worth)
+    for each in plans:
+        if each is not None:
+            row = next(row for row in rows if row.effort == each.effort)
+            assert each.expected_recall == row.recall_at_10
+            assert each.effort <= index.default_effort
+            assert ("deadline_effort" in each.causes) == (each.effort < index.default_effort)
+            assert ("deadline_fields" in each.causes) == (fields and not each.with_fields)
+
+
+def needed(costs: CostsView, *, tokens: int | None = 9, exact: bool = False, filtered: bool = False) -> float:
+    return least_ms(HNSW, costs, Load.QUIET, tokens=tokens, k=K, exact=exact, filtered=filtered)
+
+
+def test_a_model_that_knows_nothing_needs_nothing() -> None:
+    assert needed(NOTHING) == 0.0
+    assert needed(Known(speed=3.0), exact=True, filtered=True) == 0.0
+
+
+def test_what_is_still_to_come_adds_up_at_its_cheapest() -> None:
+    costs = Known(
+        {
+            ("encode", "16"): (0.4, 9.0),
+            ("filter", WHOLE): (10.0, 90.0),
+            ("search", "16"): (1.0, 90.0),
+            ("search", "16 filtered"): (2.0, 90.0),
+            ("search", "64"): (5.0, 90.0),
+            ("search", "exact"): (7.0, 90.0),
+            ("fetch", fetch_key(K, False)): (0.01, 9.0),
+            ("fetch", fetch_key(K, True)): (3.0, 9.0),
+            ("reply", WHOLE): (0.1, 9.0),
+        }
+    )
+    assert needed(costs) == pytest.approx(0.4 + 1.0 + 0.01 + 0.1)
+    assert needed(costs, tokens=None) == pytest.approx(1.0 + 0.01 + 0.1)
+    assert needed(costs, exact=True) == pytest.approx(0.4 + 7.0 + 0.01 + 0.1)
+    assert needed(costs, filtered=True) == pytest.approx(0.4 + 10.0 + 2.0 + 0.01 + 0.1)
