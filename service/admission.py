@@ -1,4 +1,4 @@
-"""The door: how many requests are worked on at a time. Counting (Limiter) is apart from the number (Limit).
+"""The door: who comes in, who is told to come back, and when. Counting (Limiter) is apart from the number (Limit).
 
 Concurrency is limited, not rate: by Little's law it is the product of rate and latency, so one number holds
 whatever a request costs (Netflix's concurrency-limits makes the argument and the same cut).
@@ -8,78 +8,93 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 from service.errors import DrainingError, OverloadedError
+from service.limits import Limit, Outcome
 
 _WEIGHT = 0.1
 """Of the newest sample in the moving average: it follows a change within some twenty requests."""
 _FIRST_GUESS_MS = 5.0
+_ENOUGH = 20
+"""Samples before a wait is predicted from them."""
 _JITTER = 0.5
 """Retries are spread over 1 ± this, so that those refused together do not come back together."""
 
 
-class Outcome(StrEnum):
-    """What became of an admitted request."""
+class Lane(StrEnum):
+    """Kinds of requests that must not starve each other."""
 
-    DONE = "done"
-    FAILED = "failed"  # ended early: its time says nothing about what a request costs
-    DROPPED = "dropped"  # too late, or its caller gone: a sign of overload
-
-
-class Limit(Protocol):
-    """The number. Called on one thread."""
-
-    @property
-    def value(self) -> int:
-        """Requests that may be in flight now; at least 1."""
-
-    def observe(self, service_ms: float, in_flight: int, outcome: Outcome) -> None:
-        """Learn from a request that has ended; ``in_flight`` counts it still."""
+    SEARCH = "search"
+    EMBED = "embed"
+    BATCH = "batch"
 
 
-class FixedLimit:
-    """A number from the settings."""
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Parts of the limit that are kept for a lane, and that it cannot exceed; searches have the rest, and what is unused."""
 
-    def __init__(self, value: int) -> None:
-        self.value = value
-
-    def observe(self, service_ms: float, in_flight: int, outcome: Outcome) -> None:
-        """A fixed number learns nothing."""
+    embed: float = 0.25
+    batch: float = 0.25
 
 
 class Token:
     """The right to be worked on; given back once."""
 
-    __slots__ = ("_limiter", "_open")
+    __slots__ = ("_items", "_lane", "_limiter")
 
-    def __init__(self, limiter: Limiter) -> None:
-        self._limiter = limiter
-        self._open = True
+    def __init__(self, limiter: Limiter, lane: Lane, items: int) -> None:
+        self._limiter: Limiter | None = limiter
+        self._lane = lane
+        self._items = items
 
-    def release(self, service_ms: float, outcome: Outcome) -> None:
-        """Give the token back; ``service_ms`` is the time on a worker thread, waiting apart."""
-        if self._open:
-            self._open = False
-            self._limiter.released(service_ms, outcome)
+    def release(self, service_ms: float, queue_ms: float, outcome: Outcome) -> None:
+        """Give the token back.
+
+        Args:
+            service_ms: time since a thread took the request up.
+            queue_ms: time until then, since the token was given: reading the body is no queue of ours.
+            outcome: what became of the request.
+        """
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.released(self._lane, self._items, service_ms, queue_ms, outcome)
+
+
+class _Traffic:
+    """What is in flight in a lane, and what an item of it takes."""
+
+    __slots__ = ("item_ms", "items", "requests", "samples")
+
+    def __init__(self) -> None:
+        self.requests = self.items = self.samples = 0
+        self.item_ms = _FIRST_GUESS_MS
+
+    def learn(self, item_ms: float) -> None:
+        """The first samples count alike: what was guessed does not linger."""
+        self.samples += 1
+        self.item_ms += max(_WEIGHT, 1 / self.samples) * (item_ms - self.item_ms)
 
 
 class Limiter:
     """Counts requests in flight and refuses those beyond the limit. Used on the event loop only."""
 
-    def __init__(self, limit: Limit, workers: int, random: Callable[[], float]) -> None:
+    def __init__(self, limit: Limit, workers: int, random: Callable[[], float], shares: Shares | None = None) -> None:
         """Start empty.
 
         Args:
             limit: says how many.
             workers: threads that work at a time.
             random: uniform on [0, 1).
+            shares: of the lanes.
         """
         self._limit = limit
         self._workers = workers
         self._random = random
-        self._service_ms = _FIRST_GUESS_MS
+        self._shares = shares or Shares()
+        self._traffic = {lane: _Traffic() for lane in Lane}
+        self._each = tuple(self._traffic.values())
         self.in_flight = 0
         self.draining = False
 
@@ -87,33 +102,86 @@ class Limiter:
     def limit(self) -> int:
         return self._limit.value
 
-    def acquire(self) -> Token:
+    def depth(self, lane: Lane) -> int:
+        """Requests of ``lane`` in flight."""
+        return self._traffic[lane].requests
+
+    def share(self, lane: Lane) -> int:
+        """Requests of ``lane`` that are let in whatever the other lanes do; at least 1."""
+        embed, batch = (max(1, int(self.limit * share)) for share in (self._shares.embed, self._shares.batch))
+        return {Lane.SEARCH: max(1, self.limit - embed - batch), Lane.EMBED: embed, Lane.BATCH: batch}[lane]
+
+    def acquire(self, lane: Lane = Lane.SEARCH, items: int = 1, budget_ms: float = math.inf) -> Token:
         """Come in.
+
+        While searches use what embeddings and batches left unused, these still get their shares: for as long as that takes
+        to even out, there is more in flight than the limit, by those shares at most.
+
+        Args:
+            lane: whose share it counts against.
+            items: searches or texts of the request, worked on one after the other.
+            budget_ms: how long it may wait for its last item to be begun.
 
         Raises:
             DrainingError: the service is shutting down.
-            OverloadedError: the limit is reached.
+            OverloadedError: the limit is reached, or the wait would outlast the budget.
         """
         if self.draining:
             raise DrainingError("this instance is shutting down; send the request to another one")
-        if self.in_flight >= self.limit:
-            wait = self.wait_ms()
-            raise OverloadedError(f"{self.in_flight} requests are in flight, the limit; retry in {math.ceil(wait)} ms", wait)
+        traffic = self._traffic[lane]
+        if self._full(lane, traffic):
+            raise self._refused(lane, f"{self.in_flight} requests are in flight, {traffic.requests} of them {lane}, the limit")
+        wait_ms = self._predicted_ms(lane, items)
+        if wait_ms > budget_ms:
+            raise self._refused(lane, f"it would wait about {wait_ms:.0f} ms, longer than its budget allows")
         self.in_flight += 1
-        return Token(self)
+        traffic.requests += 1
+        traffic.items += items
+        return Token(self, lane, items)
 
-    def wait_ms(self) -> float:
-        """How long what is in flight takes to be worked off, jittered."""
-        rounds = math.ceil(self.in_flight / self._workers)
-        return rounds * self._service_ms * (1 - _JITTER + 2 * _JITTER * self._random())
+    def wait_ms(self, lane: Lane = Lane.SEARCH) -> float:
+        """How long what is in flight before a request of ``lane`` takes to be worked off, jittered."""
+        return self._work_ms(lane) / self._workers * (1 - _JITTER + 2 * _JITTER * self._random())
 
-    def released(self, service_ms: float, outcome: Outcome) -> None:
+    def released(self, lane: Lane, items: int, service_ms: float, queue_ms: float, outcome: Outcome) -> None:
         """Called by tokens only."""
-        self._limit.observe(service_ms, self.in_flight, outcome)
+        traffic = self._traffic[lane]
+        self._limit.observe(service_ms / items, queue_ms, self.in_flight, outcome)
         self.in_flight -= 1
+        traffic.requests -= 1
+        traffic.items -= items
         if outcome is Outcome.DONE:
-            self._service_ms += _WEIGHT * (service_ms - self._service_ms)
+            traffic.learn(service_ms / items)
 
     def drain(self) -> None:
         """Let nobody in from now on."""
         self.draining = True
+
+    def _full(self, lane: Lane, traffic: _Traffic) -> bool:
+        if lane is Lane.SEARCH and self.in_flight < self.limit:
+            return False
+        return traffic.requests >= self.share(lane)
+
+    def _work_ms(self, lane: Lane) -> float:
+        """Work before a newcomer: all of its lane's, and of the others one item each, since threads go round the lanes."""
+        own = self._traffic[lane]
+        work_ms = (own.items - own.requests) * own.item_ms
+        for traffic in self._each:
+            work_ms += traffic.requests * traffic.item_ms
+        return work_ms
+
+    def _predicted_ms(self, lane: Lane, items: int) -> float:
+        """How long the last item would wait; 0 until enough was measured.
+
+        Where a thread is free the first item does not wait at all, so somebody is always let in and measured.
+        """
+        traffic = self._traffic[lane]
+        if traffic.samples < _ENOUGH:
+            return 0.0
+        own_ms = (items - 1) * traffic.item_ms
+        waiting = self.in_flight - self._workers + 1
+        return own_ms + self._work_ms(lane) / self._workers * waiting / self.in_flight if waiting > 0 else own_ms
+
+    def _refused(self, lane: Lane, why: str) -> OverloadedError:
+        wait_ms = self.wait_ms(lane)
+        return OverloadedError(f"{why}; retry in {math.ceil(wait_ms)} ms", wait_ms)

@@ -2,26 +2,40 @@
 
 import pytest
 
-from service.admission import FixedLimit, Limiter, Outcome
+from service.admission import Lane, Limiter, Shares
 from service.errors import DrainingError, OverloadedError
+from service.limits import FixedLimit, Outcome
 
 
-def limiter(limit: int = 2, workers: int = 2, random: float = 0.5) -> Limiter:
-    return Limiter(FixedLimit(limit), workers, lambda: random)
+def limiter(limit: int = 2, workers: int = 2, random: float = 0.5, shares: Shares | None = None) -> Limiter:
+    return Limiter(FixedLimit(limit), workers, lambda: random, shares)
 
 
-def learn(door: Limiter, service_ms: float, times: int = 200, outcome: Outcome = Outcome.DONE) -> None:
+def learn(
+    door: Limiter, service_ms: float, times: int = 200, outcome: Outcome = Outcome.DONE, lane: Lane = Lane.SEARCH, items: int = 1
+) -> None:
     for _ in range(times):
-        door.acquire().release(service_ms, outcome)
+        door.acquire(lane, items).release(service_ms, 0.0, outcome)
+
+
+def fill(door: Limiter, lane: Lane) -> int:
+    """How many more of a lane come in."""
+    count = 0
+    while True:
+        try:
+            door.acquire(lane)
+        except OverloadedError:
+            return count
+        count += 1
 
 
 def test_requests_beyond_the_limit_are_refused() -> None:
     door = limiter(limit=2)
     first = door.acquire()
     door.acquire()
-    with pytest.raises(OverloadedError, match="2 requests are in flight"):
+    with pytest.raises(OverloadedError, match="2 requests are in flight, 2 of them search, the limit"):
         door.acquire()
-    first.release(1.0, Outcome.DONE)
+    first.release(1.0, 0.0, Outcome.DONE)
     door.acquire()
     assert door.in_flight == 2
 
@@ -30,13 +44,13 @@ def test_a_token_is_given_back_once() -> None:
     door = limiter()
     token = door.acquire()
     door.acquire()
-    token.release(1.0, Outcome.DONE)
-    token.release(1.0, Outcome.DONE)
+    token.release(1.0, 0.0, Outcome.DONE)
+    token.release(1.0, 0.0, Outcome.DONE)
     assert door.in_flight == 1
 
 
-@pytest.mark.parametrize(("depth", "workers", "rounds"), [(1, 2, 1), (2, 2, 1), (3, 2, 2), (8, 2, 4), (8, 1, 8)])
-def test_the_wait_is_depth_times_measured_service_time(depth: int, workers: int, rounds: int) -> None:
+@pytest.mark.parametrize(("depth", "workers", "rounds"), [(1, 2, 0.5), (2, 2, 1), (3, 2, 1.5), (8, 2, 4), (8, 1, 8)])
+def test_the_wait_is_depth_times_measured_service_time(depth: int, workers: int, rounds: float) -> None:
     door = limiter(limit=100, workers=workers)
     learn(door, 20.0)
     for _ in range(depth):
@@ -45,7 +59,7 @@ def test_the_wait_is_depth_times_measured_service_time(depth: int, workers: int,
 
 
 def test_only_finished_requests_say_what_one_costs() -> None:
-    door = limiter()
+    door = limiter(workers=1)
     learn(door, 20.0)
     learn(door, 0.01, outcome=Outcome.DROPPED)
     learn(door, 0.01, outcome=Outcome.FAILED)
@@ -72,8 +86,85 @@ def test_a_draining_service_lets_nobody_in_and_forgets_nobody() -> None:
     with pytest.raises(DrainingError):
         door.acquire()
     assert door.in_flight == 1
-    token.release(1.0, Outcome.DONE)
+    token.release(1.0, 0.0, Outcome.DONE)
     assert door.in_flight == 0
+
+
+def test_searches_may_use_what_the_others_leave() -> None:
+    assert fill(limiter(limit=20), Lane.SEARCH) == 20
+
+
+@pytest.mark.parametrize(("limit", "embed", "batch"), [(20, 4, 2), (100, 20, 10), (1, 1, 1)])
+def test_the_others_never_exceed_their_shares(limit: int, embed: int, batch: int) -> None:
+    door = limiter(limit=limit, shares=Shares(embed=0.2, batch=0.1))
+    assert (fill(door, Lane.EMBED), fill(door, Lane.BATCH)) == (embed, batch)
+
+
+@pytest.mark.parametrize("first", list(Lane))
+def test_every_lane_gets_its_share_whatever_came_before(first: Lane) -> None:
+    door = limiter(limit=20, shares=Shares(embed=0.2, batch=0.1))
+    fill(door, first)
+    for lane in Lane:
+        fill(door, lane)
+    assert (door.depth(Lane.EMBED), door.depth(Lane.BATCH)) == (4, 2)
+    assert door.depth(Lane.SEARCH) >= door.share(Lane.SEARCH) == 14
+    assert door.in_flight <= 20 + 4 + 2
+
+
+def test_what_searches_borrowed_goes_back_as_they_end() -> None:
+    door = limiter(limit=20, shares=Shares(embed=0.2, batch=0.1))
+    searches = [door.acquire(Lane.SEARCH) for _ in range(20)]
+    fill(door, Lane.EMBED)
+    for token in searches[:4]:
+        token.release(1.0, 0.0, Outcome.DONE)
+    assert door.in_flight == 20
+    assert fill(door, Lane.SEARCH) == 0
+
+
+def test_a_batch_waits_for_the_items_of_batches_a_search_for_their_turn_only() -> None:
+    door = limiter(limit=100, workers=2)
+    learn(door, 1000.0, lane=Lane.BATCH, items=500)  # 2 ms each
+    learn(door, 10.0, lane=Lane.SEARCH)
+    door.acquire(Lane.BATCH, items=1000)
+    assert door.wait_ms(Lane.BATCH) == pytest.approx(1000 * 2 / 2, rel=0.01)
+    assert door.wait_ms(Lane.SEARCH) == pytest.approx(1 * 2 / 2, rel=0.01)
+    door.acquire(Lane.SEARCH)
+    assert door.wait_ms(Lane.SEARCH) == pytest.approx((2 + 10) / 2, rel=0.01)
+
+
+def test_who_would_wait_beyond_its_budget_is_refused_at_the_door() -> None:
+    door = limiter(limit=100, workers=2)
+    learn(door, 10.0)
+    for _ in range(5):
+        door.acquire()  # 4 of 5 are in the way of a newcomer
+    with pytest.raises(OverloadedError, match="would wait about 20 ms"):
+        door.acquire(budget_ms=19.0)
+    door.acquire(budget_ms=21.0)
+
+
+def test_nobody_is_refused_for_time_while_a_thread_is_free() -> None:
+    door = limiter(limit=100, workers=2)
+    learn(door, 1e6)
+    door.acquire(budget_ms=0.1)
+    door.acquire(budget_ms=0.1)
+    with pytest.raises(OverloadedError):
+        door.acquire(budget_ms=0.1)
+
+
+def test_a_batch_is_refused_where_its_own_items_outlast_its_budget() -> None:
+    door = limiter(limit=100, workers=2)
+    learn(door, 10.0, lane=Lane.EMBED, items=10)
+    with pytest.raises(OverloadedError, match="would wait about 99 ms"):
+        door.acquire(Lane.EMBED, items=100, budget_ms=98.0)
+    door.acquire(Lane.EMBED, items=100, budget_ms=100.0)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.DROPPED])
+def test_nobody_is_refused_on_a_guess(outcome: Outcome) -> None:
+    door = limiter(limit=100, workers=1)
+    learn(door, 1000.0, times=5 if outcome is Outcome.DONE else 500, outcome=outcome)
+    for _ in range(50):
+        door.acquire(budget_ms=1.0)
 
 
 class Halving:
@@ -81,10 +172,10 @@ class Halving:
 
     def __init__(self) -> None:
         self.value = 4
-        self.seen: list[tuple[float, int, Outcome]] = []
+        self.seen: list[tuple[float, float, int, Outcome]] = []
 
-    def observe(self, service_ms: float, in_flight: int, outcome: Outcome) -> None:
-        self.seen.append((service_ms, in_flight, outcome))
+    def observe(self, service_ms: float, queue_ms: float, in_flight: int, outcome: Outcome) -> None:
+        self.seen.append((service_ms, queue_ms, in_flight, outcome))
         if outcome is Outcome.DROPPED:
             self.value //= 2
 
@@ -93,8 +184,9 @@ def test_the_number_is_apart_from_the_counting() -> None:
     limit = Halving()
     door = Limiter(limit, 1, lambda: 0.5)
     door.acquire()
-    door.acquire().release(3.0, Outcome.DROPPED)
-    assert limit.seen == [(3.0, 2, Outcome.DROPPED)]
+    door.acquire(Lane.SEARCH).release(3.0, 7.0, Outcome.DROPPED)
+    door.acquire(Lane.BATCH, items=10).release(20.0, 1.0, Outcome.DONE)
+    assert limit.seen == [(3.0, 7.0, 2, Outcome.DROPPED), (2.0, 1.0, 2, Outcome.DONE)]
     assert door.limit == 2
     door.acquire()
     with pytest.raises(OverloadedError):
