@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import cast
@@ -14,8 +14,10 @@ import pyarrow as pa
 from snapshot.cells import Cell, cells_of
 from snapshot.errors import CountMismatchError, ManifestError
 from snapshot.files import atomic_write
-from snapshot.filters import Filter, Mask
+from snapshot.filter_cache import CacheStats, FilterCache
+from snapshot.filters import Condition, Filter, select
 from snapshot.manifest import Column, ColumnType
+from snapshot.selection import Selection
 
 FieldValue = Cell
 Rows = Sequence[int] | npt.NDArray[np.int64]
@@ -69,11 +71,12 @@ def write_documents(table: pa.Table, folder: Path) -> tuple[Column, ...]:
 class Documents:
     """Memory-mapped documents, read-only and safe to use from several threads."""
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table, filter_cache_bytes: int = 0) -> None:
         self._table = table
         self.columns = columns_of(table.schema)
         self.names = tuple(column.name for column in self.columns)
         self.count = int(table.num_rows)
+        self._cache = FilterCache(filter_cache_bytes)
         self._cells = {name: cells_of(table.column(name)) for name in table.column_names}
 
     def ids(self, rows: Rows) -> list[str]:
@@ -101,13 +104,40 @@ class Documents:
             raise IndexError(f"rows {min(listed)} to {max(listed)} were asked for, there are rows 0 to {self.count - 1}")
         return [self._cells[name](listed) for name in names]
 
-    def mask(self, parsed: Filter) -> Mask:
-        """bool[count]: the rows that a filter matches."""
-        return parsed.mask(self._table)
+    def select(self, parsed: Filter, pace: Callable[[], object] | None = None) -> Selection:
+        """The rows that a filter matches; repeated filters and repeated conditions come from the cache.
+
+        Args:
+            parsed: over the columns of these documents.
+            pace: called before each condition that must be computed, which takes milliseconds on millions of rows; it
+                may raise to give up.
+        """
+
+        def compute(condition: Condition) -> Selection:
+            if pace is not None:
+                pace()
+            return condition.select(self._table)
+
+        def resolve(condition: Condition) -> Selection:
+            return self._cache.get_or(condition, lambda: compute(condition))
+
+        if isinstance(parsed, Condition):
+            return resolve(parsed)
+        return self._cache.get_or(parsed, lambda: select(parsed, self.count, resolve))
+
+    def filter_stats(self) -> CacheStats:
+        """How the cache of filters does."""
+        return self._cache.stats()
+
+    mask = select
 
 
-def open_documents(folder: Path) -> Documents:
+def open_documents(folder: Path, filter_cache_bytes: int = 0) -> Documents:
     """Memory-map every ``*.arrow`` file of ``folder``, in the order of their names.
+
+    Args:
+        folder: of the snapshot.
+        filter_cache_bytes: most memory that is used for what filters have selected; 0 for none.
 
     Raises:
         ManifestError: no file, or one that is not Arrow IPC.
@@ -119,7 +149,7 @@ def open_documents(folder: Path) -> Documents:
     tables = [_open(path) for path in paths]
     if any(table.schema != tables[0].schema for table in tables):
         raise CountMismatchError(f"{folder}: the files have different columns; publish the snapshot again")
-    return Documents(pa.concat_tables(tables))
+    return Documents(pa.concat_tables(tables), filter_cache_bytes)
 
 
 def _open(path: Path) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The filter language: a Mongo-style subset over declared columns, parsed to a tree that yields row masks.
+"""The filter language: a Mongo-style subset over declared columns, parsed to a tree that selects rows.
 
     {"brand": "Logitech", "price_cents": {"$lt": 5000}, "$or": [{"year": {"$gte": 2015}}, {"colour": {"$exists": false}}]}
 
@@ -11,35 +11,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import reduce
+from operator import and_, or_
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from snapshot.errors import FilterError
 from snapshot.manifest import Column
+from snapshot.selection import Selection
 
 MAX_DEPTH = 8
 MAX_CONDITIONS = 256
 MAX_LIST_VALUES = 1000
 """In all lists of a filter together."""
 
-Mask = npt.NDArray[np.bool_]
 Scalar = str | int | float | bool
 
 _ORDER = ("$gt", "$gte", "$lt", "$lte")
 _OPERATORS = ("$eq", "$ne", "$in", "$nin", *_ORDER, "$exists", "$not")
 _LOGIC = ("$and", "$or", "$not")
 _INT64 = np.iinfo(np.int64)
-
-
-class Filter(Protocol):
-    """A parsed filter."""
-
-    def mask(self, table: pa.Table) -> Mask:
-        """bool[rows]: which rows of ``table`` match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +44,18 @@ class Compare:
     operator: str
     value: Scalar
 
-    def mask(self, table: pa.Table) -> Mask:
+    def select(self, table: pa.Table) -> Selection:
+        """The rows of ``table`` that match."""
         values = table.column(self.column.name)
         if self.column.type != "integer":
             return _compare(values, self.operator, self.value)
         operator, bound = _integer_bound(self.operator, self.value)
-        if bound is None:
-            return np.zeros(len(values), dtype=np.bool_)
-        if _INT64.min <= bound <= _INT64.max:
+        if bound is not None and _INT64.min <= bound <= _INT64.max:
             return _compare(values, operator, bound)
         below = operator in ("$lt", "$lte")
-        return _valid(values) if below == (bound > 0) and operator != "$eq" else np.zeros(len(values), dtype=np.bool_)
+        if bound is None or operator == "$eq" or below != (bound > 0):
+            return Selection.none(len(values))
+        return _selection(pc.is_valid(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +65,11 @@ class In:
     column: Column
     values: tuple[Scalar, ...]
 
-    def mask(self, table: pa.Table) -> Mask:
+    def select(self, table: pa.Table) -> Selection:
+        """The rows of ``table`` that match."""
         column = table.column(self.column.name)
         wanted = [value for value in map(self._exact, self.values) if value is not None]
-        return _numpy(pc.is_in(column, value_set=pa.array(wanted, column.type), skip_nulls=True))
+        return _selection(pc.is_in(column, value_set=pa.array(wanted, column.type), skip_nulls=True))
 
     def _exact(self, value: Scalar) -> Scalar | None:
         """``value`` as the column would hold it, or None where the column cannot hold it."""
@@ -91,8 +87,9 @@ class Exists:
 
     column: Column
 
-    def mask(self, table: pa.Table) -> Mask:
-        return _valid(table.column(self.column.name))
+    def select(self, table: pa.Table) -> Selection:
+        """The rows of ``table`` that match."""
+        return _selection(pc.is_valid(table.column(self.column.name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +98,12 @@ class Not:
 
     operand: Filter
 
-    def mask(self, table: pa.Table) -> Mask:
-        return ~self.operand.mask(table)
-
 
 @dataclass(frozen=True, slots=True)
 class All:
     """Every operand matches; an empty one matches everything."""
 
     operands: tuple[Filter, ...]
-
-    def mask(self, table: pa.Table) -> Mask:
-        result = np.ones(table.num_rows, dtype=np.bool_)
-        for operand in self.operands:
-            result &= operand.mask(table)
-        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +112,23 @@ class Any_:  # noqa: N801  the trailing underscore keeps clear of typing.Any
 
     operands: tuple[Filter, ...]
 
-    def mask(self, table: pa.Table) -> Mask:
-        result = np.zeros(table.num_rows, dtype=np.bool_)
-        for operand in self.operands:
-            result |= operand.mask(table)
-        return result
+
+Condition = Compare | In | Exists
+Filter = Condition | Not | All | Any_
+"""A parsed filter; equal ones select the same rows, and hash alike."""
+
+
+def select(parsed: Filter, total: int, condition: Callable[[Condition], Selection]) -> Selection:
+    """The rows out of ``total`` that a filter matches, those of its conditions taken from ``condition``."""
+    match parsed:
+        case Not(operand):
+            return ~select(operand, total, condition)
+        case All(operands):
+            return reduce(and_, (select(part, total, condition) for part in operands), ~Selection.none(total))
+        case Any_(operands):
+            return reduce(or_, (select(part, total, condition) for part in operands))
+        case _:
+            return condition(parsed)
 
 
 def parse_filter(raw: Mapping[str, Any], columns: Iterable[Column]) -> Filter:
@@ -189,14 +189,19 @@ class _Parser:
             raise _error(f"more than {MAX_CONDITIONS} conditions", path)
         if operator not in _OPERATORS:
             raise _error(f"unknown operator {operator!r}; there are {', '.join(_OPERATORS)}", path)
-        builders: dict[str, Callable[[], Filter]] = {
-            "$ne": lambda: Not(Compare(column, "$eq", _scalar(column, value, path))),
-            "$in": lambda: In(column, self._scalars(column, value, path)),
-            "$nin": lambda: Not(In(column, self._scalars(column, value, path))),
-            "$exists": lambda: _exists(column, value, path),
-            "$not": lambda: self._negated(column, value, path, depth + 1),
-        }
-        return builders.get(operator, lambda: _comparison(column, operator, value, path))()
+        match operator:
+            case "$ne":
+                return Not(Compare(column, "$eq", _scalar(column, value, path)))
+            case "$in":
+                return In(column, self._scalars(column, value, path))
+            case "$nin":
+                return Not(In(column, self._scalars(column, value, path)))
+            case "$exists":
+                return _exists(column, value, path)
+            case "$not":
+                return self._negated(column, value, path, depth + 1)
+            case _:
+                return _comparison(column, operator, value, path)
 
     def _scalars(self, column: Column, value: object, path: tuple[str, ...]) -> tuple[Scalar, ...]:
         if not isinstance(value, list):
@@ -272,18 +277,20 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _compare(values: pa.ChunkedArray, operator: str, value: Scalar) -> Mask:
+def _compare(values: pa.ChunkedArray, operator: str, value: Scalar) -> Selection:
     number = float(value) if pa.types.is_floating(values.type) and not isinstance(value, str) else value
-    return _numpy(_COMPARE[operator](values, pa.scalar(number, values.type)))
+    return _selection(_COMPARE[operator](values, pa.scalar(number, values.type)))
 
 
-def _valid(values: pa.ChunkedArray) -> Mask:
-    return _numpy(pc.is_valid(values))
-
-
-def _numpy(mask: pa.ChunkedArray) -> Mask:
-    result: Mask = pc.fill_null(mask, False).to_numpy()
-    return result
+def _selection(matches: pa.ChunkedArray) -> Selection:
+    """The rows that are true, not those that are null: Arrow's bitmaps are laid out as a selection's."""
+    found = matches.combine_chunks()
+    if found.offset:
+        return Selection.of_mask(pc.fill_null(found, False).to_numpy(zero_copy_only=False))
+    valid, matched = found.buffers()
+    size = -(-len(found) // 8)
+    bits = np.frombuffer(matched, np.uint8)[:size]
+    return Selection.of_bits(bits.copy() if valid is None else bits & np.frombuffer(valid, np.uint8)[:size], len(found))
 
 
 def _kind(value: object) -> str:

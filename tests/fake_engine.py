@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.engines.base import NO_ROW, NO_SCORE, Hits, Mask, Vectors
+from service.engines.base import NO_ROW, NO_SCORE, Hits, Vectors
+from snapshot.selection import Selection
 
 
 class NumpyEngine:
@@ -15,13 +16,13 @@ class NumpyEngine:
         self.count, self.dim = documents.shape
         self.closed = False
 
-    def search(self, queries: Vectors, k: int, effort: int, mask: Mask | None = None) -> Hits:
-        return self.exact(queries, k, mask)
+    def search(self, queries: Vectors, k: int, effort: int, selection: Selection | None = None) -> Hits:
+        return self.exact(queries, k, selection)
 
-    def exact(self, queries: Vectors, k: int, mask: Mask | None = None) -> Hits:
+    def exact(self, queries: Vectors, k: int, selection: Selection | None = None) -> Hits:
         scores = queries @ self._documents.T
-        if mask is not None:
-            scores[:, ~mask] = NO_SCORE
+        if selection is not None:
+            scores[:, (~selection).rows()] = NO_SCORE
         rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         best = np.take_along_axis(scores, rows, axis=1)
         blanks = ((0, 0), (0, k - rows.shape[1]))
@@ -38,10 +39,10 @@ class NullEngine:
     dim = 1
     count = 0
 
-    def search(self, queries: Vectors, k: int, effort: int, mask: Mask | None = None) -> Hits:
-        return self.exact(queries, k, mask)
+    def search(self, queries: Vectors, k: int, effort: int, selection: Selection | None = None) -> Hits:
+        return self.exact(queries, k, selection)
 
-    def exact(self, queries: Vectors, k: int, mask: Mask | None = None) -> Hits:
+    def exact(self, queries: Vectors, k: int, selection: Selection | None = None) -> Hits:
         shape = (len(queries), k)
         return Hits(np.full(shape, NO_SCORE, np.float32), np.full(shape, NO_ROW, np.int64))
 

@@ -8,9 +8,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from snapshot.selection import Selection
+
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
+Mask = Selection
 
 NO_ROW = -1
 NO_SCORE = -np.inf
@@ -32,7 +34,7 @@ class Hits:
 class Engine(Protocol):
     """Nearest rows by inner product. Searching is safe from several threads at once; closing is not.
 
-    A search returns k hits for a query whenever k rows are eligible, whatever the effort and the mask.
+    A search returns k hits for a query whenever k rows are eligible, whatever the effort and the selection.
     """
 
     @property
@@ -43,10 +45,10 @@ class Engine(Protocol):
     def count(self) -> int:
         """Number of rows."""
 
-    def search(self, queries: Vectors, k: int, effort: int, mask: Mask | None = None) -> Hits:
-        """Approximate search of float32[n, dim] at an effort of the manifest's table, over the rows where ``mask`` is true."""
+    def search(self, queries: Vectors, k: int, effort: int, selection: Selection | None = None) -> Hits:
+        """Approximate search of float32[n, dim] at an effort of the manifest's table, over the selected rows."""
 
-    def exact(self, queries: Vectors, k: int, mask: Mask | None = None) -> Hits:
+    def exact(self, queries: Vectors, k: int, selection: Selection | None = None) -> Hits:
         """The same, comparing with every eligible row."""
 
     def close(self) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import faiss
 import numpy as np
 
-from service.engines.base import NO_ROW, NO_SCORE, Hits, Mask, Rows, Vectors
+from service.engines.base import NO_ROW, NO_SCORE, Hits, Rows, Vectors
 from snapshot.errors import IntegrityError, SpaceMismatchError
 from snapshot.manifest import FlatIndex, HnswIndex, Index, IvfPqIndex
+from snapshot.selection import Selection
 
 EXACT_FLOATS = 1 << 25
 """Up to this many floats of surviving rows (134 MB, about 10 ms) a filtered search compares with every one of them."""
@@ -52,34 +53,34 @@ class FaissEngine:
             raise SpaceMismatchError(f"{path}: vectors of {index.d} dimensions, the manifest's space has {dim}; {_AGAIN}")
         return cls(index, described)
 
-    def search(self, queries: Vectors, k: int, effort: int, mask: Mask | None = None) -> Hits:
-        """Approximate search; exact where few rows survive the mask, and for queries that it left short of hits."""
-        eligible = _eligible(self.count, mask)
-        if self._described.kind == "flat" or (mask is not None and eligible * self.dim <= self._exact_floats):
-            return self.exact(queries, k, mask)
+    def search(self, queries: Vectors, k: int, effort: int, selection: Selection | None = None) -> Hits:
+        """Approximate search; exact where few rows survive the filter, and for queries that it left short of hits."""
+        eligible = _eligible(self.count, selection)
+        if self._described.kind == "flat" or (selection is not None and eligible * self.dim <= self._exact_floats):
+            return self.exact(queries, k, selection)
         # A graph or list search meets survivors in proportion to their share, so it has to look at more rows; not at more
         # than there are, because FAISS reserves memory for efSearch candidates before it has seen one.
         raised = min(self.count, math.ceil(effort * self.count / max(eligible, 1)))
         # FAISS reads the bits while it searches: the selector keeps a reference to them, and the parameters one to it.
-        selector = None if mask is None else faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        selector = None if selection is None else faiss.IDSelectorBitmap(selection.bits())
         wanted = min(k, eligible)
         hits = _run(self._index, queries, k, wanted, _parameters(self._described, raised, wanted, selector))
-        return self._refill(hits, queries, k, wanted, mask)
+        return self._refill(hits, queries, k, wanted, selection)
 
-    def exact(self, queries: Vectors, k: int, mask: Mask | None = None) -> Hits:
+    def exact(self, queries: Vectors, k: int, selection: Selection | None = None) -> Hits:
         """Compare with every eligible row. An array selector makes FAISS visit the survivors alone."""
-        selector = None if mask is None else faiss.IDSelectorArray(np.flatnonzero(mask).astype(np.int64))
-        return _run(self._flat, queries, k, min(k, _eligible(self.count, mask)), faiss.SearchParameters(sel=selector))
+        selector = None if selection is None else faiss.IDSelectorArray(selection.rows())
+        return _run(self._flat, queries, k, min(k, _eligible(self.count, selection)), faiss.SearchParameters(sel=selector))
 
     def close(self) -> None:
         """Unmap the file."""
         self._index = self._flat = None
 
-    def _refill(self, hits: Hits, queries: Vectors, k: int, wanted: int, mask: Mask | None) -> Hits:
+    def _refill(self, hits: Hits, queries: Vectors, k: int, wanted: int, selection: Selection | None) -> Hits:
         """Answer exactly the queries that have fewer than ``wanted`` hits: never silently fewer results."""
         short: Rows = np.flatnonzero((hits.rows[:, :wanted] == NO_ROW).any(axis=1))
         if short.size:
-            exact = self.exact(queries[short], k, mask)
+            exact = self.exact(queries[short], k, selection)
             hits.scores[short], hits.rows[short] = exact.scores, exact.rows
         return hits
 
@@ -133,8 +134,8 @@ def _parameters(described: Index, effort: int, k: int, selector: Any) -> Any:
             return faiss.IndexRefineSearchParameters(k_factor=described.refine_factor, base_index_params=probes)
 
 
-def _eligible(count: int, mask: Mask | None) -> int:
-    return count if mask is None else int(np.count_nonzero(mask))
+def _eligible(count: int, selection: Selection | None) -> int:
+    return count if selection is None else selection.count
 
 
 def _run(index: Any, queries: Vectors, k: int, wanted: int, parameters: Any) -> Hits:

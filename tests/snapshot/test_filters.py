@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from snapshot.documents import columns_of, document_field
 from snapshot.errors import FilterError
-from snapshot.filters import MAX_CONDITIONS, MAX_DEPTH, MAX_LIST_VALUES, parse_filter
+from snapshot.filters import MAX_CONDITIONS, MAX_DEPTH, MAX_LIST_VALUES, parse_filter, select
 
 SCHEMA = pa.schema(
     [
@@ -94,17 +93,23 @@ FILTERS = st.recursive(
 )
 
 
-@given(FILTERS)
-def test_masks_agree_with_a_row_by_row_evaluation(raw: dict[str, Any]) -> None:
-    mask = parse_filter(raw, COLUMNS).mask(TABLE)
-    assert mask.dtype == np.bool_
-    assert mask.tolist() == [matches(raw, row) for row in ROWS]
+CHUNKED = pa.concat_tables([TABLE.slice(0, 2), TABLE.slice(2)])
+
+
+def selected(raw: dict[str, Any], table: pa.Table = TABLE) -> list[int]:
+    return select(parse_filter(raw, COLUMNS), table.num_rows, lambda condition: condition.select(table)).rows().tolist()
+
+
+@pytest.mark.parametrize("table", [TABLE, TABLE.slice(1, 3), CHUNKED, CHUNKED.slice(1)], ids=["whole", "slice", "chunks", "both"])
+@given(raw=FILTERS)
+def test_selections_agree_with_a_row_by_row_evaluation(table: pa.Table, raw: dict[str, Any]) -> None:
+    assert selected(raw, table) == [number for number, row in enumerate(table.to_pylist()) if matches(raw, row)]
 
 
 def test_several_fields_are_a_conjunction_and_an_empty_filter_matches_all() -> None:
     raw = {"brand": "Logitech", "price": {"$lt": 5000, "$gte": 4000}}
-    assert parse_filter(raw, COLUMNS).mask(TABLE).tolist() == [True, False, False, False, False]
-    assert parse_filter({}, COLUMNS).mask(TABLE).all()
+    assert selected(raw) == [0]
+    assert selected({}) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import pytest
 from fake_engine import NullEngine, NumpyEngine
 from make_snapshot import make_index
 
-from service.engines.base import NO_ROW, NO_SCORE, Engine, Hits, Mask, Vectors
+from service.engines.base import NO_ROW, NO_SCORE, Engine, Hits, Vectors
 from service.engines.faiss import FaissEngine
 from snapshot.manifest import Index, IvfPqIndex
+from snapshot.selection import Selection
 
 ROWS, DIM, K = 600, 16, 10
 MOST = 1_000_000
@@ -27,7 +28,7 @@ def unit(random: np.random.Generator, count: int, dim: int = DIM) -> Vectors:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def best(documents: Vectors, queries: Vectors, k: int, mask: Mask | None = None) -> tuple[Vectors, np.ndarray]:
+def best(documents: Vectors, queries: Vectors, k: int, mask: np.ndarray | None = None) -> tuple[Vectors, np.ndarray]:
     """The oracle, in double precision and one query at a time."""
     scores = np.full((len(queries), k), NO_SCORE)
     rows = np.full((len(queries), k), NO_ROW)
@@ -97,7 +98,7 @@ def test_a_filter_gives_k_hits_whenever_k_match(make_engine, random, survivors, 
     documents, asked = unit(random, ROWS), unit(random, 8)
     mask = np.zeros(ROWS, dtype=np.bool_)
     mask[random.choice(ROWS, survivors, replace=False)] = True
-    hits = make_engine(documents).search(asked, K, effort, mask)
+    hits = make_engine(documents).search(asked, K, effort, Selection.of_mask(mask))
     found = hits.rows != NO_ROW
     np.testing.assert_array_equal(found.sum(axis=1), min(K, survivors))
     assert mask[hits.rows[found]].all()
@@ -110,14 +111,17 @@ def test_a_filter_gives_k_hits_whenever_k_match(make_engine, random, survivors, 
 def test_exact_search_obeys_a_filter(make_engine, random, survivors):
     documents, asked = unit(random, ROWS), unit(random, 25)
     mask = np.arange(ROWS) < survivors
-    agrees(make_engine(documents).exact(asked, K, mask), *best(documents, asked, K, mask))
+    agrees(make_engine(documents).exact(asked, K, Selection.of_mask(mask)), *best(documents, asked, K, mask))
 
 
 def test_filters_are_exact_at_the_least_effort_where_few_rows_survive(random):
     documents, asked = unit(random, ROWS), unit(random, 25)
     mask = np.arange(ROWS) % 3 == 0
     for kind in ("flat", "hnsw", "ivfpq"):
-        agrees(FaissEngine(*make_index(documents, kind)).search(asked, K, 1, mask), *best(documents, asked, K, mask))
+        agrees(
+            FaissEngine(*make_index(documents, kind)).search(asked, K, 1, Selection.of_mask(mask)),
+            *best(documents, asked, K, mask),
+        )
 
 
 @pytest.mark.parametrize("effort", [1, MOST])
@@ -131,7 +135,7 @@ def test_one_row(kind, random):
     documents, asked = unit(random, 1), unit(random, 2)
     engine = NumpyEngine(documents) if kind == "fake" else FaissEngine(*make_index(documents, kind))
     agrees(engine.search(asked, 3, 64), *best(documents, asked, 3))
-    agrees(engine.search(asked, 3, 64, np.array([False])), np.full((2, 3), NO_SCORE), np.full((2, 3), NO_ROW))
+    agrees(engine.search(asked, 3, 64, Selection.none(1)), np.full((2, 3), NO_SCORE), np.full((2, 3), NO_ROW))
 
 
 def test_no_queries(make_engine, random):

@@ -15,6 +15,7 @@ from service.engines import open_engine
 from service.engines.faiss import FaissEngine
 from snapshot.errors import IntegrityError, SpaceMismatchError
 from snapshot.manifest import read_manifest
+from snapshot.selection import Selection
 
 DOCUMENTS = make_oracle(rows=300).documents
 
@@ -103,8 +104,8 @@ def test_every_calling_thread_gets_one_openmp_thread():
 
 def test_selectors_outlive_the_call_that_reads_them():
     engine = FaissEngine(*make_index(DOCUMENTS, "ivfpq"), exact_floats=0)
-    mask = np.arange(300) >= 150
+    selection = Selection.of_mask(np.arange(300) >= 150)
     gc.collect()
     for _ in range(200):
-        hits = engine.search(DOCUMENTS[:4], 5, 4, mask)
+        hits = engine.search(DOCUMENTS[:4], 5, 4, selection)
         assert (hits.rows >= 150).all()
