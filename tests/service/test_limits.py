@@ -1,0 +1,88 @@
+"""The number at the door, fed by hand; against a whole service it is tried in test_limits_simulation."""
+
+import pytest
+
+from service.limits import FixedLimit, GradientLimit, Limit, Outcome, make_limit
+
+WINDOW = 50
+
+
+def feed(limit: Limit, queue_ms: float, windows: int = 1, in_flight: int | None = None, outcome: Outcome = Outcome.DONE) -> None:
+    """Requests of 5 ms that waited for ``queue_ms``, as many in flight as are let in unless said."""
+    for _ in range(windows * WINDOW):
+        limit.observe(5.0, queue_ms, limit.value if in_flight is None else in_flight, outcome)
+
+
+def test_a_fixed_limit_learns_nothing() -> None:
+    limit = FixedLimit(64)
+    feed(limit, 1e6, windows=10)
+    assert limit.value == 64
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("adaptive", GradientLimit), ("fixed", FixedLimit)])
+def test_the_settings_choose(kind: str, expected: type) -> None:
+    limit = make_limit(kind, workers=2, most=10)
+    assert isinstance(limit, expected)
+    assert limit.value == 10
+
+
+def test_a_standing_queue_lowers_the_limit_and_never_below_one_more_than_the_workers() -> None:
+    limit = GradientLimit(workers=8, most=64)
+    before = limit.value
+    feed(limit, 50.0)
+    assert limit.value < before
+    feed(limit, 1e6, windows=50)
+    assert limit.value == 9
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.DROPPED])
+def test_a_wait_counts_whatever_became_of_the_request(outcome: Outcome) -> None:
+    limit = GradientLimit(workers=2, most=64)
+    feed(limit, 0.0, in_flight=1)
+    before = limit.value
+    feed(limit, 50.0, outcome=outcome)
+    assert limit.value < before
+
+
+def test_a_request_that_failed_says_nothing() -> None:
+    limit = GradientLimit(workers=2, most=64)
+    before = limit.value
+    feed(limit, 1e6, windows=50, outcome=Outcome.FAILED)
+    assert limit.value == before
+
+
+def test_a_limit_that_is_used_up_without_a_queue_grows_to_the_most() -> None:
+    limit = GradientLimit(workers=2, most=64)
+    feed(limit, 0.0)
+    assert 16 < limit.value < 64
+    feed(limit, 0.0, windows=50)
+    assert limit.value == 64
+
+
+def test_a_limit_that_is_not_used_up_stays() -> None:
+    limit = GradientLimit(workers=2, most=64)
+    feed(limit, 0.0, windows=50, in_flight=15)
+    assert limit.value == 16
+
+
+def test_a_burst_that_drains_is_no_overload() -> None:
+    limit = GradientLimit(workers=2, most=64)
+    before = limit.value
+    for _ in range(20):
+        for request in range(WINDOW):
+            limit.observe(5.0, 100.0 if request else 0.0, before - 1, Outcome.DONE)
+    assert limit.value == before
+
+
+def test_one_terrible_window_does_not_undo_more_than_half() -> None:
+    limit = GradientLimit(workers=8, most=64)
+    feed(limit, 2000.0)
+    assert limit.value >= 32
+
+
+@pytest.mark.parametrize(("workers", "most", "least"), [(16, 64, 17), (2, 1, 1), (8, 4, 4), (1, 2, 2)])
+def test_the_most_wins_over_the_workers(workers: int, most: int, least: int) -> None:
+    limit = GradientLimit(workers, most)
+    assert limit.value <= most
+    feed(limit, 1e6, windows=50)
+    assert limit.value == least
