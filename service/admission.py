@@ -53,8 +53,8 @@ class Token:
         """Give the token back.
 
         Args:
-            service_ms: time since a thread took the request up.
-            queue_ms: time until then, since the token was given: reading the body is no queue of ours.
+            service_ms: time that threads worked on it; what a batch waited between its items is not work.
+            queue_ms: from the token until a thread took it up; reading the body, before that, is no queue of ours.
             outcome: what became of the request.
         """
         limiter, self._limiter = self._limiter, None

@@ -39,16 +39,6 @@ class CostsView(Protocol):
         """Times of searches here over the effort table's; None where that is not known."""
 
 
-class NoCosts:
-    """Nothing is known but the effort table."""
-
-    def cost_ms(self, stage: CostStage, key: str, probability: float, load: Load) -> float | None:  # noqa: ARG002 - CostsView's
-        return None
-
-    def speed(self, load: Load) -> float | None:  # noqa: ARG002 - CostsView's
-        return None
-
-
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
     """How one search is done.

@@ -40,6 +40,7 @@ class Request:
     kind: Arrivals
     left: int
     begun: float = math.nan
+    worked: float = 0.0
     latency_ms: float = math.nan
     outcome: str = "refused"
 
@@ -146,7 +147,7 @@ class Simulation:
             request.outcome = outcome.value
             request.latency_ms = (self._clock() - request.arrived) * 1000
             begun = self._clock() if math.isnan(request.begun) else request.begun
-            token.release((self._clock() - begun) * 1000, (begun - request.arrived) * 1000, outcome)
+            token.release(request.worked * 1000, (begun - request.arrived) * 1000, outcome)
 
         self._queues[kind.lane].append((request, release))
         self._dispatch()
@@ -176,6 +177,7 @@ class Simulation:
         until = self._clock() + seconds
         if self._clock() < begin <= until:
             until += end - begin
+        request.worked += until - self._clock()
         lane = request.kind.lane
         floor = min((self._spent[other] for other in Lane if self._queues[other]), default=self._spent[lane])
         self._spent[lane] = max(self._spent[lane], floor - 1.0) + seconds / SHARES[lane]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from manual_clock import ManualClock
 
 from service.costs import WHOLE, Costs, CostStage, Load, fetch_key, search_key
-from service.plan import FETCH_MS, FETCH_MS_PER_HIT, Cause, CostsView, NoCosts, SearchPlan, least_ms, plan_search
+from service.plan import FETCH_MS, FETCH_MS_PER_HIT, Cause, CostsView, SearchPlan, least_ms, plan_search
 from snapshot.manifest import Effort, FlatIndex, HnswIndex, Index
 
 
@@ -30,7 +30,7 @@ Rung = tuple[int, bool, tuple[Cause, ...], float]
 
 
 class Known:
-    """Costs as a test says: (stage, key) to (median, else); the same under every load but where a load is named."""
+    """Costs as a test says: (stage, key) to (median, else), for every load where none is named. By default nothing is known."""
 
     def __init__(self, costs: dict[tuple[str, ...], tuple[float, float]] | None = None, speed: float | None = None) -> None:
         self.costs = costs or {}
@@ -44,7 +44,7 @@ class Known:
         return self.ratio
 
 
-NOTHING = NoCosts()
+NOTHING = Known()
 
 
 def plan(
