@@ -1,44 +1,324 @@
-"""One client's connection: uvicorn's protocol, and what uvicorn does not do about clients that are hostile or unlucky."""
+"""Clients' connections: uvicorn's protocol, and what uvicorn does not do about clients that are hostile or unlucky.
+
+uvicorn starts its only timer when the first answer is out, takes headers without end, counts nothing and waits for ever for a
+client that does not read. Here each connection that owes something (a request's headers, or to take its answer) stands in a
+line with the time since when; a sweep now and then looks at the fronts of the lines, so that no request sets a timer.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import secrets
+from collections import OrderedDict
+from itertools import islice
+from typing import Any, Literal, NoReturn
 
+from pydantic_core import to_json
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from service.deadline import Clock
+from service.errors import CrowdedError, HeadersTooLargeError, HeaderTimeoutError, MalformedRequestError, ServiceError
+from service.metrics import Metrics
 from service.walk import Caller
 
 EXTENSION = "scalingnote.connection"
 """Where an ASGI scope has its connection's Caller: ``scope["extensions"][EXTENSION].gone`` says whether it was closed."""
 
+_MOST_HEAD_BYTES = 64 * 1024
+_MOST_HEADERS = 128
+_MOST_PIPELINED = 32
+"""Requests that wait on one connection for the answer to the one before: one read may carry thousands."""
+_MOST_AT_ONCE = 256
+"""Closed in one sweep: a crowd whose time is over together must not hold the event loop."""
+
+Line = OrderedDict["Connection", float]
+"""Connections and since when, in seconds of a clock, longest first."""
+
+
+class Connections:
+    """Every open connection of one server, and who has owed something for longest. Used on the event loop only."""
+
+    def __init__(self, limit: int, timeout_seconds: float, metrics: Metrics, clock: Clock) -> None:
+        """Start empty.
+
+        Args:
+            limit: connections that may be open.
+            timeout_seconds: longest wait for a request's headers, and for a client that takes nothing of its answer.
+            metrics: hears of every connection.
+            clock: monotonic seconds.
+        """
+        self._limit = limit
+        self._timeout_seconds = timeout_seconds
+        self._metrics = metrics
+        self._clock = clock
+        self._open = 0
+        self.receiving: Line = OrderedDict()
+        self.idle: Line = OrderedDict()
+        self.unread: Line = OrderedDict()
+        metrics.connection_limit.set(limit)
+
+    def protocol(self) -> type[Connection]:
+        """What uvicorn makes one of for each connection."""
+        connections = self
+
+        class Counted(Connection):
+            def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
+                super().__init__(connections, config, server_state, app_state, _loop)
+
+        return Counted
+
+    def opened(self, connection: Connection) -> None:
+        """Let a connection in, in the place of the one idle for longest if need be; refuse it if all are at work."""
+        self._open += 1
+        self._metrics.connections.set(self._open)
+        if self._open > self._limit:
+            victim = next(iter(self.idle), None) or next(iter(self.receiving), connection)
+            if victim is connection:
+                connection.refuse(
+                    CrowdedError("each connection is at work; try another instance, or retry in a second"), "crowded"
+                )
+                return
+            self.counted("crowded")
+            victim.leave()
+        self.wait(self.receiving, connection)
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._open -= 1
+        self._metrics.connections.set(self._open)
+        self.go_on(connection)
+
+    def counted(self, cause: str) -> None:
+        """Count a connection that is closed on its client."""
+        self._metrics.closes.labels(cause).inc()
+
+    def wait(self, line: Line, connection: Connection) -> None:
+        """Put a connection at the end of a line, out of any other; in that line it keeps its place."""
+        if connection.line is not line:
+            self.go_on(connection)
+            connection.line = line
+            line[connection] = self._clock()
+
+    def go_on(self, connection: Connection) -> None:
+        """It owes nothing any more."""
+        if connection.line is not None:
+            del connection.line[connection]
+            connection.line = None
+
+    def sweep(self) -> None:
+        """Close those that have owed something for too long."""
+        for connection in self._overdue(self.receiving):
+            connection.late()
+        for connection in self._overdue(self.unread):
+            if connection.takes():
+                self.go_on(connection)
+                self.wait(self.unread, connection)
+            else:
+                self.counted("unread")
+                connection.leave()
+
+    def _overdue(self, line: Line) -> list[Connection]:
+        oldest = self._clock() - self._timeout_seconds
+        return [connection for connection, since in islice(line.items(), _MOST_AT_ONCE) if since <= oldest]
+
 
 class Connection(HttpToolsProtocol):
-    """A connection of which every request's scope says, without a task that waits for it, whether it is still there.
+    """One connection: bounded in time and size, and known to every request on it.
 
     A client that closes only its sending half counts as gone: at a socket it looks the same as one that left.
     """
 
     def __init__(
         self,
+        connections: Connections,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.line: Line | None = None
+        self._connections = connections
         self._caller = Caller()
         self._extensions: Any = {EXTENSION: self._caller}  # uvicorn's type allows dictionaries only
+        self._part: Literal["head", "body"] | None = None  # of the message that has begun and not ended
+        self._active: RequestResponseCycle | None = None  # uvicorn's own ``cycle`` is the last one that came in
+        self._read = 0  # bytes of the last read
+        self._fed = 0  # bytes since the parser made something of them
+        self._unsent = 0
+        self._refusal: tuple[ServiceError, str] | None = None
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = self._extensions
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._connections.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._drop()
+        self._connections.closed(self)
+        super().connection_lost(exc)
 
     def eof_received(self) -> None:
         self._caller.gone = True
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def data_received(self, data: bytes) -> None:
+        self._read = len(data)
+        self._fed += self._read
+        super().data_received(data)
+        if self._fed > _MOST_HEAD_BYTES:
+            self.refuse(_too_large(), "headers_too_large")
+        elif self._part is not None and self.line is self._connections.idle:
+            self._settle()
+
+    def on_message_begin(self) -> None:
+        self._part, self._fed = "head", 0
+        super().on_message_begin()
+        self.scope["extensions"] = self._extensions
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Trailers come here too. Not by way of uvicorn's own: it is called for each header of each request."""
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+        if len(self.headers) > _MOST_HEADERS:
+            self._stop(_too_large(), "headers_too_large")
+
+    def on_headers_complete(self) -> None:
+        if max(self._fed, self._read) > _MOST_HEAD_BYTES < len(self.url) + sum(len(n) + len(v) for n, v in self.headers):
+            self._stop(_too_large(), "headers_too_large")
+        self._part, self._fed = "body", 0
+        super().on_headers_complete()
+        self._connections.go_on(self)
+        if len(self.pipeline) > _MOST_PIPELINED:
+            self._stop(MalformedRequestError("too many requests that do not wait for their answers"), "pipeline")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._active = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        """Not uvicorn's own, which wakes the request's task for every byte that comes alone."""
+        self._fed = 0
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+                cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        self._part, self._fed = None, 0
+        super().on_message_complete()
+        if self.line is self._connections.receiving:  # the rest of a body that was answered before its end
+            self._settle()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._settle()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._settle()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._settle()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._connections.counted("keep_alive")
+        self.leave()
+
+    def late(self) -> None:
+        """The headers, or the rest of a body that was answered long ago, did not come in time."""
+        if self._part is None:  # nothing came at all: nobody reads an answer
+            self._connections.counted("header_timeout")
+            self.leave()
+        else:
+            self.refuse(HeaderTimeoutError("the request did not arrive in time; send it at once"), "header_timeout")
+
+    def takes(self) -> bool:
+        """Whether the client has taken anything of its answer since this was asked last."""
+        before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+        return 0 < self._unsent != before
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls when the parser gave up."""
+        malformed = MalformedRequestError(f"{msg} Speak HTTP/1.1, without TLS."), "malformed"
+        self.refuse(*(self._refusal or malformed))
+
+    def refuse(self, error: ServiceError, cause: str) -> None:
+        """Close, with an answer unless it would be taken for that of an earlier request."""
+        self._connections.counted(cause)
+        answers = self._may_answer()
+        self._drop()
+        if answers:
+            self.transport.write(_problem(error))
+        self.transport.close()
+        self._settle()
+
+    def leave(self) -> None:
+        """Close; what the client has not taken by now it will not get, since a close would wait for it for ever."""
+        self._drop()
+        self._connections.go_on(self)
+        self.transport.abort() if self.transport.get_write_buffer_size() else self.transport.close()
+
+    def _settle(self) -> None:
+        """Stand in the line of what is owed, if anything is."""
+        lines = self._connections
+        if self.transport.is_closing() or self.flow.write_paused:
+            lines.wait(lines.unread, self)
+        elif self._working():
+            lines.go_on(self)
+        else:
+            lines.wait(lines.idle if self._part is None else lines.receiving, self)
+
+    def _working(self) -> bool:
+        return self._active is not None and not self._active.response_complete
+
+    def _may_answer(self) -> bool:
+        """Whether the message that is being received is the next to be answered, and nothing of an answer is out."""
+        if self._part == "body":
+            return self._working() and self._active is self.cycle and not self.cycle.response_started
+        return not self._working()
+
+    def _drop(self) -> None:
+        """Let what works for this client know that nobody is left; uvicorn tells the last request only."""
         self._caller.gone = True
-        super().connection_lost(exc)
+        self.pipeline.clear()
+        if self._active is not None and not self._active.response_complete:
+            self._active.disconnected = True
+            self._active.message_event.set()
+
+    def _stop(self, error: ServiceError, cause: str) -> NoReturn:
+        """Called by the parser, which ends with an error of its own on any exception."""
+        self._refusal = error, cause
+        raise error
+
+
+def _too_large() -> HeadersTooLargeError:
+    return HeadersTooLargeError(f"more than {_MOST_HEADERS} headers, or {_MOST_HEAD_BYTES} bytes of them; send less")
+
+
+def _problem(error: ServiceError) -> bytes:
+    """A whole answer, for requests that reach no route."""
+    request_id = secrets.token_hex(16)
+    body = to_json(
+        {
+            "type": f"urn:scalingnote:problem:{error.code}",
+            "title": error.title,
+            "status": error.status,
+            "detail": str(error),
+            "code": error.code,
+            "request_id": request_id,
+        }
+    )
+    retry = "retry-after: 1\r\n" if error.status == CrowdedError.status else ""
+    head = (
+        f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\nx-request-id: {request_id}\r\n"
+        f"cache-control: no-store\r\n{retry}connection: close\r\n\r\n"
+    )
+    return STATUS_LINE[error.status] + head.encode() + body

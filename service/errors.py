@@ -1,9 +1,12 @@
 """Everything that can go wrong online. Each error carries the HTTP status and a stable code; the message says what to do.
 
 ServiceError
+├── MalformedRequestError  400  not HTTP
 ├── InvalidRequestError    422  the request does not mean anything; ``errors`` names each place
+├── HeaderTimeoutError     408  the headers did not arrive in time
 ├── BodyTimeoutError       408  the body did not arrive in time
 ├── BodyTooLargeError      413
+├── HeadersTooLargeError   431
 ├── UnauthorizedError      401  no token, or a wrong one
 ├── AdminDisabledError     403  no token is configured, so operators' routes are off
 ├── UnknownResourceError   404
@@ -12,6 +15,7 @@ ServiceError
 │   └── SwapRunningError        another snapshot is being loaded
 ├── OverloadedError        429  shed at the door; ``retry_after_ms`` is measured
 ├── UnavailableError       503
+│   ├── CrowdedError            as many connections as the service holds are open and at work
 │   ├── RegistryFaultError      the registry cannot be read or written
 │   ├── NoGenerationError       no snapshot serves
 │   └── DrainingError           the service is shutting down
@@ -76,6 +80,30 @@ class InvalidRequestError(ServiceError):
         """The same, seen from outside: every path begins with ``prefix``."""
         inside = (FieldError(f"{prefix}.{error.path}".rstrip("."), error.message) for error in self.errors)
         return InvalidRequestError(*inside, more=self.more)
+
+
+class MalformedRequestError(ServiceError):
+    """What came is not HTTP."""
+
+    status = 400
+    code = "request_malformed"
+    title = "Not an HTTP request"
+
+
+class HeaderTimeoutError(ServiceError):
+    """The headers did not arrive in time."""
+
+    status = 408
+    code = "header_timeout"
+    title = "Request headers not received in time"
+
+
+class HeadersTooLargeError(ServiceError):
+    """The headers are more, or longer, than the service accepts."""
+
+    status = 431
+    code = "headers_too_large"
+    title = "Request headers too large"
 
 
 class BodyTimeoutError(ServiceError):
@@ -160,6 +188,13 @@ class UnavailableError(ServiceError):
     code = "unavailable"
     title = "Service unavailable"
     retry_after_ms = 1000.0
+
+
+class CrowdedError(UnavailableError):
+    """As many connections as the service holds are open, and each of them is at work."""
+
+    code = "too_many_connections"
+    title = "Too many connections"
 
 
 class RegistryFaultError(UnavailableError):

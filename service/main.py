@@ -23,8 +23,9 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from service.admission import FixedLimit, Limiter
 from service.app import create_app
-from service.connections import Connection
+from service.connections import Connections
 from service.cores import available_cores
+from service.descriptors import connection_limit, raise_file_limit
 from service.errors import AddressInUseError
 from service.follow import Follower, FollowOptions
 from service.generation import Generation, GenerationOptions, Step, open_generation
@@ -77,6 +78,7 @@ def serve(settings: Settings) -> int:
     """
     configure(settings.log_level, settings.log_format, sys.stderr)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, which no query of ours reads
+    raise_file_limit()
     with listening(settings) as listener, ExitStack() as undo:
         parts = compose(settings, undo)
         parts.follower.start()
@@ -109,10 +111,16 @@ class DrainingServer(uvicorn.Server):
 
     def __init__(self, parts: Parts) -> None:
         settings = parts.settings
+        self._connections = Connections(
+            connection_limit(settings.max_connections),
+            settings.header_timeout_seconds,
+            parts.metrics,
+            parts.clock,
+        )
         super().__init__(
             uvicorn.Config(
                 create_app(parts),
-                http=Connection,
+                http=self._connections.protocol(),
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -123,6 +131,7 @@ class DrainingServer(uvicorn.Server):
                 timeout_graceful_shutdown=_WRITE_SECONDS,
             )
         )
+        parts.metrics.open_requests.set_function(lambda: len(self.server_state.tasks))
         self._parts = parts
         self._stop_after = self._stop_by = math.inf
 
@@ -140,6 +149,7 @@ class DrainingServer(uvicorn.Server):
         self._stop_by = now + settings.drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
+        self._connections.sweep()
         if self._parts.limiter.draining:
             self._parts.generations.drain()
             now = self._parts.clock()
@@ -177,5 +187,6 @@ def _announce(listener: socket.socket, parts: Parts) -> None:
         wanted = registry.current()
     except RegistryError:  # the follower logs why, and goes on trying
         wanted = None
+    connections = connection_limit(parts.settings.max_connections)
     url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
-    _log.info("listening", url=url, registry=str(registry.root), snapshot=wanted, threads=parts.threads)
+    _log.info("listening", url=url, registry=str(registry.root), snapshot=wanted, threads=parts.threads, connections=connections)

@@ -23,6 +23,15 @@ from service.walk import STAGES, Stage
 PREFIX = "scalingnote"
 DROPPED = ("late", "gone")
 SHED = ("overloaded", "draining")
+CLOSES = (
+    "keep_alive",
+    "header_timeout",
+    "unread",
+    "malformed",
+    "headers_too_large",
+    "pipeline",
+    "crowded",
+)
 SWAP_OUTCOMES = ("replaced", "failed")
 SWAP_STEPS = ("verifying", "opening", "proving", "warming")
 LIBRARIES = ("scalingnote", "onnxruntime", "faiss-cpu", "tokenizers", "pyarrow", "fastapi")
@@ -46,6 +55,7 @@ class Metrics:
         self.registry = registry
         self._requests(registry, settings)
         self._overload(registry, settings, threads)
+        self._connections(registry)
         self._snapshots(registry)
         self._build(registry)
 
@@ -79,6 +89,15 @@ class Metrics:
         _initialise(self.degraded, [(cause,) for cause in CAUSES])
         _initialise(self.dropped, [(cause, stage) for cause in DROPPED for stage in STAGES])
         _initialise(self.shed, [(cause,) for cause in SHED])
+
+    def _connections(self, registry: CollectorRegistry) -> None:
+        self.connections = Gauge(f"{PREFIX}_connections", "Open connections of clients", registry=registry)
+        self.connection_limit = Gauge(f"{PREFIX}_connection_limit", "Connections that may be open", registry=registry)
+        self.closes = Counter(
+            f"{PREFIX}_connections_closed", "Connections closed on clients, and refused", ["cause"], registry=registry
+        )
+        self.open_requests = Gauge(f"{PREFIX}_open_requests", "Requests being received or answered", registry=registry)
+        _initialise(self.closes, [(cause,) for cause in CLOSES])
 
     def _snapshots(self, registry: CollectorRegistry) -> None:
         self.ready = Gauge(f"{PREFIX}_ready", "1 while /readyz says so", registry=registry)
@@ -117,6 +136,11 @@ class Metrics:
         """Observe where one request's time went."""
         for stage, value in spent_ms.items():
             self._stages[stage].observe(value / 1000)
+
+    def sheds(self) -> dict[str, float]:
+        """Requests refused at the door so far, by cause."""
+        samples = [sample for metric in self.shed.collect() for sample in metric.samples if sample.name.endswith("_total")]
+        return {sample.labels["cause"]: sample.value for sample in samples}
 
     def gave_up(self, causes: Iterable[Cause]) -> None:
         """Count what one search gave up."""

@@ -78,6 +78,22 @@ class Settings(BaseSettings):
     keep_alive_seconds: int = Field(
         75, ge=1, le=3600, description="How long an idle connection stays open, in seconds; longer than the proxy's in front."
     )
+    header_timeout_seconds: Seconds = Field(
+        10.0,
+        description=(
+            "Longest wait for a request's headers, from its first byte or the connection's begin, and for a client that takes "
+            "nothing of its answer, in seconds; then the connection is closed."
+        ),
+    )
+    max_connections: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description=(
+            "Most open connections, as far as the limit on open files allows; beyond, the one idle for longest is closed, or the "
+            "new one gets 503. Unset: 16384."
+        ),
+    )
 
     admin_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),

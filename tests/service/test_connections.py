@@ -1,53 +1,152 @@
-"""A connection as a real socket sees it: what its requests' scopes say, and when it is closed."""
+"""Connections as a real socket sees them: what they tell each request, what bounds them, when they are closed."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from manual_clock import ManualClock
+from prometheus_client import CollectorRegistry
 
-from service.connections import EXTENSION, Connection
+from service.connections import EXTENSION, Connections
+from service.metrics import Metrics
+from service.settings import Settings
 from service.walk import Caller
 
 WAIT_SECONDS = 10
+TIMEOUT_SECONDS = 5.0
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
+OK = b"HTTP/1.1 204 "
 
 
 class Holding:
-    """An application that tells of each caller and answers when it is let."""
+    """An application that reads the body, tells of each caller, and answers when it is let."""
 
     def __init__(self) -> None:
         self.callers: asyncio.Queue[Caller] = asyncio.Queue()
         self.answer = asyncio.Event()
+        self.answer.set()
+        self.size = 0
+        self.reads_body = True
+        self.messages = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        more = self.reads_body
+        while more:
+            self.messages += 1
+            message = await receive()
+            more = message.get("more_body", False)
         self.callers.put_nowait(scope["extensions"][EXTENSION])
         await self.answer.wait()
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
+        headers = [(b"content-length", b"%d" % self.size)] if self.size else []
+        await send({"type": "http.response.start", "status": 200 if self.size else 204, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * self.size})
 
     async def caller(self) -> Caller:
         return await asyncio.wait_for(self.callers.get(), WAIT_SECONDS)
 
 
-def run(test: Callable[[Holding, int], Awaitable[None]]) -> None:
-    """Serve ``Holding`` while ``test`` runs, which gets it and the port."""
+class Client:
+    """One socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self.writer = reader, writer
+
+    async def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+            await asyncio.sleep(0.005)  # each piece is a read of its own
+
+    async def head(self) -> bytes:
+        return await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), WAIT_SECONDS)
+
+    async def take(self, size: int) -> bytes:
+        return await self._reader.readexactly(size)
+
+    async def rest(self) -> bytes:
+        """All that comes until the server closes."""
+        try:
+            return await asyncio.wait_for(self._reader.read(), WAIT_SECONDS)
+        except ConnectionError:
+            return b"reset"
+
+    async def problem(self) -> tuple[bytes, str]:
+        """The status line's status and the code of an answer after which the server closes."""
+        head, _, body = (await self.rest()).partition(b"\r\n\r\n")
+        lowered = head.lower()
+        assert b"connection: close" in lowered
+        assert b"content-type: application/problem+json" in lowered
+        assert b"content-length: %d\r\n" % len(body) in lowered
+        problem = json.loads(body)
+        assert problem["type"] == f"urn:scalingnote:problem:{problem['code']}"
+        assert f"x-request-id: {problem['request_id']}".encode() in lowered
+        assert head.split()[1] == str(problem["status"]).encode()
+        return head.split()[1], problem["code"]
+
+
+class Running:
+    """A server of ``Holding`` with its connections, under a clock that tests move."""
+
+    def __init__(self, limit: int) -> None:
+        self.app = Holding()
+        self.clock = ManualClock()
+        self.metrics = Metrics(CollectorRegistry(), Settings(registry=Path("registry")), 1)
+        self.connections = Connections(limit, TIMEOUT_SECONDS, self.metrics, self.clock)
+        http = self.connections.protocol()
+        self.config = uvicorn.Config(self.app, http=http, log_config=None, access_log=False, lifespan="off", ws="none")
+        self.server = uvicorn.Server(self.config)
+        self.port = 0
+        self.clients: list[Client] = []
+
+    async def client(self, *pieces: bytes) -> Client:
+        self.clients.append(Client(*await asyncio.open_connection("127.0.0.1", self.port)))
+        await self.clients[-1].send(*pieces)
+        return self.clients[-1]
+
+    @property
+    def open(self) -> int:
+        return int(self.metrics.registry.get_sample_value("scalingnote_connections") or 0)
+
+    def closed(self, cause: str) -> int:
+        return int(self.metrics.registry.get_sample_value("scalingnote_connections_closed_total", {"cause": cause}) or 0)
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.clock.advance_ms(seconds * 1000)
+        self.connections.sweep()
+
+
+def run(test: Callable[[Running], Awaitable[None]], limit: int = 100) -> None:
+    """Serve while ``test`` runs; afterwards no connection is left."""
 
     async def main() -> None:
-        app = Holding()
-        config = uvicorn.Config(app, http=Connection, log_config=None, lifespan="off", loop="uvloop")
-        server = uvicorn.Server(config)
+        running = Running(limit)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            await_end = asyncio.create_task(server.serve(sockets=[listener]))
-            await test(app, listener.getsockname()[1])
-            app.answer.set()
-            server.should_exit = True
-            await asyncio.wait_for(await_end, WAIT_SECONDS)
+            running.port = listener.getsockname()[1]
+            serving = asyncio.create_task(running.server.serve(sockets=[listener]))
+            try:
+                await test(running)
+            finally:
+                running.app.answer.set()
+                for client in running.clients:
+                    client.writer.close()
+                running.server.should_exit = True
+                await asyncio.wait_for(serving, WAIT_SECONDS)
+        assert running.open == 0
+        assert not running.connections.idle
+        assert not running.connections.receiving
+        assert not running.connections.unread
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=uvicorn.Config(None, loop="uvloop").get_loop_factory()) as runner:
+        runner.run(main())
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -57,15 +156,14 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def test_every_request_of_a_connection_says_whether_the_client_is_there() -> None:
-    async def ask_twice(app: Holding, port: int) -> None:
-        app.answer.set()
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async def ask_twice(running: Running) -> None:
+        client = await running.client()
         for _ in range(2):
-            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
-            caller = await app.caller()
+            await client.send(GET)
+            assert (await client.head()).startswith(OK)
+            caller = await running.app.caller()
             assert not caller.gone
-        writer.close()
+        client.writer.close()
         await until(lambda: caller.gone)
 
     run(ask_twice)
@@ -73,17 +171,293 @@ def test_every_request_of_a_connection_says_whether_the_client_is_there() -> Non
 
 @pytest.mark.parametrize("half", [False, True])
 def test_a_client_that_leaves_is_gone_while_its_request_is_worked_on(half: bool) -> None:
-    async def leave(app: Holding, port: int) -> None:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        _, stays = await asyncio.open_connection("127.0.0.1", port)
-        for each in (writer, stays):
-            each.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            await each.drain()
-        first, second = await app.caller(), await app.caller()
-        writer.write_eof() if half else writer.close()
-        await until(lambda: first.gone or second.gone)
-        assert not (first.gone and second.gone)
-        writer.close()
-        stays.close()
+    async def leave(running: Running) -> None:
+        running.app.answer.clear()
+        leaves = await running.client(GET)
+        gone = await running.app.caller()
+        stays = await running.client(GET)
+        there = await running.app.caller()
+        leaves.writer.write_eof() if half else leaves.writer.close()
+        await until(lambda: gone.gone)
+        assert not there.gone
+        running.app.answer.set()
+        assert (await stays.head()).startswith(OK)
 
     run(leave)
+
+
+def test_a_client_that_leaves_in_the_middle_of_pipelined_requests_is_gone_for_the_first(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def leave(running: Running) -> None:
+        running.app.answer.clear()
+        client = await running.client(GET * 3)
+        caller = await running.app.caller()
+        running.connections.sweep()
+        client.writer.transport.abort()
+        while not caller.gone:
+            running.app.answer.set()  # reading was paused: the end is seen when the first answer is written
+            await asyncio.sleep(0.005)
+        await until(lambda: running.open == 0)
+
+    with caplog.at_level(logging.WARNING):
+        run(leave)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("pieces", [(b"G",), (b"GET / HTTP/1.1\r\nHo",), (GET[:-2],)])
+def test_headers_that_do_not_end_are_not_waited_for(pieces: tuple[bytes, ...]) -> None:
+    async def dawdle(running: Running) -> None:
+        client = await running.client(*pieces)
+        running.pass_seconds(TIMEOUT_SECONDS - 0.1)
+        await client.send(b"")
+        assert running.closed("header_timeout") == 0
+        running.pass_seconds(0.2)
+        assert await client.problem() == (b"408", "header_timeout")
+        assert running.closed("header_timeout") == 1
+
+    run(dawdle)
+
+
+def test_a_connection_on_which_nothing_comes_is_closed_without_a_word() -> None:
+    async def say_nothing(running: Running) -> None:
+        client = await running.client()
+        await until(lambda: running.open == 1)
+        running.pass_seconds(TIMEOUT_SECONDS)
+        assert await client.rest() == b""
+        assert running.closed("header_timeout") == 1
+
+    run(say_nothing)
+
+
+def test_bytes_that_trickle_in_buy_no_time() -> None:
+    async def trickle(running: Running) -> None:
+        client = await running.client()
+        await until(lambda: running.open == 1)
+        for byte in GET[:5]:
+            running.pass_seconds(TIMEOUT_SECONDS / 6)
+            await client.send(bytes([byte]))
+        running.pass_seconds(TIMEOUT_SECONDS / 4)
+        assert await client.problem() == (b"408", "header_timeout")
+
+    run(trickle)
+
+
+def test_an_idle_connection_may_wait_but_its_next_request_may_not() -> None:
+    async def idle(running: Running) -> None:
+        client = await running.client(GET)
+        assert (await client.head()).startswith(OK)
+        running.pass_seconds(TIMEOUT_SECONDS * 3)
+        await client.send(GET)
+        assert (await client.head()).startswith(OK)
+        await client.send(GET[:9])
+        running.pass_seconds(TIMEOUT_SECONDS)
+        assert await client.problem() == (b"408", "header_timeout")
+
+    run(idle)
+
+
+def test_work_and_bodies_have_deadlines_of_their_own() -> None:
+    async def take_long(running: Running) -> None:
+        running.app.answer.clear()
+        worked_on = await running.client(GET)
+        await running.app.caller()
+        sending = await running.client(HEAD + b"Content-Length: 3\r\n\r\n{")
+        running.pass_seconds(TIMEOUT_SECONDS * 3)
+        running.app.answer.set()
+        await sending.send(b"}\n")
+        for client in (worked_on, sending):
+            assert (await client.head()).startswith(OK)
+
+    run(take_long)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (GET[:-2] + b"X: y\r\n" * 200 + b"\r\n",),
+        (GET[:-2] + b"X: y\r\n" * 200,),
+        (GET[:-2] + b"X: " + b"y" * 70_000 + b"\r\n\r\n",),
+        (GET[:-2] + b"X: ", *[b"y" * 10_000] * 8),
+        (b"GET /" + b"y" * 70_000 + b" HTTP/1.1\r\n\r\n",),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n" + b"X: y\r\n" * 200,),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: ", *[b"y" * 10_000] * 8),
+    ],
+    ids=["many", "many, no end", "long", "long, no end", "long target", "many trailers", "long trailer"],
+)
+def test_too_many_headers_and_too_long_ones_are_refused(pieces: tuple[bytes, ...]) -> None:
+    async def exceed(running: Running) -> None:
+        client = await running.client()
+        try:
+            await client.send(*pieces)
+            assert await client.problem() == (b"431", "headers_too_large")
+        except ConnectionError:  # the answer came, and then a reset for what was still being sent
+            pass
+        assert running.closed("headers_too_large") == 1
+
+    run(exceed)
+
+
+def test_many_headers_and_long_bodies_within_the_bounds_are_not() -> None:
+    async def fit(running: Running) -> None:
+        head = HEAD + b"X: y\r\n" * 100 + b"Y: " + b"z" * 30_000 + b"\r\nContent-Length: 200000\r\n\r\n"
+        client = await running.client(head + b"b" * 200_000 + GET)
+        for _ in range(2):
+            assert (await client.head()).startswith(OK)
+
+    run(fit)
+
+
+def test_where_no_more_fit_the_one_idle_for_longest_makes_room() -> None:
+    async def crowd(running: Running) -> None:
+        clients = []
+        for _ in range(3):
+            clients.append(await running.client(GET))
+            assert (await clients[-1].head()).startswith(OK)
+        await clients[0].send(GET)  # the first one is busy again, so the second is idle for longest
+        assert (await clients[0].head()).startswith(OK)
+        clients.append(await running.client(GET))
+        assert (await clients[-1].head()).startswith(OK)
+        assert await clients[1].rest() == b""
+        for client in (clients[0], clients[2], clients[3]):
+            await client.send(GET)
+            assert (await client.head()).startswith(OK)
+        assert running.closed("crowded") == 1
+
+    run(crowd, limit=3)
+
+
+def test_one_that_sends_slowly_makes_room_where_none_is_idle() -> None:
+    async def crowd(running: Running) -> None:
+        slow = await running.client(GET[:7])
+        new = await running.client(GET)
+        assert (await new.head()).startswith(OK)
+        assert await slow.rest() == b""
+
+    run(crowd, limit=1)
+
+
+def test_where_all_are_at_work_the_new_one_is_refused_at_once() -> None:
+    async def crowd(running: Running) -> None:
+        running.app.answer.clear()
+        works = await running.client(GET)
+        caller = await running.app.caller()
+        refused = await running.client()
+        assert await refused.problem() == (b"503", "too_many_connections")
+        assert not caller.gone
+        running.app.answer.set()
+        assert (await works.head()).startswith(OK)
+        assert running.closed("crowded") == 1
+
+    run(crowd, limit=1)
+
+
+def test_what_is_not_http_is_refused_in_the_shape_of_every_error() -> None:
+    async def garble(running: Running) -> None:
+        client = await running.client(b"\x16\x03\x01\x02\x00 not http\r\n\r\n")
+        assert await client.problem() == (b"400", "request_malformed")
+        assert running.closed("malformed") == 1
+
+    run(garble)
+
+
+def test_a_broken_body_is_refused_and_its_request_given_up() -> None:
+    async def garble(running: Running) -> None:
+        client = await running.client(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"zz\r\n")
+        assert await client.problem() == (b"400", "request_malformed")
+        assert (await running.app.caller()).gone
+
+    run(garble)
+
+
+def test_garbage_behind_a_request_is_not_taken_for_its_answer() -> None:
+    async def garble(running: Running) -> None:
+        running.app.answer.clear()
+        client = await running.client(GET)
+        caller = await running.app.caller()
+        await client.send(b"\x00garbage\r\n\r\n")
+        assert await client.rest() == b""
+        assert caller.gone
+
+    run(garble)
+
+
+def test_requests_may_follow_without_waiting_for_answers() -> None:
+    async def follow(running: Running) -> None:
+        client = await running.client(GET * 20)
+        for _ in range(20):
+            assert (await client.head()).startswith(OK)
+
+    run(follow)
+
+
+def test_but_not_thousands_of_them() -> None:
+    async def flood(running: Running) -> None:
+        running.app.answer.clear()
+        client = await running.client(GET * 3000)
+        assert await client.rest() in (b"", b"reset")
+        assert running.closed("pipeline") == 1
+        assert running.app.callers.qsize() == 1
+
+    run(flood)
+
+
+def test_an_answer_that_nobody_takes_is_not_kept_for_ever() -> None:
+    async def ignore(running: Running) -> None:
+        running.app.size = 30_000_000
+        await running.client(GET)
+        await running.app.caller()
+        for _ in range(2):
+            await asyncio.sleep(0.05)
+            running.pass_seconds(TIMEOUT_SECONDS)
+        await until(lambda: running.open == 0)
+        assert running.closed("unread") == 1
+
+    run(ignore)
+
+
+def test_an_answer_that_is_taken_slowly_arrives() -> None:
+    async def read_slowly(running: Running) -> None:
+        running.app.size = 30_000_000
+        client = await running.client(GET)
+        await client.head()
+        for _ in range(9):
+            await asyncio.wait_for(client.take(3_000_000), WAIT_SECONDS)
+            running.pass_seconds(TIMEOUT_SECONDS / 2)
+        assert running.closed("unread") == 0
+
+    run(read_slowly)
+
+
+def test_a_body_that_comes_byte_by_byte_wakes_its_request_once() -> None:
+    async def dribble(running: Running) -> None:
+        client = await running.client(HEAD + b"Content-Length: 20\r\n\r\n", *[b"x"] * 20)
+        assert (await client.head()).startswith(OK)
+        assert running.app.messages == 1
+
+    run(dribble)
+
+
+def test_what_follows_an_early_answer_must_end_too() -> None:
+    async def go_on(running: Running) -> None:
+        running.app.reads_body = False
+        client = await running.client(HEAD + b"Content-Length: 20\r\n\r\n", b"x")
+        assert (await client.head()).startswith(OK)
+        running.pass_seconds(TIMEOUT_SECONDS)
+        assert await client.rest() == b""
+        assert running.closed("header_timeout") == 1
+
+    run(go_on)
+
+
+def test_after_the_rest_of_an_early_answered_body_comes_the_next_request() -> None:
+    async def go_on(running: Running) -> None:
+        running.app.reads_body = False
+        client = await running.client(HEAD + b"Content-Length: 3\r\n\r\n", b"x")
+        assert (await client.head()).startswith(OK)
+        await client.send(b"xx")
+        running.pass_seconds(TIMEOUT_SECONDS)
+        await client.send(GET)
+        assert (await client.head()).startswith(OK)
+
+    run(go_on)
