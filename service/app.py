@@ -8,6 +8,8 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import console, problems
 from service.api.admin import AdminRoutes
@@ -16,13 +18,18 @@ from service.api.embed import EmbedRoutes
 from service.api.envelope import UNMATCHED, Envelope
 from service.api.ops import OpsRoutes
 from service.api.search import SearchRoutes
+from service.api.work import WorkRoute
 from service.parts import Parts
 
 _DESCRIPTION = "Dense retrieval within a latency budget. Every error is application/problem+json; under /v1, OpenAI's shape."
 
 
 class Application(FastAPI):
-    """FastAPI with a document that is true of our errors, and no pages that load scripts from elsewhere."""
+    """FastAPI with a document that is true of our errors, and no pages that load scripts from elsewhere.
+
+    Attributes:
+        direct: applications by path, for POST.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -35,6 +42,15 @@ class Application(FastAPI):
             redirect_slashes=False,
             generate_unique_id_function=lambda route: route.name,
         )
+        self.direct: dict[str, ASGIApp] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; a POST to a route of ``direct`` without the layers that the others go through."""
+        app = self.direct.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if app is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await app(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document; made once."""
@@ -53,5 +69,7 @@ def create_app(parts: Parts) -> FastAPI:
     console.mount(app.router)
     problems.install(app)
     app.add_middleware(Envelope, parts=parts, random=random.random)
+    work = [route.app for route in app.routes if isinstance(route, APIRoute) and isinstance(route.app, WorkRoute)]
+    app.direct = {route.route.path: Envelope(route, parts, random.random) for route in work}
     parts.metrics.routes([UNMATCHED, *(getattr(route, "path", UNMATCHED) for route in app.routes)])
     return app

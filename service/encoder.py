@@ -11,13 +11,11 @@ import numpy.typing as npt
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
+from service.batching import BatchPlan, batches, measure
 from snapshot.errors import IntegrityError, SpaceMismatchError
 from snapshot.layout import Layout
 from snapshot.manifest import SPACE_KEY, QueryTower, Space, TextSpec
 from snapshot.text import render_query
-
-MAX_BATCH = 32
-"""Queries that go through the graph together: bounds the memory of its inner values, whatever a caller asks for."""
 
 _INPUTS = {"input_ids", "attention_mask"}
 _OUTPUT = "sentence_embedding"
@@ -26,23 +24,24 @@ _AGAIN = "publish the snapshot again, or activate another one"
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What the graph reads for n queries, padded on the right to the longest, t.
+    """One tokenized query.
 
     Attributes:
-        ids: int64[n, t].
-        mask: int64[n, t], 1 for tokens, 0 for padding.
-        counts: tokens used of each query, special tokens included.
-        truncated: whether a query was longer than the manifest's ``max_tokens``.
+        ids: special tokens included.
+        truncated: whether the query was longer than the manifest's ``max_tokens``.
     """
 
-    ids: npt.NDArray[np.int64]
-    mask: npt.NDArray[np.int64]
-    counts: list[int]
-    truncated: list[bool]
+    ids: list[int]
+    truncated: bool
 
 
 class Encoder:
-    """The query tower of one snapshot. Both steps are safe from several threads at once."""
+    """The query tower of one snapshot. Every step is safe from several threads at once.
+
+    Attributes:
+        dim: width of the vectors.
+        batching: which queries are worth one call; every one goes alone until somebody has measured.
+    """
 
     def __init__(self, tokenizer: Tokenizer, session: ort.InferenceSession, tower: QueryTower, dim: int) -> None:
         self._tokenizer = tokenizer
@@ -50,6 +49,7 @@ class Encoder:
         self._text = tower.text
         self._pad = tower.pad_token_id
         self.dim = dim
+        self.batching = BatchPlan()
 
     @classmethod
     def open(cls, layout: Layout, tower: QueryTower, space: Space, threads: int) -> Encoder:
@@ -65,30 +65,48 @@ class Encoder:
         _check_signature(session, space, layout.model)
         return cls(tokenizer, session, tower, space.dim)
 
-    def tokenize(self, queries: Sequence[str]) -> Tokens:
-        """Render raw queries by the manifest's template and tokenize them."""
-        texts = [render_query(self._text, query) for query in queries]
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._text.add_special_tokens)
-        counts = [len(encoding.ids) for encoding in encodings]
-        shape = (len(texts), max(counts, default=0) or 1)
-        ids, mask = np.full(shape, self._pad, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        for row, encoding in enumerate(encodings):
-            ids[row, : counts[row]], mask[row, : counts[row]] = encoding.ids, 1
-        return Tokens(ids, mask, counts, [bool(encoding.overflowing) for encoding in encodings])
+    def render(self, query: str) -> str:
+        """A raw query in the manifest's template: what the tokenizer reads."""
+        return render_query(self._text, query)
 
-    def embed(self, tokens: Tokens) -> npt.NDArray[np.float32]:
-        """float32[n, dim], L2-normalised."""
-        vectors = np.empty((len(tokens.ids), self.dim), dtype=np.float32)
-        for start in range(0, len(vectors), MAX_BATCH):
-            part = slice(start, start + MAX_BATCH)
-            longest = max(tokens.counts[part]) or 1  # padding is computed like tokens are, so none is kept for nothing
-            inputs = {"input_ids": tokens.ids[part, :longest], "attention_mask": tokens.mask[part, :longest]}
-            (vectors[part],) = self._session.run([_OUTPUT], inputs)
+    def tokenize(self, rendered: Sequence[str]) -> list[Tokens]:
+        """Tokenize rendered queries."""
+        found = self._tokenizer.encode_batch_fast(rendered, add_special_tokens=self._text.add_special_tokens)
+        return [Tokens(encoding.ids, bool(encoding.overflowing)) for encoding in found]
+
+    def rows(self, length: int) -> int:
+        """Most queries of ``length`` tokens that are worth one call."""
+        return self.batching.rows(length)
+
+    def embed(self, ids: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """float32[n, dim], L2-normalised, of n queries that all have the same number of tokens."""
+        if ids[0]:
+            tokens = np.array(ids, dtype=np.int64)
+            mask = np.ones_like(tokens)
+        else:  # a graph needs at least one place, which then counts for nothing
+            tokens = np.full((len(ids), 1), self._pad, dtype=np.int64)
+            mask = np.zeros_like(tokens)
+        (vectors,) = self._session.run([_OUTPUT], {"input_ids": tokens, "attention_mask": mask})
+        return np.asarray(vectors, dtype=np.float32)
+
+    def encode(self, queries: Sequence[str]) -> npt.NDArray[np.float32]:
+        """float32[n, dim] of raw queries, in their order."""
+        tokens = self.tokenize([self.render(query) for query in queries])
+        vectors = np.empty((len(tokens), self.dim), dtype=np.float32)
+        for batch in batches([len(item.ids) for item in tokens], self.rows):
+            vectors[batch] = self.embed([tokens[i].ids for i in batch])
         return vectors
+
+    def measure_batches(self, longest: int) -> None:
+        """Find out which queries are worth one call; meanwhile, and afterwards, the encoder can be used."""
+        self.batching = measure(lambda rows, length: self._try(rows, length), longest)
 
     def close(self) -> None:
         """Give the graph's memory back; the encoder is not used again."""
         self._session = None
+
+    def _try(self, rows: int, length: int) -> None:
+        self.embed([[self._pad] * length] * rows)
 
 
 def _open_tokenizer(path: Path, text: TextSpec) -> Tokenizer:

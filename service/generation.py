@@ -7,23 +7,24 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Literal
 
 import numpy as np
 
-from service.encoder import Encoder, Tokens
+from service.costs import Costs
+from service.encoder import Encoder
 from service.engines import Engine, open_engine
 from service.golden import GoldenSet, Proof, prove, read_golden
 from snapshot.documents import Documents, open_documents
 from snapshot.errors import CountMismatchError
-from snapshot.layout import Layout
+from snapshot.layout import QUERY_TOWER, Layout
 from snapshot.manifest import Manifest
 from snapshot.verify import verify
 
 Step = Literal["verifying", "opening", "proving", "warming"]
 
-_WARM_TOKENS = 16
-"""Length at which the largest batch is warmed: that of most queries."""
+_WARM_TOKENS = (4, 8, 16, 32, 64, 128, 256, 512)
 _WARM_K = 10
 
 
@@ -33,22 +34,31 @@ class GenerationOptions:
 
     Attributes:
         encoder_threads: threads that one call of the ONNX graph uses.
-        warm_batch: largest batch that the graph is warmed with.
+        batching: whether queries may go through the graph together.
+        filter_cache_bytes: most memory for what filters have selected.
     """
 
     encoder_threads: int = 1
-    warm_batch: int = 8
+    batching: bool = True
+    filter_cache_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One snapshot, ready to serve; its parts are only ever used together."""
+    """One snapshot, ready to serve; its parts are only ever used together.
+
+    Attributes:
+        costs: what its stages take here, learned from its requests.
+        tower: digest of all that a query's vector depends on besides the query.
+    """
 
     manifest: Manifest
     encoder: Encoder
     engine: Engine
     documents: Documents
     proof: Proof
+    costs: Costs
+    tower: str
     opened_at: datetime
     load_seconds: Mapping[Step, float]
 
@@ -62,8 +72,12 @@ class Generation:
         self.engine.close()
 
 
-def open_generation(layout: Layout, options: GenerationOptions, on_state: Callable[[Step], None]) -> Generation:
+def open_generation(
+    layout: Layout, options: GenerationOptions, on_state: Callable[[Step], None], before: Generation | None = None
+) -> Generation:
     """Load the snapshot at ``layout``; ``on_state`` hears each step as it begins and may raise to give up.
+
+    What the generation ``before`` has learned about this machine is kept.
 
     Whatever was opened is closed again where a later step fails.
 
@@ -79,15 +93,25 @@ def open_generation(layout: Layout, options: GenerationOptions, on_state: Callab
             opened.callback(encoder.close)
             engine = open_engine(manifest, layout)
             opened.callback(engine.close)
-            documents = open_documents(layout.documents)
+            documents = open_documents(layout.documents, options.filter_cache_bytes)
             _check_counts(manifest, engine, documents, layout)
         with watch.step("proving"):
             golden = read_golden(layout, manifest)
             proof = prove(golden, manifest, encoder, engine)
         with watch.step("warming"):
-            _warm(golden, manifest, encoder, engine, documents, options.warm_batch)
+            _warm(golden, manifest, encoder, engine, documents)
+            if options.batching:
+                encoder.measure_batches(manifest.query_tower.text.max_tokens)
         opened.pop_all()
-    return Generation(manifest, encoder, engine, documents, proof, datetime.now(UTC), watch.seconds)
+    costs = Costs(manifest.index, time.monotonic, None if before is None else before.costs)
+    tower = _tower_digest(manifest)
+    return Generation(manifest, encoder, engine, documents, proof, costs, tower, datetime.now(UTC), watch.seconds)
+
+
+def _tower_digest(manifest: Manifest) -> str:
+    """Of the graph, the tokenizer, and how they are used."""
+    files = [entry.sha256 for path, entry in sorted(manifest.files.items()) if path.startswith(f"{QUERY_TOWER}/")]
+    return sha256("\n".join([manifest.query_tower.model_dump_json(), *files]).encode()).hexdigest()
 
 
 class _Watch:
@@ -114,21 +138,14 @@ def _check_counts(manifest: Manifest, engine: Engine, documents: Documents, layo
         )
 
 
-def _warm(golden: GoldenSet, manifest: Manifest, encoder: Encoder, engine: Engine, documents: Documents, batch: int) -> None:
+def _warm(golden: GoldenSet, manifest: Manifest, encoder: Encoder, engine: Engine, documents: Documents) -> None:
     """Take the slow first times (arenas that grow, pages not yet mapped) before a request does."""
-    tokens = encoder.tokenize(golden.queries[:1])
+    [tokens] = encoder.tokenize([encoder.render(golden.queries[0])])
     longest = manifest.query_tower.text.max_tokens
-    lengths = [length for length in (4, 8, 16, 32, 64, 128, 256, 512) if length < longest]
-    for rows, length in [(batch, min(_WARM_TOKENS, longest)), *((1, length) for length in (*lengths, longest))]:
-        encoder.embed(_stretch(tokens, rows, length))
+    for length in (*(length for length in _WARM_TOKENS if length < longest), longest):
+        encoder.embed([np.resize(tokens.ids or [0], length).tolist()])
     queries = golden.vectors[:1]
     engine.search(queries, _WARM_K, manifest.index.default_effort)
     rows_found = engine.exact(queries, min(_WARM_K, engine.count)).rows[0]  # exact search touches every vector
     documents.ids(rows_found)
     documents.fields(rows_found)
-
-
-def _stretch(tokens: Tokens, rows: int, length: int) -> Tokens:
-    """Tokens of another shape, for their cost and not for their meaning."""
-    ids = np.resize(tokens.ids, (rows, length))
-    return Tokens(ids, np.ones_like(ids), [length] * rows, [False] * rows)

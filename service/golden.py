@@ -76,7 +76,7 @@ def prove(golden: GoldenSet, manifest: Manifest, encoder: Encoder, engine: Engin
     Raises:
         GoldenMismatchError: a vector or the hits are further off than the manifest allows; carries the figures.
     """
-    served = encoder.embed(encoder.tokenize(golden.queries))
+    served = encoder.encode(golden.queries)
     distances = _cosine_distances(served, golden.vectors)
     k = manifest.golden.k
     hits = engine.search(served, k, manifest.index.default_effort)

@@ -13,28 +13,31 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import FrameType
 
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from service.admission import FixedLimit, Limiter
+from service.admission import Limiter, Shares
 from service.app import create_app
+from service.cache import VectorCache
 from service.connections import Connections
-from service.cores import available_cores
+from service.cores import ThreadPlan, available_cores, plan_threads
 from service.descriptors import connection_limit, raise_file_limit
 from service.errors import AddressInUseError
 from service.follow import Follower, FollowOptions
 from service.generation import Generation, GenerationOptions, Step, open_generation
+from service.limits import make_limit
 from service.logs import configure
 from service.metrics import Metrics
 from service.parts import Parts
 from service.pipeline import Pipeline
 from service.settings import Settings, flag, variable
 from service.swap import Generations
+from service.workers import Workers
 from snapshot.errors import RegistryError
 from snapshot.layout import Layout
 from snapshot.registry import Registry
@@ -49,25 +52,32 @@ _log = structlog.get_logger(__name__)
 
 
 def compose(settings: Settings, undo: ExitStack) -> Parts:
-    """Build every part; ``undo`` learns how to stop what was built, last built first. Nothing runs yet."""
-    threads = settings.threads or available_cores()
+    """Build every part; ``undo`` learns how to stop what was built, last built first. Only the worker threads run yet."""
+    threads = plan_threads(available_cores(), settings.threads, settings.encoder_threads)
+    cache = VectorCache(settings.query_cache_bytes)
     metrics = Metrics(CollectorRegistry(), settings, threads)
-    limiter = Limiter(FixedLimit(settings.max_concurrency), threads, random.random)
-    workers = ThreadPoolExecutor(threads, thread_name_prefix="search")
-    undo.callback(workers.shutdown, wait=False, cancel_futures=True)
+    limiter = _limiter(settings, threads)
+    workers = Workers(threads.workers)
+    workers.start()
+    undo.callback(workers.close)
     generations = Generations(metrics)
     undo.callback(generations.close, _STOP_SECONDS)
     registry = Registry(settings.registry)
     options = FollowOptions(poll_seconds=settings.follow_interval_seconds)
-    follower = Follower(registry, generations, _open, options, metrics)
+    loading = GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes)
+    follower = Follower(registry, generations, partial(_open, loading, generations), options, metrics)
     undo.callback(follower.stop, _STOP_SECONDS)
-    pipeline = Pipeline(generations, workers, limiter, metrics)
-    return Parts(settings, metrics, limiter, pipeline, generations, follower, registry, threads, time.monotonic)
+    pipeline = Pipeline(generations, workers, limiter, cache, metrics, settings.plan_probability)
+    return Parts(settings, metrics, limiter, pipeline, generations, follower, registry, cache, threads, time.monotonic)
 
 
-def _open(layout: Layout, on_step: Callable[[Step], None]) -> Generation:
-    """One thread for each call of the graph: several calls run side by side, one on each worker."""
-    return open_generation(layout, GenerationOptions(encoder_threads=1), on_step)
+def _limiter(settings: Settings, threads: ThreadPlan) -> Limiter:
+    limit = make_limit(settings.concurrency_limit, threads.workers, settings.max_concurrency)
+    return Limiter(limit, threads.workers, random.random, Shares(settings.embed_share, settings.batch_share))
+
+
+def _open(options: GenerationOptions, generations: Generations, layout: Layout, on_step: Callable[[Step], None]) -> Generation:
+    return open_generation(layout, options, on_step, generations.current)
 
 
 def serve(settings: Settings) -> int:
@@ -189,4 +199,11 @@ def _announce(listener: socket.socket, parts: Parts) -> None:
         wanted = None
     connections = connection_limit(parts.settings.max_connections)
     url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
-    _log.info("listening", url=url, registry=str(registry.root), snapshot=wanted, threads=parts.threads, connections=connections)
+    _log.info(
+        "listening",
+        url=url,
+        registry=str(registry.root),
+        snapshot=wanted,
+        threads=parts.threads.as_dict(),
+        connections=connections,
+    )

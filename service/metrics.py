@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, PlatformCollector, ProcessCollector
 
+from service.cores import ThreadPlan
+from service.errors import CallerGoneError, DeadlineExceededError
 from service.generation import Generation
 from service.plan import CAUSES, Cause
 from service.settings import Settings
@@ -51,7 +53,7 @@ def edges(budgets_seconds: Iterable[float]) -> list[float]:
 class Metrics:
     """Instruments by name; label sets that are known at the start exist from the start, at zero."""
 
-    def __init__(self, registry: CollectorRegistry, settings: Settings, threads: int) -> None:
+    def __init__(self, registry: CollectorRegistry, settings: Settings, threads: ThreadPlan) -> None:
         self.registry = registry
         self._requests(registry, settings)
         self._overload(registry, settings, threads)
@@ -77,15 +79,18 @@ class Metrics:
             self.budget.labels(name).set(seconds)
         self.errors = Counter(f"{PREFIX}_unhandled_errors", "Faults of the service itself, answered 500", registry=registry)
 
-    def _overload(self, registry: CollectorRegistry, settings: Settings, threads: int) -> None:
+    def _overload(self, registry: CollectorRegistry, settings: Settings, threads: ThreadPlan) -> None:
         self.degraded = Counter(f"{PREFIX}_degraded", "Searches that gave something up", ["cause"], registry=registry)
         self.dropped = Counter(f"{PREFIX}_dropped", "Requests dropped before a stage", ["cause", "stage"], registry=registry)
         self.shed = Counter(f"{PREFIX}_shed", "Requests refused at the door", ["cause"], registry=registry)
         self.in_flight = Gauge(f"{PREFIX}_in_flight", "Requests worked on or waiting for a thread", registry=registry)
         self.limit = Gauge(f"{PREFIX}_concurrency_limit", "Requests that may be in flight", registry=registry)
         self.limit.set(settings.max_concurrency)
-        self.threads = Gauge(f"{PREFIX}_worker_threads", "Threads that answer requests", registry=registry)
-        self.threads.set(threads)
+        self.threads = Gauge(
+            f"{PREFIX}_threads", "The plan for threads, and the cores it was made for", ["part"], registry=registry
+        )
+        for part, count in threads.as_dict().items():
+            self.threads.labels(part).set(count)
         _initialise(self.degraded, [(cause,) for cause in CAUSES])
         _initialise(self.dropped, [(cause, stage) for cause in DROPPED for stage in STAGES])
         _initialise(self.shed, [(cause,) for cause in SHED])
@@ -141,6 +146,11 @@ class Metrics:
         """Requests refused at the door so far, by cause."""
         samples = [sample for metric in self.shed.collect() for sample in metric.samples if sample.name.endswith("_total")]
         return {sample.labels["cause"]: sample.value for sample in samples}
+
+    def dropped_before(self, error: DeadlineExceededError | CallerGoneError) -> None:
+        """Count a request that was dropped, by the stage that was not begun."""
+        cause = "late" if isinstance(error, DeadlineExceededError) else "gone"
+        self.dropped.labels(cause, error.stage).inc()
 
     def gave_up(self, causes: Iterable[Cause]) -> None:
         """Count what one search gave up."""

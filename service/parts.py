@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.admission import Limiter
+from service.cache import VectorCache
+from service.cores import ThreadPlan
 from service.deadline import Clock
 from service.follow import Follower
 from service.metrics import Metrics
@@ -19,7 +21,6 @@ class Parts:
     """Everything that a route may use.
 
     Attributes:
-        threads: threads that answer requests.
         clock: monotonic seconds.
     """
 
@@ -30,5 +31,6 @@ class Parts:
     generations: Generations
     follower: Follower
     registry: Registry
-    threads: int
+    cache: VectorCache
+    threads: ThreadPlan
     clock: Clock

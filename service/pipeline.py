@@ -1,19 +1,21 @@
 """The walk of one request: door, queue, stages, render. No HTTP here.
 
-All CPU work of a request is one job on one worker thread, which holds its own lease of a generation: a request that is
-cancelled may leave its thread inside the engine. The event loop only waits.
+All CPU work of a request is done by worker threads, which hold a lease of a generation for it: a request that is
+cancelled may leave its thread inside the engine. The event loop only waits, and not beyond the deadline.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
-from service.admission import Limiter, Outcome, Token
-from service.deadline import Deadline
+from service.admission import Lane, Limiter, Token
+from service.cache import VectorCache
+from service.costs import load_of
 from service.errors import (
     CallerGoneError,
     DeadlineExceededError,
@@ -23,13 +25,16 @@ from service.errors import (
     OverloadedError,
 )
 from service.generation import Generation
+from service.limits import Outcome
 from service.metrics import Metrics
-from service.stages import Encoded, Result, Search, Stages
+from service.stages import Encoded, Result, Search, Stages, Target
+from service.steps import Steps
 from service.swap import Generations
-from service.walk import Caller, Walk
+from service.walk import Walk
+from service.workers import Job, Workers
 
 T = TypeVar("T")
-R = TypeVar("R")
+Work = Callable[[Generation], Steps[T]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,89 +62,122 @@ class Pipeline:
     where only the snapshot shows that a request makes no sense, InvalidRequestError.
     """
 
-    def __init__(self, generations: Generations, workers: Executor, limiter: Limiter, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        generations: Generations,
+        workers: Workers,
+        limiter: Limiter,
+        cache: VectorCache,
+        metrics: Metrics,
+        plan_probability: float = 0.99,
+    ) -> None:
         self._generations = generations
         self._workers = workers
         self._limiter = limiter
+        self._cache = cache
         self._metrics = metrics
+        self._probability = plan_probability
 
-    async def search(self, search: Search, deadline: Deadline, caller: Caller, then: Callable[[Answer], T]) -> T:
+    async def search(self, search: Search, walk: Walk, then: Callable[[Answer], T]) -> T:
         """Answer one search."""
 
-        def work(generation: Generation, walk: Walk) -> T:
-            return self._answer([Stages(generation, walk).search(search)], generation, walk, then)
+        def work(generation: Generation) -> Steps[T]:
+            result = yield from self._stages(generation, walk).search(search)
+            return self._answer([result], generation, walk, then)
 
-        return await self._run(work, deadline, caller)
+        return await self._run(Lane.SEARCH, 1, work, walk)
 
-    async def search_batch(
-        self, searches: Sequence[Search], deadline: Deadline, caller: Caller, then: Callable[[Answer], T]
-    ) -> T:
+    async def search_batch(self, searches: Sequence[Search], walk: Walk, then: Callable[[Answer], T]) -> T:
         """Answer at least one search, in order; InvalidRequestError paths begin with the index of the search."""
 
-        def work(generation: Generation, walk: Walk) -> T:
-            return self._answer(Stages(generation, walk).search_many(searches), generation, walk, then)
+        def work(generation: Generation) -> Steps[T]:
+            results = yield from self._stages(generation, walk).search_many(searches)
+            return self._answer(results, generation, walk, then)
 
-        return await self._run(work, deadline, caller)
+        return await self._run(Lane.BATCH, len(searches), work, walk)
 
-    async def embed(
-        self,
-        queries: Sequence[str],
-        deadline: Deadline,
-        caller: Caller,
-        then: Callable[[Embedded], T],
-        dimensions: int | None = None,
-    ) -> T:
+    async def embed(self, queries: Sequence[str], walk: Walk, then: Callable[[Embedded], T], dimensions: int | None = None) -> T:
         """Encode at least one query by the query tower; InvalidRequestError unless that gives ``dimensions``, where asked."""
 
-        def work(generation: Generation, walk: Walk) -> T:
+        def work(generation: Generation) -> Steps[T]:
             _check_dimensions(generation, dimensions)
-            encoded = Stages(generation, walk).encode(queries)
-            embedded = Embedded(encoded, generation.id, walk.timings_ms())
-            with walk.stage("render"):
-                return then(embedded)
+            encoded = yield from self._stages(generation, walk).encode(queries)
+            walk.enter("render")
+            return then(Embedded(encoded, generation.id, walk.timings_ms()))
 
-        return await self._run(work, deadline, caller)
+        return await self._run(Lane.EMBED, len(queries), work, walk)
+
+    def account(self, walk: Walk) -> None:
+        """The answer is out, or there is none: count where the time went, and learn from it."""
+        walk.pass_to("reply")
+        self._metrics.stages(walk.spent_ms)
+        if walk.lesson is not None:
+            walk.lesson(walk.spent_ms)
+
+    def _stages(self, generation: Generation, walk: Walk) -> Stages:
+        load = load_of(self._limiter.in_flight, self._workers.threads)
+        return Stages(generation, walk, self._cache, Target(load, self._probability))
 
     def _answer(self, results: list[Result], generation: Generation, walk: Walk, then: Callable[[Answer], T]) -> T:
-        answer = Answer(results, generation.id, walk.timings_ms())
-        with walk.stage("render"):
-            rendered = then(answer)
+        walk.enter("render")
+        rendered = then(Answer(results, generation.id, walk.timings_ms()))
         for result in results:
-            self._metrics.gave_up(result.causes)
+            if result.plan.causes:
+                self._metrics.gave_up(result.plan.causes)
         return rendered
 
-    async def _run(self, work: Callable[[Generation, Walk], T], deadline: Deadline, caller: Caller) -> T:
-        token = self._admit()
-        walk = Walk(deadline, caller)
-        job = asyncio.get_running_loop().run_in_executor(self._workers, self._work, work, walk)
-        job.add_done_callback(lambda done: token.release(walk.service_ms(), _outcome(done)))
+    async def _run(self, lane: Lane, items: int, work: Work[T], walk: Walk) -> T:
+        reason = walk.hopeless("tokenize")
+        if reason is not None:
+            self._metrics.dropped_before(reason)
+            raise reason
+        token = self._admit(lane, items, walk)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        job = Job(lane, self._leased(work), walk, partial(_tell, loop, partial(self._ended, token, answer)))
+        late = loop.call_later(max(0.0, walk.remaining_ms()) / 1000.0, _give_up, answer, walk)
+        self._workers.submit(job)
         try:
-            return await asyncio.shield(job)  # the token is held until the thread is free, not until the waiter is
+            return await answer
         except asyncio.CancelledError:
-            caller.gone = True
+            walk.caller.gone = True
             raise
+        finally:
+            late.cancel()
 
-    def _admit(self) -> Token:
+    def _admit(self, lane: Lane, items: int, walk: Walk) -> Token:
         try:
-            return self._limiter.acquire()
+            return self._limiter.acquire(lane, items, walk.remaining_ms())
         except (OverloadedError, DrainingError) as error:
             self._metrics.shed.labels(error.code).inc()
             raise
 
-    def _work(self, work: Callable[[Generation, Walk], R], walk: Walk) -> R:
-        walk.leave_queue()
-        try:
-            walk.check("tokenize")
-            with self._generations.lease() as generation:
-                return work(generation, walk)
-        except DeadlineExceededError as error:
-            self._metrics.dropped.labels("late", error.stage).inc()
-            raise
-        except CallerGoneError as error:
-            self._metrics.dropped.labels("gone", error.stage).inc()
-            raise
-        finally:
-            self._metrics.stages(walk.spent_ms)
+    def _leased(self, work: Work[T]) -> Steps[T]:
+        with self._generations.lease() as generation:
+            return (yield from work(generation))
+
+    def _ended(self, token: Token, answer: asyncio.Future[T], job: Job) -> None:
+        """The token is held until the threads are done with the job, not until its caller is."""
+        token.release(job.walk.service_ms(), job.walk.spent_ms.get("queue", 0.0), _outcome(job.error))
+        if isinstance(job.error, DeadlineExceededError | CallerGoneError):
+            self._metrics.dropped_before(job.error)
+        if answer.done():
+            return
+        if job.error is None:
+            answer.set_result(job.value)
+        else:
+            answer.set_exception(job.error)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, ended: Callable[[Job], None], job: Job) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(ended, job)
+
+
+def _give_up(answer: asyncio.Future[T], walk: Walk) -> None:
+    """A stage that blocks does not make its caller wait longer than the budget; the rest of the work is dropped."""
+    if not answer.done():
+        answer.set_exception(walk.exceeded(walk.stage))
 
 
 def _check_dimensions(generation: Generation, asked: int | None) -> None:
@@ -148,10 +186,7 @@ def _check_dimensions(generation: Generation, asked: int | None) -> None:
         raise InvalidRequestError(FieldError("dimensions", f"{asked}; the vectors have {dim} and cannot be shortened"))
 
 
-def _outcome(job: asyncio.Future[Any]) -> Outcome:
-    if job.cancelled():
-        return Outcome.FAILED
-    error = job.exception()
+def _outcome(error: Exception | None) -> Outcome:
     if error is None:
         return Outcome.DONE
     return Outcome.DROPPED if isinstance(error, DeadlineExceededError | CallerGoneError) else Outcome.FAILED

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import SettingsError
+from service.limits import LimitKind
 
 PREFIX = "SCALINGNOTE_"
 
@@ -20,6 +21,7 @@ MOST_BATCH, MOST_K, MOST_WINDOW = 4096, 10_000, 100_000
 
 Milliseconds = Annotated[float, Field(gt=0, le=3_600_000, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=0.4, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024, le=1 << 30)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "text"]
@@ -56,10 +58,49 @@ class Settings(BaseSettings):
     max_window: int = Field(10_000, ge=1, le=MOST_WINDOW, description="Largest offset + k of a search; beyond: 422.")
 
     threads: int | None = Field(
-        None, ge=1, le=1024, description="Threads that answer requests, one core each; unset: the cores this process may use."
+        None,
+        ge=1,
+        le=1024,
+        description="Threads that answer requests; unset: the cores this process may use, divided by encoder_threads.",
+    )
+    encoder_threads: int | None = Field(
+        None, ge=1, le=256, description="Threads of one call of the query tower; unset: 1, which needs the least CPU a request."
+    )
+    batching: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: waiting queries of one length go through the query tower together where that was measured to pay.",
+    )
+    query_cache_bytes: int = Field(
+        64 * 1024 * 1024, ge=0, le=1 << 40, description="Memory for vectors of queries that were asked before, in bytes; 0: off."
+    )
+    filter_cache_bytes: int = Field(
+        64 * 1024 * 1024, ge=0, le=1 << 40, description="Memory for what filters have selected, a snapshot, in bytes; 0: off."
+    )
+    plan_probability: float = Field(
+        0.99,
+        ge=0.5,
+        lt=1,
+        description="With which a search is to be within its budget when its effort is chosen; what is left over is lost recall.",
+    )
+    concurrency_limit: LimitKind = Field(
+        "adaptive",
+        description=(
+            "adaptive: as many requests are let in as find a short queue, max_concurrency at most; fixed: max_concurrency. "
+            "Beyond: 429 with Retry-After."
+        ),
     )
     max_concurrency: int = Field(
-        64, ge=1, le=100_000, description="Requests worked on or waiting for a thread at a time; beyond: 429 with Retry-After."
+        64,
+        ge=1,
+        le=100_000,
+        description="Most requests worked on or waiting for a thread at a time, whatever concurrency_limit finds.",
+    )
+    embed_share: Share = Field(
+        0.25, description="Share of the limit that is kept for /embed and /v1/embeddings, and that they cannot exceed."
+    )
+    batch_share: Share = Field(
+        0.25,
+        description="Share of the limit that is kept for /search/batch, and that it cannot exceed; searches have the rest.",
     )
     follow_interval_seconds: Seconds = Field(
         1.0, description="How often the registry is asked which snapshot is wanted, in seconds."

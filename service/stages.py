@@ -1,24 +1,30 @@
-"""What a worker thread does for a request: tokenize, encode, filter, search, fetch, against one leased generation."""
+"""What is done for a request: tokenize, encode, filter, search, fetch, against one leased generation.
+
+Each method is a generator (``service.steps``): whoever runs it may set it aside or encode for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from service.engines.base import NO_ROW, Hits, Mask, Vectors
+from service.cache import Known, VectorCache
+from service.costs import WHOLE, Costs, Load, fetch_key, search_key, size_key
+from service.engines.base import NO_ROW, Hits, Vectors
 from service.errors import MOST_ERRORS, FieldError, InvalidRequestError
 from service.generation import Generation
-from service.plan import Cause, SearchPlan, plan_search
-from service.walk import Walk
+from service.plan import SearchPlan, least_ms, plan_search
+from service.queries import Queries
+from service.steps import Pause, Steps
+from service.walk import Stage, Walk
 from snapshot.documents import FieldValue
 from snapshot.errors import FilterError
 from snapshot.filters import Filter, parse_filter
-
-_ENCODE_CHUNK = 32
-"""Texts per call of the graph: between two calls the deadline is looked at."""
+from snapshot.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +58,12 @@ class Result:
     """The answer to one search.
 
     Attributes:
-        causes: what was given up; empty where nothing was.
-        expected_recall: of the effort used, as measured when the snapshot was made.
+        plan: how it was searched, and what was given up for want of time.
         truncated: the query was longer than the tower reads.
     """
 
     hits: list[Hit]
-    causes: tuple[Cause, ...]
-    expected_recall: float
+    plan: SearchPlan
     truncated: bool
 
 
@@ -72,73 +76,103 @@ class Encoded:
     truncated: list[bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a search is planned for: the present load, and the probability with which it is to be in time."""
+
+    load: Load = Load.QUIET
+    probability: float = 0.99
+
+
 class Stages:
     """The stages of one request, timed by its walk, against one generation."""
 
-    def __init__(self, generation: Generation, walk: Walk) -> None:
+    def __init__(self, generation: Generation, walk: Walk, cache: VectorCache, target: Target) -> None:
         self._generation = generation
+        self._queries = Queries(generation, walk, cache)
         self._walk = walk
+        self._target = target
 
-    def encode(self, queries: Sequence[str]) -> Encoded:
-        """Encode at least one query, in chunks."""
-        encoder = self._generation.encoder
-        vectors: list[Vectors] = []
-        tokens: list[int] = []
-        truncated: list[bool] = []
-        for start in range(0, len(queries), _ENCODE_CHUNK):
-            with self._walk.stage("tokenize"):
-                chunk = encoder.tokenize(queries[start : start + _ENCODE_CHUNK])
-            with self._walk.stage("encode"):
-                vectors.append(encoder.embed(chunk))
-            tokens += chunk.counts
-            truncated += chunk.truncated
-        return Encoded(np.concatenate(vectors) if len(vectors) > 1 else vectors[0], tokens, truncated)
-
-    def search(self, search: Search) -> Result:
+    def search(self, search: Search) -> Steps[Result]:
         """Answer one search.
 
         Raises:
             InvalidRequestError: filter or fields name what the snapshot does not have.
             DeadlineExceededError, CallerGoneError: there is no point in going on.
         """
+        self._walk.enter("tokenize")
         parsed = check(self._generation, search)
-        encoded = self.encode([search.query])
-        hits, plan = self._retrieve(search, parsed, encoded.vectors, left=1)
-        return Result(hits, plan.causes, plan.expected_recall, encoded.truncated[0])
+        known = yield from self._queries.one(search.query, partial(self._check_time, search))
+        result = self._result(search, parsed, known, left=1)
+        self._walk.lesson = partial(_learn, self._generation.costs, _kinds(search, result, known), self._target.load)
+        return result
 
-    def search_many(self, searches: Sequence[Search]) -> list[Result]:
+    def search_many(self, searches: Sequence[Search]) -> Steps[list[Result]]:
         """Answer searches in order, each planned with an equal share of the time that is left.
 
         All are checked before any is worked on; the paths of errors begin with the search's index.
         """
+        self._walk.enter("tokenize")
         parsed = [_check_item(self._generation, search, i) for i, search in enumerate(searches)]
-        encoded = self.encode([search.query for search in searches])
+        known = yield from self._queries.many([search.query for search in searches])
         results = []
         for i, search in enumerate(searches):
-            hits, plan = self._retrieve(search, parsed[i], encoded.vectors[i : i + 1], left=len(searches) - i)
-            results.append(Result(hits, plan.causes, plan.expected_recall, encoded.truncated[i]))
+            results.append(self._result(search, parsed[i], known[i], left=len(searches) - i))
+            yield Pause()
         return results
 
-    def _retrieve(self, search: Search, parsed: Filter | None, vector: Vectors, left: int) -> tuple[list[Hit], SearchPlan]:
-        mask = self._mask(parsed)
-        plan = self._plan(search, left)
-        with self._walk.stage("search"):
-            hits = _found(self._generation, search, plan, vector, mask)
-        with self._walk.stage("fetch"):
-            return _fetched(self._generation, search, plan, hits), plan
+    def encode(self, queries: Sequence[str]) -> Steps[Encoded]:
+        """Encode at least one query."""
+        self._walk.enter("tokenize")
+        if len(queries) == 1:
+            known = [(yield from self._queries.one(queries[0]))]
+        else:
+            known = yield from self._queries.many(queries)
+        vectors = np.concatenate([each.vector for each in known])
+        return Encoded(vectors, [each.tokens for each in known], [each.truncated for each in known])
 
-    def _mask(self, parsed: Filter | None) -> Mask | None:
+    def _check_time(self, search: Search, tokens: int) -> None:
+        """DeadlineExceededError where what must still come takes longer than what is left."""
+        needed_ms = least_ms(
+            self._generation.manifest.index,
+            self._generation.costs,
+            self._target.load,
+            tokens=tokens,
+            k=search.k,
+            exact=search.exact,
+            filtered=search.filter is not None,
+        )
+        if not self._walk.deadline.allows(needed_ms):
+            raise self._walk.exceeded("encode")
+
+    def _result(self, search: Search, parsed: Filter | None, known: Known, left: int) -> Result:
+        selection = self._select(parsed)
+        self._walk.enter("search")
+        plan = self._plan(search, left)
+        hits = _found(self._generation, search, plan, known.vector, selection)
+        self._walk.enter("fetch")
+        return Result(_fetched(self._generation, search, plan, hits), plan, known.truncated)
+
+    def _select(self, parsed: Filter | None) -> Selection | None:
         if parsed is None:
             return None
-        with self._walk.stage("filter"):
-            return self._generation.documents.mask(parsed)
+        self._walk.enter("filter")
+        return self._generation.documents.select(parsed, partial(self._walk.enter, "filter"))
 
     def _plan(self, search: Search, left: int) -> SearchPlan:
         fields = search.fields is None or len(search.fields) > 0
-        index, share_ms = self._generation.manifest.index, self._walk.remaining_ms() / left
-        plan = plan_search(share_ms, index, search.k, exact=search.exact, fields=fields)
+        plan = plan_search(
+            self._walk.remaining_ms() / left,
+            self._target.load,
+            self._generation.manifest.index,
+            self._generation.costs,
+            search.k,
+            exact=search.exact,
+            fields=fields,
+            filtered=search.filter is not None,
+            probability=self._target.probability,
+        )
         if plan is None:
-            self._walk.check("search")
             raise self._walk.exceeded("search")
         return plan
 
@@ -160,6 +194,27 @@ def check(generation: Generation, search: Search) -> Filter | None:
         raise InvalidRequestError(FieldError(path, str(error).removeprefix(f"{path}: "))) from error
 
 
+def _learn(costs: Costs, kinds: Mapping[Stage, str], load: Load, spent_ms: Mapping[Stage, float]) -> None:
+    for stage, kind in kinds.items():
+        if stage in spent_ms:
+            costs.observe(stage, kind, spent_ms[stage], load)
+
+
+def _kinds(search: Search, result: Result, known: Known) -> dict[Stage, str]:
+    """What the cost model is to learn from this search."""
+    filtered, plan = search.filter is not None, result.plan
+    fetched = fetch_key(search.k, plan.with_fields)
+    return {
+        "tokenize": WHOLE,
+        "encode": size_key(known.tokens),
+        "filter": WHOLE,
+        "search": search_key(None if plan.exact else plan.effort, filtered),
+        "fetch": fetched,
+        "render": fetched,
+        "reply": WHOLE,
+    }
+
+
 def _check_item(generation: Generation, search: Search, index: int) -> Filter | None:
     try:
         return check(generation, search)
@@ -167,11 +222,11 @@ def _check_item(generation: Generation, search: Search, index: int) -> Filter | 
         raise error.under(str(index)) from error
 
 
-def _found(generation: Generation, search: Search, plan: SearchPlan, vector: Vectors, mask: Mask | None) -> Hits:
+def _found(generation: Generation, search: Search, plan: SearchPlan, vector: Vectors, selection: Selection | None) -> Hits:
     window = min(search.offset + search.k, generation.documents.count)
     if plan.exact:
-        return generation.engine.exact(vector, window, mask)
-    return generation.engine.search(vector, window, plan.effort, mask)
+        return generation.engine.exact(vector, window, selection)
+    return generation.engine.search(vector, window, plan.effort, selection)
 
 
 def _fetched(generation: Generation, search: Search, plan: SearchPlan, hits: Hits) -> list[Hit]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 from service.deadline import Deadline
 from service.errors import CallerGoneError, DeadlineExceededError
 
-Stage = Literal["queue", "tokenize", "encode", "filter", "search", "fetch", "render"]
+Stage = Literal["queue", "tokenize", "encode", "filter", "search", "fetch", "render", "reply"]
+"""In the order of a search; "reply" is from the end of work until the answer is handed to the transport."""
+
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
@@ -23,63 +24,74 @@ class Caller:
 
 
 class Walk:
-    """One request on its way through the stages; used by one thread at a time.
+    """One request on its way through the stages, which share out its whole time: each ends where the next begins.
+
+    Used by one thread at a time; the event loop may read it when the budget is spent.
 
     Attributes:
-        spent_ms: milliseconds by stage, in the order in which stages were first entered.
+        spent_ms: milliseconds by stage that was left, in the order in which stages were first left.
+        stage: where it is now.
+        lesson: what is to be learned from ``spent_ms`` once the answer is out.
     """
 
-    __slots__ = ("_caller", "_deadline", "spent_ms")
+    __slots__ = ("_begun", "_clock", "caller", "deadline", "lesson", "spent_ms", "stage")
 
     def __init__(self, deadline: Deadline, caller: Caller) -> None:
-        self._deadline = deadline
-        self._caller = caller
+        self.deadline = deadline
+        self.caller = caller
         self.spent_ms: dict[Stage, float] = {}
+        self.stage: Stage = "queue"
+        self.lesson: Callable[[Mapping[Stage, float]], None] | None = None
+        self._clock = deadline.clock
+        self._begun = deadline.started
 
-    def leave_queue(self) -> None:
-        """Work begins: all that passed since the request's first byte was waiting."""
-        self.spent_ms["queue"] = self._total_ms()
-
-    @contextmanager
-    def stage(self, name: Stage) -> Iterator[None]:
-        """Time a stage, unless there is no point in beginning it."""
-        self.check(name)
-        begun = self._deadline.clock()
-        try:
-            yield
-        finally:
-            self.spent_ms[name] = self.spent_ms.get(name, 0.0) + (self._deadline.clock() - begun) * 1000.0
-
-    def check(self, stage: Stage) -> None:
-        """Whether ``stage`` is worth beginning.
+    def enter(self, stage: Stage) -> None:
+        """Leave the stage before and begin ``stage``, unless there is no point in it.
 
         Raises:
             CallerGoneError: nobody is left to answer.
             DeadlineExceededError: the budget is spent.
         """
-        if self._caller.gone:
-            raise CallerGoneError(stage)
-        if self._deadline.passed():
-            raise self.exceeded(stage)
+        reason = self.hopeless(stage)
+        if reason is not None:
+            raise reason
+        self.pass_to(stage)
+
+    def pass_to(self, stage: Stage) -> float:
+        """Leave the stage before and begin ``stage`` without asking whether; how many milliseconds the one before took."""
+        now = self._clock()
+        spent = (now - self._begun) * 1000.0
+        self.spent_ms[self.stage] = self.spent_ms.get(self.stage, 0.0) + spent
+        self.stage, self._begun = stage, now
+        return spent
+
+    def hopeless(self, stage: Stage) -> CallerGoneError | DeadlineExceededError | None:
+        """Why ``stage`` is not worth beginning, if it is not."""
+        if self.caller.gone:
+            return CallerGoneError(stage)
+        if self._clock() >= self.deadline.end:
+            return self.exceeded(stage)
+        return None
 
     def exceeded(self, stage: Stage) -> DeadlineExceededError:
         """The error that says where the budget went."""
-        budget = f"{self._deadline.budget_ms:g} ms"
+        budget = f"{self.deadline.budget_ms:g} ms"
         message = f"the budget of {budget} does not reach {stage}; allow more with timeout_ms, or retry when there is less load"
-        return DeadlineExceededError(message, stage, self.timings_ms())
+        return DeadlineExceededError(message, stage, self.timings_ms(under_way=True))
 
     def remaining_ms(self) -> float:
         """Milliseconds until the deadline."""
-        return self._deadline.remaining_ms()
+        return self.deadline.remaining_ms()
 
     def service_ms(self) -> float:
-        """Milliseconds of work, waiting apart."""
-        return sum(self.spent_ms.values()) - self.spent_ms.get("queue", 0.0)
+        """Milliseconds of work in the stages that were left, waiting apart."""
+        return sum(ms for stage, ms in self.spent_ms.items() if stage not in ("queue", "reply"))
 
-    def timings_ms(self) -> dict[str, float]:
-        """Milliseconds by stage, and in ``total`` since the request's first byte; to a microsecond."""
-        spent: dict[str, float] = {name: round(value, 3) for name, value in self.spent_ms.items()}
-        return {**spent, "total": round(self._total_ms(), 3)}
-
-    def _total_ms(self) -> float:
-        return (self._deadline.clock() - self._deadline.started) * 1000.0
+    def timings_ms(self, under_way: bool = False) -> dict[str, float]:
+        """Milliseconds by stage that was left, and the present one where asked for, and in ``total`` since the first byte."""
+        now, spent = self._clock(), dict(self.spent_ms)
+        if under_way:
+            spent[self.stage] = spent.get(self.stage, 0.0) + (now - self._begun) * 1000.0
+        shown: dict[str, float] = {name: round(value, 3) for name, value in spent.items()}
+        shown["total"] = round((now - self.deadline.started) * 1000.0, 3)
+        return shown

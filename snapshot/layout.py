@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+QUERY_TOWER = "query_tower"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,11 @@ class Layout:
 
     @property
     def model(self) -> Path:
-        return self.root / "query_tower" / "model.onnx"
+        return self.root / QUERY_TOWER / "model.onnx"
 
     @property
     def tokenizer(self) -> Path:
-        return self.root / "query_tower" / "tokenizer.json"
+        return self.root / QUERY_TOWER / "tokenizer.json"
 
     @property
     def index(self) -> Path:

@@ -15,12 +15,13 @@ from make_snapshot import make_snapshot
 from manual_clock import ManualClock
 
 from service.app import create_app
-from service.engines.base import Hits, Mask, Vectors
+from service.engines.base import Hits, Vectors
 from service.generation import Generation
 from service.main import compose
 from service.parts import Parts
 from service.settings import Settings
 from snapshot.registry import Registry
+from snapshot.selection import Selection
 
 TOKEN = "a-token-of-the-tests"
 
@@ -36,6 +37,7 @@ def make_registry(folder: Path, *, rows: int = 200, kind: str = "hnsw") -> Regis
 @contextmanager
 def composed(registry: Path, clock: Callable[[], float] | None = None, **settings: Any) -> Iterator[Parts]:
     """Parts that serve what the registry wants; the follower is stepped once and has no thread."""
+    settings.setdefault("query_cache_bytes", 0)  # so that every request goes through every stage
     with ExitStack() as undo:
         parts = compose(Settings(registry=registry, threads=settings.pop("threads", 2), **settings), undo)
         if clock is not None:
@@ -105,21 +107,21 @@ class Hooked:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def tokenize(self, queries: list[str]) -> Any:
+    def tokenize(self, rendered: list[str]) -> Any:
         self._hook("tokenize")
-        return self._inner.tokenize(queries)
+        return self._inner.tokenize(rendered)
 
-    def embed(self, tokens: Any) -> Vectors:
+    def embed(self, ids: Any) -> Vectors:
         self._hook("encode")
-        return self._inner.embed(tokens)
+        return self._inner.embed(ids)
 
-    def mask(self, parsed: Any) -> Mask:
+    def select(self, parsed: Any, pace: Callable[[], object] | None = None) -> Selection:
         self._hook("filter")
-        return self._inner.mask(parsed)
+        return self._inner.select(parsed, pace)
 
-    def search(self, queries: Vectors, k: int, effort: int, mask: Mask | None = None) -> Hits:
+    def search(self, queries: Vectors, k: int, effort: int, selection: Selection | None = None) -> Hits:
         self._hook("search")
-        return self._inner.search(queries, k, effort, mask)
+        return self._inner.search(queries, k, effort, selection)
 
     def ids(self, rows: Any) -> list[str]:
         self._hook("fetch")

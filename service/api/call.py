@@ -8,18 +8,20 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
+from service.connections import EXTENSION
 from service.deadline import Clock, Deadline, budget_ms
 from service.errors import FieldError, InvalidRequestError
 from service.settings import Settings
-from service.walk import Caller
+from service.walk import Caller, Walk
 
 TIMEOUT_HEADERS = ("Request-Timeout-Ms", "x-envoy-expected-rq-timeout-ms")
 
 _KEY = "scalingnote.call"
+_TIMEOUTS = {name.lower().encode(): name for name in TIMEOUT_HEADERS}
+_READ = {b"x-request-id", b"traceparent", b"content-length", *_TIMEOUTS}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 # W3C Trace Context: version 00, and what later versions promise to keep.
 _TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -32,17 +34,36 @@ class Call:
         request_id: the caller's X-Request-ID where it is well-formed, else one made here.
         trace_parent: the caller's traceparent where it is well-formed.
         started: when the request was first seen, in seconds of ``clock``.
+        declared_bytes: length of the body as announced; 0 where it is not.
+        timeouts: raw values of the headers that name a budget.
         timings_ms: by stage, once known; sent as Server-Timing.
+        walk: of a request that is worked on.
     """
 
-    __slots__ = ("clock", "request_id", "started", "timings_ms", "trace_parent")
+    __slots__ = ("clock", "declared_bytes", "request_id", "started", "timeouts", "timings_ms", "trace_parent", "walk")
 
-    def __init__(self, headers: Headers, clock: Clock) -> None:
+    def __init__(self, scope: Scope, clock: Clock) -> None:
         self.clock = clock
         self.started = clock()
-        self.request_id = _matching(_REQUEST_ID, headers.get("x-request-id")) or secrets.token_hex(16)
-        self.trace_parent = _matching(_TRACE_PARENT, headers.get("traceparent"))
+        self.declared_bytes = 0
+        self.timeouts: dict[str, str] = {}
         self.timings_ms: Mapping[str, float] | None = None
+        self.walk: Walk | None = None
+        request_id = trace_parent = None
+        for name, value in scope["headers"]:  # once over all of them: each look-up by name would be
+            if name not in _READ:
+                continue
+            text = value.decode("latin-1")
+            if name == b"x-request-id":
+                request_id = _matching(_REQUEST_ID, text)
+            elif name == b"traceparent":
+                trace_parent = _matching(_TRACE_PARENT, text)
+            elif name == b"content-length":
+                self.declared_bytes = int(text) if text.isdecimal() else 0
+            else:
+                self.timeouts[_TIMEOUTS[name]] = text
+        self.request_id = request_id or secrets.token_hex(16)
+        self.trace_parent = trace_parent
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What every answer carries."""
@@ -50,13 +71,13 @@ class Call:
         if self.trace_parent is not None:
             headers.append((b"traceparent", self.trace_parent.encode()))
         if self.timings_ms is not None:
-            headers.append((b"server-timing", ", ".join(f"{k};dur={v:g}" for k, v in self.timings_ms.items()).encode()))
+            headers.append((b"server-timing", ", ".join([f"{k};dur={v:g}" for k, v in self.timings_ms.items()]).encode()))
         return headers
 
 
 def open_call(scope: Scope, clock: Clock) -> Call:
     """Stamp an ASGI scope with what is known of its request."""
-    call = Call(Headers(scope=scope), clock)
+    call = Call(scope, clock)
     scope[_KEY] = call
     return call
 
@@ -67,22 +88,25 @@ def call_of(request: Request) -> Call:
     return call
 
 
-def deadline_of(request: Request, settings: Settings, timeouts_ms: Iterable[float | None]) -> Deadline:
+def deadline_of(call: Call, settings: Settings, timeouts_ms: Iterable[float | None]) -> Deadline:
     """The least of the body's timeouts and the headers', within the server's, counted from when the request was first seen.
 
     Raises:
         InvalidRequestError: a header is not a positive number of milliseconds.
     """
-    call = call_of(request)
-    asked = [*timeouts_ms, *(_header_ms(request, name) for name in TIMEOUT_HEADERS)]
+    asked = [*timeouts_ms, *(_header_ms(name, raw) for name, raw in call.timeouts.items())]
     return Deadline.after(budget_ms(asked, settings.default_timeout_ms, settings.max_timeout_ms), call.started, call.clock)
 
 
 @contextmanager
 def watched(request: Request) -> Iterator[Caller]:
     """A caller whose ``gone`` is set when the connection is closed; the request's body must have been read."""
+    known = request.scope.get("extensions", {}).get(EXTENSION)
+    if known is not None:
+        yield known
+        return
     caller = Caller()
-    watch = asyncio.create_task(_watch(request.receive, caller))
+    watch = asyncio.create_task(_watch(request.receive, caller))  # another server than ours does not tell
     try:
         yield caller
     finally:
@@ -95,10 +119,7 @@ async def _watch(receive: Receive, caller: Caller) -> None:
     caller.gone = True
 
 
-def _header_ms(request: Request, name: str) -> float | None:
-    raw = request.headers.get(name)
-    if raw is None:
-        return None
+def _header_ms(name: str, raw: str) -> float:
     if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", raw.strip()) or float(raw) <= 0:
         raise InvalidRequestError(FieldError(f"header.{name}", "not a positive number of milliseconds"))
     return float(raw)

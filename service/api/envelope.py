@@ -53,6 +53,8 @@ class Envelope:
         metrics = self._parts.metrics
         metrics.requests.labels(route, str(status)).inc()
         metrics.request_seconds.labels(route).observe(seconds)
+        if call.walk is not None:
+            self._parts.pipeline.account(call.walk)
         if self._random() < self._parts.settings.access_log:
             _log.info(
                 "request",

@@ -83,7 +83,9 @@ class OpsRoutes:
             **status(self._parts),
             "snapshot": manifest,
             "proof": None if current is None else asdict(current.proof),
-            "threads": self._parts.threads,
+            "threads": self._parts.threads.as_dict(),
+            "batching": [] if current is None else [asdict(size) for size in current.encoder.batching.sizes],
+            "query_cache": asdict(self._parts.cache.stats),
             "settings": effective(self._parts.settings),
         }
         return json_response(to_bytes(described))

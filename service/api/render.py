@@ -23,17 +23,17 @@ def to_bytes(value: Any) -> bytes:
     return to_json(value, inf_nan_mode="null")
 
 
-def search_answer(answer: Answer, call: Call) -> bytes:
+def search_answer(call: Call, answer: Answer) -> bytes:
     """A SearchResponse."""
     return to_bytes({**_result(answer.results[0]), **_served(answer, call)})
 
 
-def batch_answer(answer: Answer, call: Call) -> bytes:
+def batch_answer(call: Call, answer: Answer) -> bytes:
     """A BatchResponse."""
     return to_bytes({"results": [_result(result) for result in answer.results], **_served(answer, call)})
 
 
-def embed_answer(embedded: Embedded, call: Call) -> bytes:
+def embed_answer(call: Call, embedded: Embedded) -> bytes:
     """An EmbedResponse."""
     encoded = embedded.encoded
     return to_bytes(
@@ -47,7 +47,7 @@ def embed_answer(embedded: Embedded, call: Call) -> bytes:
     )
 
 
-def openai_answer(embedded: Embedded, call: Call, *, as_base64: bool) -> bytes:
+def openai_answer(call: Call, embedded: Embedded, *, as_base64: bool) -> bytes:
     """An OpenAIEmbedResponse."""
     call.timings_ms = embedded.timings_ms
     encoded = embedded.encoded
@@ -72,7 +72,8 @@ def _served(answered: Answer | Embedded, call: Call) -> dict[str, Any]:
 
 
 def _result(result: Result) -> dict[str, Any]:
-    degraded = {"causes": result.causes, "expected_recall": result.expected_recall} if result.causes else None
+    plan = result.plan
+    degraded = {"causes": plan.causes, "expected_recall": plan.expected_recall} if plan.causes else None
     return {"hits": [_hit(hit) for hit in result.hits], "degraded": degraded, "truncated": result.truncated}
 
 

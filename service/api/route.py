@@ -2,6 +2,7 @@
 
 FastAPI's own handler resolves dependencies and validates twice; here the raw body goes through one pydantic adapter and
 the endpoint answers with a Response. The body is limited while it is read, whatever Content-Length says.
+Those that work on queries, ``service.api.work``, do without the router and its layers as well.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydantic_core import ErrorDetails, from_json
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from service.api.call import call_of
 from service.errors import BodyTimeoutError, BodyTooLargeError, CallerGoneError, FieldError, InvalidRequestError
 
 _DISCARD_BYTES = 16 << 20
@@ -49,7 +51,7 @@ def json_route(max_bytes: int, timeout_ms: float, guard: Callable[[Request], Non
             async def run(scope: Scope, receive: Receive, send: Send) -> None:
                 request = Request(scope, receive, send)
                 guard(request)
-                body = parse(adapter, await read(request, max_bytes, timeout_ms))
+                body = parse(adapter, await read(receive, call_of(request).declared_bytes, max_bytes, timeout_ms))
                 response = await endpoint(body=body, request=request, **request.path_params)
                 await response(scope, receive, send)
 
@@ -75,18 +77,18 @@ def parse(adapter: TypeAdapter[Any], raw: bytes) -> Any:
         raise InvalidRequestError(*(FieldError(_path(item["loc"]), _message(item)) for item in found)) from error
 
 
-async def read(request: Request, max_bytes: int, timeout_ms: float) -> bytes:
-    """The whole body.
+async def read(receive: Receive, declared_bytes: int, max_bytes: int, timeout_ms: float) -> bytes:
+    """The whole body, of which Content-Length has declared a length; 0 where it has not.
 
     Raises:
         BodyTooLargeError, BodyTimeoutError: as they say.
         CallerGoneError: the connection was closed before its end.
     """
-    if _declared(request) > max_bytes + _DISCARD_BYTES:
+    if declared_bytes > max_bytes + _DISCARD_BYTES:
         raise _too_large(max_bytes)
     try:
         async with asyncio.timeout(timeout_ms / 1000):
-            return await _gather(request.receive, max_bytes)
+            return await _gather(receive, max_bytes)
     except TimeoutError as error:
         raise BodyTimeoutError(f"the body was not complete after {timeout_ms:g} ms; send it faster") from error
 
@@ -98,17 +100,14 @@ async def _gather(receive: Receive, max_bytes: int) -> bytes:
         if message["type"] == "http.disconnect":
             raise CallerGoneError("queue")
         chunk, more = message.get("body", b""), message.get("more_body", False)
+        if not size and not more and len(chunk) <= max_bytes:
+            return bytes(chunk)  # the usual case: it came whole
         size += len(chunk)
         if size <= max_bytes:
             body += chunk
         elif not more or size > max_bytes + _DISCARD_BYTES:
             raise _too_large(max_bytes)
     return bytes(body)
-
-
-def _declared(request: Request) -> int:
-    length = request.headers.get("content-length", "")
-    return int(length) if length.isdecimal() else 0
 
 
 def _too_large(max_bytes: int) -> BodyTooLargeError:

@@ -301,13 +301,23 @@ class ProofModel(_Answer):
     recall: float
 
 
+class BatchSizeModel(_Answer):
+    """What company gains for queries of up to so many tokens."""
+
+    tokens: int
+    rows: int = Field(description="Queries of one length that go through the query tower together; 1: each goes alone.")
+    gain: float = Field(description="Time per query alone over its time in such company.")
+
+
 class InfoResponse(StatusModel):
     """What runs."""
 
     version: str
     snapshot: dict[str, Any] | None = Field(description="The manifest of the snapshot that serves, without its list of files.")
     proof: ProofModel | None
-    threads: int = Field(description="Threads that answer requests.")
+    threads: dict[str, int] = Field(description="Cores, and threads of each part; no more compute at once than there are cores.")
+    batching: list[BatchSizeModel] = Field(description="Which queries are worth one call, as measured when it was loaded.")
+    query_cache: dict[str, int] = Field(description="Queries that were asked before; zeros where it is off.")
     settings: dict[str, Any] = Field(description="Effective settings, secrets masked.")
 
 

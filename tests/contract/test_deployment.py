@@ -9,6 +9,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from service.cores import ThreadPlan
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -22,7 +23,7 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 def exported():
     """Names of every series that the service can export."""
     registry = CollectorRegistry()
-    Metrics(registry, Settings(registry=Path("registry")), threads=1)
+    Metrics(registry, Settings(registry=Path("registry")), threads=ThreadPlan(cores=1, workers=1, encoder=1))
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
     return {metric.name + suffix for metric in registry.collect() for suffix in suffixes.get(metric.type, [""])}
 

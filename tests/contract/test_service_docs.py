@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from service.cores import ThreadPlan
 from service.metrics import Metrics
 from service.reference import render_configuration, render_openapi
 from service.settings import Settings
@@ -29,7 +30,7 @@ def test_the_openapi_document_is_up_to_date() -> None:
 
 
 def test_every_metric_is_described_and_every_described_metric_exists() -> None:
-    metrics = Metrics(CollectorRegistry(), Settings(registry=Path("registry")), threads=1)
+    metrics = Metrics(CollectorRegistry(), Settings(registry=Path("registry")), threads=ThreadPlan(cores=1, workers=1, encoder=1))
     described = dict(re.findall(r"^\| `(scalingnote_\w+)` \| (\w+) \|", page("metrics.md"), flags=re.MULTILINE))
     exported = {
         metric.name + ("_total" if metric.type == "counter" else ""): metric.type
@@ -40,7 +41,7 @@ def test_every_metric_is_described_and_every_described_metric_exists() -> None:
 
 
 def test_every_label_of_a_metric_is_described() -> None:
-    metrics = Metrics(CollectorRegistry(), Settings(registry=Path("registry")), threads=1)
+    metrics = Metrics(CollectorRegistry(), Settings(registry=Path("registry")), threads=ThreadPlan(cores=1, workers=1, encoder=1))
     metrics.routes(["/search"])
     rows = dict(re.findall(r"^\| `(scalingnote_\w+)` \| \w+ \| ([^|]*)\|", page("metrics.md"), flags=re.MULTILINE))
     for metric in metrics.registry.collect():

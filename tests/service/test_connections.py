@@ -16,6 +16,7 @@ from manual_clock import ManualClock
 from prometheus_client import CollectorRegistry
 
 from service.connections import EXTENSION, Connections
+from service.cores import ThreadPlan
 from service.metrics import Metrics
 from service.settings import Settings
 from service.walk import Caller
@@ -99,7 +100,9 @@ class Running:
     def __init__(self, limit: int) -> None:
         self.app = Holding()
         self.clock = ManualClock()
-        self.metrics = Metrics(CollectorRegistry(), Settings(registry=Path("registry")), 1)
+        self.metrics = Metrics(
+            CollectorRegistry(), Settings(registry=Path("registry")), ThreadPlan(cores=1, workers=1, encoder=1)
+        )
         self.connections = Connections(limit, TIMEOUT_SECONDS, self.metrics, self.clock)
         http = self.connections.protocol()
         self.config = uvicorn.Config(self.app, http=http, log_config=None, access_log=False, lifespan="off", ws="none")

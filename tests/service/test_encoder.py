@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from make_snapshot import MAX_TOKENS, WORDS, fingerprint, make_oracle, make_snapshot, token_ids, write_tower
 
-from service.encoder import MAX_BATCH, Encoder
+from service.batching import BatchPlan, BatchSize
+from service.encoder import Encoder
 from snapshot.errors import IntegrityError, SpaceMismatchError
 from snapshot.layout import Layout
 from snapshot.manifest import QueryTower, Space, TextSpec
@@ -32,37 +33,41 @@ def encoder(layout: Layout) -> Encoder:
 
 
 def test_vectors_are_those_of_the_oracle(encoder):
-    vectors = encoder.embed(encoder.tokenize(QUERIES))
+    vectors = encoder.encode(QUERIES)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, ORACLE.encode(QUERIES), atol=1e-6)
 
 
-def test_tokens_are_padded_and_counted(encoder):
-    tokens = encoder.tokenize(["apple", "river spoon table"])
-    expected = [token_ids("apple"), token_ids("river spoon table")]
-    assert tokens.ids.tolist() == [expected[0] + [0, 0], expected[1]]
-    assert tokens.mask.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
-    assert tokens.counts == [3, 5]
-    assert tokens.truncated == [False, False]
+def read(encoder, *queries):
+    return encoder.tokenize([encoder.render(query) for query in queries])
+
+
+def test_tokens_are_those_of_the_oracle(encoder):
+    tokens = read(encoder, "apple", "river spoon table")
+    assert [each.ids for each in tokens] == [token_ids("apple"), token_ids("river spoon table")]
+    assert [each.truncated for each in tokens] == [False, False]
 
 
 @pytest.mark.parametrize(("words", "truncated"), [(MAX_TOKENS - 2, False), (MAX_TOKENS - 1, True), (5000, True)])
 def test_what_was_cut_is_said(encoder, words, truncated):
-    tokens = encoder.tokenize([" ".join((WORDS * 200)[:words])])
-    assert tokens.counts == [MAX_TOKENS]
-    assert tokens.truncated == [truncated]
+    [tokens] = read(encoder, " ".join((WORDS * 200)[:words]))
+    assert len(tokens.ids) == MAX_TOKENS
+    assert tokens.truncated == truncated
 
 
 def test_queries_are_rendered_as_the_manifest_says(layout):
     encoder = Encoder.open(layout, tower(template="river {text} lamp", lowercase=True), SPACE, threads=1)
-    tokens = encoder.tokenize(["  APPLE\n Zebra "])
-    assert tokens.ids.tolist() == [token_ids("river apple zebra lamp")]
+    [tokens] = read(encoder, "  APPLE\n Zebra ")
+    assert tokens.ids == token_ids("river apple zebra lamp")
 
 
 def test_special_tokens_are_left_out_where_the_manifest_says_so(layout):
     encoder = Encoder.open(layout, tower(add_special_tokens=False), SPACE, threads=1)
-    assert encoder.tokenize(["apple"]).ids.tolist() == [token_ids("apple")[1:-1]]
-    assert encoder.tokenize(["apple " * 50]).counts == [MAX_TOKENS]
+    short, long, nothing = read(encoder, "apple", "apple " * 50, "")
+    assert short.ids == token_ids("apple")[1:-1]
+    assert len(long.ids) == MAX_TOKENS
+    assert nothing.ids == []
+    assert encoder.encode([""]).shape == (1, 16)
 
 
 def test_settings_inside_the_tokenizer_file_do_not_count(layout, tmp_path):
@@ -74,20 +79,22 @@ def test_settings_inside_the_tokenizer_file_do_not_count(layout, tmp_path):
     own = Layout(tmp_path)
     write_tower(own, ORACLE.table, SPACE.fingerprint)
     tokenizer.save(str(own.tokenizer))
-    tokens = Encoder.open(own, tower(), SPACE, threads=1).tokenize(["apple bread chair"])
-    assert tokens.ids.tolist() == [token_ids("apple bread chair")]
+    [tokens] = Encoder.open(own, tower(), SPACE, threads=1).tokenize(["apple bread chair"])
+    assert tokens.ids == token_ids("apple bread chair")
 
 
 def test_company_in_the_batch_does_not_change_a_vector(encoder):
-    together = encoder.embed(encoder.tokenize(QUERIES))
-    alone = [encoder.embed(encoder.tokenize([query]))[0] for query in QUERIES]
+    together = encoder.encode(QUERIES)
+    alone = [encoder.encode([query])[0] for query in QUERIES]
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("count", [0, 1, MAX_BATCH, MAX_BATCH + 1, 3 * MAX_BATCH + 5])
-def test_any_number_of_queries(encoder, count):
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 32, 101])
+def test_any_number_of_queries_in_any_batches(encoder, count, rows):
+    encoder.batching = BatchPlan((BatchSize(tokens=64, rows=rows, gain=2.0),))
     queries = [" ".join(WORDS[n % 40 : n % 40 + 1 + n % 7]) for n in range(count)]
-    vectors = encoder.embed(encoder.tokenize(queries))
+    vectors = encoder.encode(queries)
     assert vectors.shape == (count, 16)
     if count:
         np.testing.assert_allclose(vectors, ORACLE.encode(queries), atol=1e-6)
@@ -96,7 +103,7 @@ def test_any_number_of_queries(encoder, count):
 def test_threads_share_an_encoder(encoder):
     queries = [f"{first} {second}" for first in WORDS[:20] for second in WORDS[20:30]]
     with ThreadPoolExecutor(4) as pool:
-        vectors = list(pool.map(lambda query: encoder.embed(encoder.tokenize([query]))[0], queries))
+        vectors = list(pool.map(lambda query: encoder.encode([query])[0], queries))
     np.testing.assert_allclose(vectors, ORACLE.encode(queries), atol=1e-6)
 
 

@@ -67,7 +67,9 @@ class Opener:
         manifest: Any = SimpleNamespace(id=name)
         part: Any = SimpleNamespace(close=lambda: self.closed.append(name))
         nothing: Any = SimpleNamespace(close=lambda: None)
-        return Generation(manifest, part, nothing, SimpleNamespace(), Proof(1, 1, 0.0, 1.0), datetime.now(UTC), {})
+        return Generation(
+            manifest, part, nothing, SimpleNamespace(), Proof(1, 1, 0.0, 1.0), nothing, "tower", datetime.now(UTC), {}
+        )
 
 
 class Bench:
@@ -326,7 +328,7 @@ def test_real_snapshots_activate_refuse_and_roll_back(tmp_path):
 
     def answers_as(seed: int) -> None:
         with generations.lease() as leased:
-            vectors = leased.encoder.embed(leased.encoder.tokenize(["lamp mirror"]))
+            vectors = leased.encoder.encode(["lamp mirror"])
             oracle = make_oracle(rows=60, seed=seed)
             np.testing.assert_array_equal(leased.engine.search(vectors, 5, 0).rows, oracle.rows(["lamp mirror"], 5))
 

@@ -51,7 +51,7 @@ def test_an_intact_snapshot_answers_as_the_oracle(tmp_path, kind):
     assert steps == ["verifying", "opening", "proving", "warming"]
     assert list(generation.load_seconds) == steps
     assert generation.id == layout.root.name
-    vectors = generation.encoder.embed(generation.encoder.tokenize(["Apple bread"]))
+    vectors = generation.encoder.encode(["Apple bread"])
     rows = generation.engine.search(vectors, 5, generation.manifest.index.default_effort).rows
     np.testing.assert_array_equal(rows, ORACLE.rows(["apple bread"], 5))
     assert generation.documents.fields(rows[0][:1], ["text"]) == [{"text": ORACLE.texts[rows[0][0]]}]

@@ -7,6 +7,7 @@ import pytest
 from make_snapshot import make_snapshot
 from prometheus_client import CollectorRegistry
 
+from service.cores import ThreadPlan
 from service.generation import GenerationOptions, open_generation
 from service.metrics import Metrics, edges
 from service.settings import Settings
@@ -15,7 +16,8 @@ from service.swap import SwapState
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(CollectorRegistry(), Settings(registry=Path("none"), default_timeout_ms=50, max_timeout_ms=2000), threads=3)
+    settings = Settings(registry=Path("none"), default_timeout_ms=50, max_timeout_ms=2000)
+    return Metrics(CollectorRegistry(), settings, ThreadPlan(cores=4, workers=3, encoder=1))
 
 
 def test_buckets_are_geometric_and_every_budget_is_an_edge() -> None:

@@ -12,10 +12,12 @@ from make_snapshot import KINDS, make_oracle
 from manual_clock import ManualClock
 from serving import composed, hooked, make_registry, slow
 
+from service.cache import VectorCache
 from service.deadline import Deadline
 from service.errors import DeadlineExceededError, InvalidRequestError
 from service.generation import Generation
-from service.stages import Search, Stages
+from service.stages import Search, Stages, Target
+from service.steps import alone
 from service.walk import Caller, Walk
 
 ORACLE = make_oracle(rows=200)
@@ -34,6 +36,12 @@ def walk_of(clock: ManualClock | None = None, budget_ms: float = 1000) -> Walk:
     return Walk(Deadline.after(budget_ms, clock(), clock), Caller())
 
 
+def run(generation: Generation, method: str, argument: Any, walk: Walk | None = None, cache_bytes: int = 0) -> Any:
+    walk = walk or walk_of()
+    stages = Stages(generation, walk, VectorCache(cache_bytes), Target())
+    return alone(getattr(stages, method)(argument), walk)
+
+
 def expected(query: str, count: int, eligible: Any = None) -> list[str]:
     scores = (ORACLE.encode([query]) @ ORACLE.documents.T)[0]
     if eligible is not None:
@@ -46,7 +54,7 @@ def ids(result: Any) -> list[str]:
 
 
 def test_hits_are_those_of_exact_search_with_their_scores_and_fields(generation: Generation) -> None:
-    result = Stages(generation, walk_of()).search(Search("apple bread", k=5, exact=True))
+    result = run(generation, "search", Search("apple bread", k=5, exact=True))
     assert ids(result) == expected("apple bread", 5)
     scores = np.sort((ORACLE.encode(["apple bread"]) @ ORACLE.documents.T)[0])[::-1][:5]
     np.testing.assert_allclose([hit.score for hit in result.hits], scores, atol=1e-5)
@@ -54,48 +62,48 @@ def test_hits_are_those_of_exact_search_with_their_scores_and_fields(generation:
     assert result.hits[0].fields is not None
     assert result.hits[0].fields["text"] == ORACLE.texts[row]
     assert set(result.hits[0].fields) == {"text", "kind", "number", "price", "sold"}
-    assert (result.causes, result.truncated) == ((), False)
+    assert (result.plan.causes, result.truncated) == ((), False)
 
 
 def test_pages_continue_each_other(generation: Generation) -> None:
-    whole = ids(Stages(generation, walk_of()).search(Search("chair drum", k=12, exact=True)))
-    pages = [ids(Stages(generation, walk_of()).search(Search("chair drum", k=4, offset=at, exact=True))) for at in (0, 4, 8)]
+    whole = ids(run(generation, "search", Search("chair drum", k=12, exact=True)))
+    pages = [ids(run(generation, "search", Search("chair drum", k=4, offset=at, exact=True))) for at in (0, 4, 8)]
     assert [hit for page in pages for hit in page] == whole
 
 
 def test_a_page_beyond_the_last_document_is_empty(generation: Generation) -> None:
-    assert ids(Stages(generation, walk_of()).search(Search("chair", k=10, offset=195))) != []
-    assert ids(Stages(generation, walk_of()).search(Search("chair", k=10, offset=500))) == []
+    assert ids(run(generation, "search", Search("chair", k=10, offset=195))) != []
+    assert ids(run(generation, "search", Search("chair", k=10, offset=500))) == []
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_filtered_search_returns_k_hits_whenever_k_match(generation: Generation, exact: bool) -> None:
     eligible = np.array([KINDS[row % 3] == "toy" and row >= 150 for row in range(200)])
     wanted = {"kind": "toy", "number": {"$gte": 150}}
-    result = Stages(generation, walk_of()).search(Search("lamp", k=10, filter=wanted, exact=exact))
+    result = run(generation, "search", Search("lamp", k=10, filter=wanted, exact=exact))
     assert ids(result) == expected("lamp", 10, eligible)
 
 
 def test_fewer_matches_than_k_are_all_returned(generation: Generation) -> None:
-    result = Stages(generation, walk_of()).search(Search("lamp", k=10, filter={"number": {"$lt": 3}}))
+    result = run(generation, "search", Search("lamp", k=10, filter={"number": {"$lt": 3}}))
     assert sorted(ids(result)) == ["doc-0", "doc-1", "doc-2"]
 
 
 def test_min_score_leaves_out_lower_hits_only(generation: Generation) -> None:
-    every = Stages(generation, walk_of()).search(Search("apple", k=20, exact=True)).hits
+    every = run(generation, "search", Search("apple", k=20, exact=True)).hits
     bound = every[7].score
-    some = Stages(generation, walk_of()).search(Search("apple", k=20, exact=True, min_score=bound)).hits
+    some = run(generation, "search", Search("apple", k=20, exact=True, min_score=bound)).hits
     assert [hit.id for hit in some] == [hit.id for hit in every if hit.score >= bound]
 
 
 def test_fields_are_those_that_were_asked_for(generation: Generation) -> None:
-    assert Stages(generation, walk_of()).search(Search("apple", fields=("price", "kind"))).hits[0].fields.keys() == {
+    assert run(generation, "search", Search("apple", fields=("price", "kind"))).hits[0].fields.keys() == {
         "price",
         "kind",
     }
-    none = Stages(generation, walk_of()).search(Search("apple", fields=()))
+    none = run(generation, "search", Search("apple", fields=()))
     assert {str(hit.fields) for hit in none.hits} == {"{}"}
-    assert none.causes == ()
+    assert none.plan.causes == ()
 
 
 @pytest.mark.parametrize(
@@ -114,24 +122,24 @@ def test_fields_are_those_that_were_asked_for(generation: Generation) -> None:
 )
 def test_what_the_snapshot_lacks_is_named_by_its_path(generation: Generation, search: Search, path: str, message: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        Stages(generation, walk_of()).search(search)
+        run(generation, "search", search)
     [error] = caught.value.errors
     assert error.path == path
     assert message in error.message
     with pytest.raises(InvalidRequestError) as caught:
-        Stages(generation, walk_of()).search_many([Search("fine"), search])
+        run(generation, "search_many", [Search("fine"), search])
     assert caught.value.errors[0].path == f"1.{path}"
 
 
 def test_a_batch_answers_each_as_if_alone(generation: Generation) -> None:
     searches = [Search(f"{text.split()[0]} {text.split()[3]}", k=3, exact=True) for text in ORACLE.texts[:70]]
-    results = Stages(generation, walk_of()).search_many(searches)
+    results = run(generation, "search_many", searches)
     assert [ids(result) for result in results] == [expected(search.query, 3) for search in searches]
 
 
 def test_encoding_many_texts_is_encoding_each(generation: Generation) -> None:
     texts = [*ORACLE.texts[:40], " ".join(["apple"] * 50)]
-    encoded = Stages(generation, walk_of()).encode(texts)
+    encoded = run(generation, "encode", texts)
     np.testing.assert_allclose(encoded.vectors, ORACLE.encode(texts), atol=1e-5)
     assert encoded.tokens == [8] * 40 + [12]
     assert encoded.truncated == [False] * 40 + [True]
@@ -139,8 +147,9 @@ def test_encoding_many_texts_is_encoding_each(generation: Generation) -> None:
 
 def test_little_time_takes_less_effort_and_says_so(generation: Generation) -> None:
     clock = ManualClock()
-    result = Stages(hooked(generation, slow(clock, {"encode": 9.4})), walk_of(clock, budget_ms=10)).search(Search("apple"))
-    assert result.causes == ("deadline_effort", "deadline_fields")
+    slowed = hooked(generation, slow(clock, {"encode": 9.4}))
+    result = run(slowed, "search", Search("apple"), walk_of(clock, budget_ms=10))
+    assert result.plan.causes == ("deadline_effort", "deadline_fields")
     assert len(result.hits) == 10
     assert {hit.fields for hit in result.hits} == {None}
 
@@ -148,12 +157,13 @@ def test_little_time_takes_less_effort_and_says_so(generation: Generation) -> No
 def test_a_batch_shares_out_the_time_that_is_left(generation: Generation) -> None:
     clock = ManualClock()
     slowed = hooked(generation, slow(clock, {"encode": 1.0}))
-    results = Stages(slowed, walk_of(clock, budget_ms=2.7)).search_many([Search("apple"), Search("bread"), Search("chair")])
-    assert [result.causes for result in results] == [("deadline_effort", "deadline_fields")] + [()] * 2
+    searches = [Search("apple"), Search("bread"), Search("chair")]
+    results = run(slowed, "search_many", searches, walk_of(clock, budget_ms=2.7))
+    assert [result.plan.causes for result in results] == [("deadline_effort", "deadline_fields")] + [()] * 2
 
 
 def test_no_time_for_the_least_effort_is_no_answer(generation: Generation) -> None:
     clock = ManualClock()
     with pytest.raises(DeadlineExceededError) as caught:
-        Stages(hooked(generation, slow(clock, {"encode": 9.95})), walk_of(clock, budget_ms=10)).search(Search("apple"))
+        run(hooked(generation, slow(clock, {"encode": 9.95})), "search", Search("apple"), walk_of(clock, budget_ms=10))
     assert caught.value.stage == "search"

@@ -55,7 +55,9 @@ def fake(name: str) -> Any:
     """A generation whose parts do nothing."""
     manifest: Any = SimpleNamespace(id=name)
     encoder: Any = Part()
-    return Generation(manifest, encoder, Part(), SimpleNamespace(), Proof(1, 1, 0.0, 1.0), datetime.now(UTC), {})
+    return Generation(
+        manifest, encoder, Part(), SimpleNamespace(), Proof(1, 1, 0.0, 1.0), SimpleNamespace(), "tower", datetime.now(UTC), {}
+    )
 
 
 def test_nothing_serves_before_the_first():
@@ -203,7 +205,7 @@ def test_no_request_sees_half_a_swap(tmp_path):
         asked = 0
         while not stop.is_set():
             with generations.lease() as leased:
-                vectors = leased.encoder.embed(leased.encoder.tokenize(["apple bread chair"]))
+                vectors = leased.encoder.encode(["apple bread chair"])
                 hits = leased.engine.search(vectors, 3, 64)
                 found = {fields["text"] for fields in leased.documents.fields(hits.rows[0])}
                 seed = int(leased.manifest.space.fingerprint, 16)

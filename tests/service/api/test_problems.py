@@ -55,7 +55,7 @@ def test_wrong_bodies(client: Client, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/search", "/search/batch", "/embed"])
 def test_overload_says_when_to_come_back(registry: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    def refuse(_: Any) -> None:
+    def refuse(*_: Any) -> None:
         raise OverloadedError("full", retry_after_ms=2345.67)
 
     with client_of(registry) as client:

@@ -1,0 +1,113 @@
+"""Routes that work on queries: from the first byte to the last in one place.
+
+They are declared as FastAPI routes are, for the OpenAPI document and for the methods that they do not take, but a POST to
+one of them goes straight here: router, exit stacks and error layers cost as much as tokenizing does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, get_type_hints
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from service.admission import Lane
+from service.api.call import Call, call_of, deadline_of, watched
+from service.api.problems import problem, responses
+from service.api.route import parse, read
+from service.errors import ServiceError
+from service.parts import Parts
+from service.walk import Walk
+
+ERRORS = (408, 413, 422, 429, 503, 504)
+"""What every one of these routes may answer."""
+
+_TEXT = {"schema": {"type": "string"}, "required": False}
+_MS = {"schema": {"type": "number", "exclusiveMinimum": 0}, "required": False}
+HEADERS: dict[str, Any] = {
+    "parameters": [
+        {"name": "Request-Timeout-Ms", "in": "header", "description": "Budget in milliseconds; the least of all wins.", **_MS},
+        {"name": "x-envoy-expected-rq-timeout-ms", "in": "header", "description": "The same, as set by Envoy.", **_MS},
+        {"name": "X-Request-ID", "in": "header", "description": "Echoed; made up where it is missing or malformed.", **_TEXT},
+        {"name": "traceparent", "in": "header", "description": "W3C Trace Context; echoed.", **_TEXT},
+    ]
+}
+_JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+
+Endpoint = Callable[..., Awaitable[bytes]]
+"""Takes ``body``, of a type that pydantic knows, and ``request``; gives the answer's JSON."""
+
+
+class WorkRoute:
+    """One route, as an ASGI application; ``route`` is what it was declared as."""
+
+    def __init__(self, route: APIRoute, endpoint: Endpoint, parts: Parts, lane: Lane, max_bytes: int) -> None:
+        self.route = route
+        self._endpoint = endpoint
+        self._adapter = TypeAdapter[Any](get_type_hints(endpoint, include_extras=True)["body"])
+        self._limiter = parts.limiter
+        self._lane = lane
+        self._max_bytes = max_bytes
+        self._timeout_ms = parts.settings.max_timeout_ms
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self.route
+        request = Request(scope, receive)
+        call = call_of(request)
+        try:
+            content = await self._answer(call, request)
+        except ServiceError as error:
+            await problem(error, call, scope["path"])(scope, receive, send)
+            return
+        headers = [*_JSON, (b"content-length", b"%d" % len(content))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _answer(self, call: Call, request: Request) -> bytes:
+        raw = await read(request.receive, call.declared_bytes, self._max_bytes, self._timeout_ms)
+        return await self._endpoint(body=parse(self._adapter, raw), request=request)
+
+
+class WorkRoutes:
+    """Declares such routes."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+        self._pipeline = parts.pipeline
+
+    @contextmanager
+    def _walk(self, request: Request, *timeouts_ms: float | None) -> Iterator[Walk]:
+        """The walk of a request with these budgets in its body, while its caller is watched."""
+        call = call_of(request)
+        deadline = deadline_of(call, self._settings, timeouts_ms)
+        with watched(request) as caller:
+            call.walk = Walk(deadline, caller)
+            yield call.walk
+
+    def _add(
+        self, router: APIRouter, path: str, endpoint: Endpoint, lane: Lane, max_bytes: int, model: Any, *, openai: bool = False
+    ) -> None:
+        """Declare a route that answers with ``model``."""
+        parts = self._parts
+
+        class Declared(APIRoute):
+            def __init__(self, path: str, endpoint: Endpoint, **options: Any) -> None:
+                super().__init__(path, endpoint, **options)
+                self.app = WorkRoute(self, endpoint, parts, lane, max_bytes)
+
+        statuses = (400, *(status for status in ERRORS if status != 422)) if openai else ERRORS
+        router.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            response_model=model,
+            responses=responses(*statuses, openai=openai),
+            openapi_extra=HEADERS,
+            route_class_override=Declared,
+        )

@@ -1,0 +1,141 @@
+"""Vectors of queries that were asked before: bounded in bytes, and computed once however many ask at the same time.
+
+Real query streams repeat their head. A vector depends on the query tower and the rendered text alone, so it outlives a
+swap that keeps the tower, and is never found by another tower.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.steps import Vectors
+
+Key = tuple[str, str]
+"""Digest of the query tower, rendered text."""
+Resume = Callable[[], None]
+
+_OVERHEAD_BYTES = 640
+"""Of an entry beside its text and its vector: key, tuple, array object, slots of the dictionary. Measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What encoding a query gave.
+
+    Attributes:
+        vector: float32[1, dim].
+        tokens: read, special tokens included.
+    """
+
+    vector: Vectors
+    tokens: int
+    truncated: bool
+
+    @property
+    def bytes(self) -> int:
+        return self.vector.nbytes + _OVERHEAD_BYTES
+
+
+@dataclass(slots=True)
+class CacheStats:
+    """Counted since the start; ``bytes`` and ``entries`` are what is held now.
+
+    Attributes:
+        misses: queries that had to be encoded.
+        shared: queries that waited for another one of the same text, and were hits then.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    shared: int = 0
+    evictions: int = 0
+    bytes: int = 0
+    entries: int = 0
+
+
+class VectorCache:
+    """Least recently used goes first. Safe from several threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Start empty; ``max_bytes`` of 0 keeps nothing and lets nobody wait for another."""
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Key, Known] = OrderedDict()
+        self._flights: dict[Key, list[Resume]] = {}
+        self.stats = CacheStats()
+
+    @property
+    def on(self) -> bool:
+        return self._max_bytes > 0
+
+    def get(self, key: Key) -> Known | None:
+        """What is known of a query."""
+        with self._lock:
+            known = self._get(key)
+            self.stats.misses += known is None
+            return known
+
+    def get_or_lead(self, key: Key) -> tuple[Known | None, bool]:
+        """What is known of a query; where nothing is, whether the caller is the one to find out.
+
+        Whoever leads must call ``put`` or ``abandon``. The others ``join``.
+        """
+        with self._lock:
+            known = self._get(key)
+            if known is not None:
+                return known, False
+            if key in self._flights:
+                self.stats.shared += 1
+                return None, False
+            self._flights[key] = []
+            self.stats.misses += 1
+            return None, True
+
+    def join(self, key: Key, resume: Resume) -> bool:
+        """Be called back when the leader has come to an end; False, and no call, where there is no leader any more."""
+        with self._lock:
+            waiting = self._flights.get(key)
+            if waiting is None:
+                return False
+            waiting.append(resume)
+            return True
+
+    def put(self, key: Key, known: Known) -> None:
+        """Keep a vector, and call back those who wait for it."""
+        with self._lock:
+            self._keep(key, known)
+            waiting = self._flights.pop(key, ())
+        for resume in waiting:
+            resume()
+
+    def abandon(self, key: Key) -> None:
+        """Lead no longer: those who wait are called back, find nothing, and one of them leads."""
+        with self._lock:
+            waiting = self._flights.pop(key, ())
+        for resume in waiting:
+            resume()
+
+    def _get(self, key: Key) -> Known | None:
+        known = self._known.get(key)
+        if known is not None:
+            self._known.move_to_end(key)
+            self.stats.hits += 1
+        return known
+
+    def _keep(self, key: Key, known: Known) -> None:
+        if not self.on or key in self._known:
+            return
+        self._known[key] = known
+        self.stats.bytes += _size(key, known)
+        while self.stats.bytes > self._max_bytes:
+            self.stats.bytes -= _size(*self._known.popitem(last=False))
+            self.stats.evictions += 1
+        self.stats.entries = len(self._known)
+
+
+def _size(key: Key, known: Known) -> int:
+    return sys.getsizeof(key[1]) + known.bytes

@@ -1,0 +1,93 @@
+"""Vectors of a request's queries: remembered, shared with whoever asks the same just now, or encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from service.batching import batches
+from service.cache import Key, Known, VectorCache
+from service.encoder import Tokens
+from service.generation import Generation
+from service.steps import Encode, Pause, Steps, Vectors, Wait
+from service.walk import Walk
+
+_TOKENIZE_CHUNK = 64
+"""Texts of a batch that are tokenized at a time: others wait meanwhile."""
+
+
+def _anyway(tokens: int) -> None:
+    """Encode, whatever is left of the time."""
+
+
+class Queries:
+    """The queries of one request, encoded by one generation."""
+
+    def __init__(self, generation: Generation, walk: Walk, cache: VectorCache) -> None:
+        self._encoder = generation.encoder
+        self._tower = generation.tower
+        self._walk = walk
+        self._cache = cache
+
+    def one(self, query: str, check: Callable[[int], None] = _anyway) -> Steps[Known]:
+        """The vector of one query; ``check`` hears its number of tokens before it is encoded, and may raise."""
+        text = self._encoder.render(query)
+        if not self._cache.on:
+            return (yield from self._encoded(text, check))
+        key = (self._tower, text)
+        while True:
+            known, leads = self._cache.get_or_lead(key)
+            if known is not None:
+                return known
+            if leads:
+                return (yield from self._led(key, check))
+            yield Wait(partial(self._cache.join, key))
+            self._walk.enter("tokenize")
+
+    def many(self, queries: Sequence[str]) -> Steps[list[Known]]:
+        """The vectors of many queries, in their order; between two calls of the graph others may go first."""
+        texts = [self._encoder.render(query) for query in queries]
+        known = self._remembered(texts)
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        for start in range(0, len(missing), _TOKENIZE_CHUNK):
+            chunk = missing[start : start + _TOKENIZE_CHUNK]
+            self._walk.enter("tokenize")
+            tokens = self._encoder.tokenize(chunk)
+            for batch in batches([len(each.ids) for each in tokens], self._encoder.rows):
+                self._walk.enter("encode")
+                vectors = self._encoder.embed([tokens[i].ids for i in batch])
+                known |= {chunk[i]: _own(vectors[row : row + 1], tokens[i]) for row, i in enumerate(batch)}
+                yield Pause()
+        self._remember({text: known[text] for text in missing})
+        return [known[text] for text in texts]
+
+    def _led(self, key: Key, check: Callable[[int], None]) -> Steps[Known]:
+        try:
+            known = yield from self._encoded(key[1], check)
+        except BaseException:  # GeneratorExit too: whoever waits must not wait in vain
+            self._cache.abandon(key)
+            raise
+        self._cache.put(key, known)
+        return known
+
+    def _encoded(self, text: str, check: Callable[[int], None]) -> Steps[Known]:
+        [tokens] = self._encoder.tokenize([text])
+        check(len(tokens.ids))
+        vector = yield Encode(self._encoder, tokens.ids)
+        assert vector is not None  # noqa: S101 - what an Encode is answered with
+        return _own(vector, tokens)
+
+    def _remembered(self, texts: Sequence[str]) -> dict[str, Known]:
+        if not self._cache.on:
+            return {}
+        found = ((text, self._cache.get((self._tower, text))) for text in dict.fromkeys(texts))
+        return {text: known for text, known in found if known is not None}
+
+    def _remember(self, known: dict[str, Known]) -> None:
+        for text, each in known.items():
+            self._cache.put((self._tower, text), each)
+
+
+def _own(vector: Vectors, tokens: Tokens) -> Known:
+    """A copy of its own: a part of a batch would keep the whole batch in memory."""
+    return Known(vector.copy(), len(tokens.ids), tokens.truncated)

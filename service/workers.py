@@ -1,0 +1,296 @@
+"""The threads that do the work of requests, and the queue in front of them.
+
+A request is a generator (``service.steps``). Where it needs a vector, those of other waiting requests that are worth one
+call of the graph are computed with it. Nobody waits for company: only what is waiting anyway is looked at.
+
+What was begun goes before what is new. New work is shared out between the lanes by their weight in time, not in
+requests, so that a batch of a thousand texts cannot starve single queries, nor the other way round.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.admission import Lane
+from service.errors import DrainingError
+from service.steps import Encode, Graph, Pause, Step, Steps, Vectors, Wait
+from service.walk import Walk
+
+WEIGHTS: Mapping[Lane, float] = {Lane.SEARCH: 8.0, Lane.EMBED: 2.0, Lane.BATCH: 2.0}
+"""Shares of the threads' time where all lanes have work."""
+
+_LOOK_AHEAD = 16
+"""New requests that are tokenized to find company for one: what that takes is spent before the first is encoded."""
+
+Sent = Vectors | Exception | None
+"""What a waiting generator is told: a vector, that it cannot have one, or nothing."""
+
+
+class Job:
+    """One request at work.
+
+    Attributes:
+        on_end: called by the thread that ended it; must not raise.
+        value: what the generator returned, once it has ended without an error.
+        error: what it raised.
+    """
+
+    __slots__ = ("error", "lane", "on_end", "steps", "value", "walk")
+
+    def __init__(self, lane: Lane, steps: Steps[Any], walk: Walk, on_end: Callable[[Job], None]) -> None:
+        self.lane = lane
+        self.steps = steps
+        self.walk = walk
+        self.on_end = on_end
+        self.value: Any = None
+        self.error: Exception | None = None
+
+    def advance(self, sent: Sent) -> Step | None:
+        """Go on to the next step; None once the end was reached."""
+        try:
+            return self.steps.throw(sent) if isinstance(sent, Exception) else self.steps.send(sent)
+        except StopIteration as stop:
+            self.value = stop.value
+        except Exception as error:  # noqa: BLE001 - whoever waits for the job raises it
+            self.error = error
+        self.walk.pass_to("reply")
+        self.on_end(self)
+        return None
+
+
+@dataclass(slots=True)
+class _LaneQueue:
+    """New work of a lane.
+
+    Attributes:
+        most: threads that it may have at a time.
+        busy: threads that it has.
+        spent: seconds of work over the weight: the lane with least is served next.
+    """
+
+    weight: float
+    most: int
+    jobs: deque[Job] = field(default_factory=deque)
+    busy: int = 0
+    spent: float = 0.0
+
+
+class Workers:
+    """A fixed number of threads. Every method but ``start`` and ``close`` is safe from any thread."""
+
+    def __init__(self, threads: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Nothing runs before ``start``.
+
+        Args:
+            threads: how many; all but one of them may work on batches at a time.
+            clock: monotonic seconds.
+        """
+        self.threads = threads
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._idle: list[threading.Lock] = []  # one for each sleeping thread, which waits for it to be released
+        self._closed = False
+        self._begun: deque[tuple[Job, Sent]] = deque()
+        self._parked: OrderedDict[tuple[Graph, int], deque[tuple[Job, Encode]]] = OrderedDict()
+        others = max(1, threads - 1)
+        self._lanes = {lane: _LaneQueue(weight, threads if lane is Lane.SEARCH else others) for lane, weight in WEIGHTS.items()}
+        self._running = [threading.Thread(target=self._run, name=f"worker-{i}") for i in range(threads)]
+
+    def start(self) -> None:
+        """Begin to work."""
+        for thread in self._running:
+            thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Work on a job as soon as its turn comes; its ``on_end`` is called in every case."""
+        with self._lock:
+            if not self._closed:
+                self._enqueue(job)
+                return
+        job.advance(DrainingError("the service is shutting down"))
+
+    def waiting(self) -> int:
+        """Requests that no thread is working on."""
+        with self._lock:
+            parked = sum(map(len, self._parked.values()))
+            return len(self._begun) + parked + sum(len(lane.jobs) for lane in self._lanes.values())
+
+    def close(self) -> None:
+        """End the threads once they are done with what they have in hand; what still waits ends with DrainingError."""
+        with self._lock:
+            self._closed = True
+            waiting = [job for job, _ in self._begun]
+            waiting += [job for group in self._parked.values() for job, _ in group]
+            waiting += [job for lane in self._lanes.values() for job in lane.jobs]
+            self._begun.clear()
+            self._parked.clear()
+            for lane in self._lanes.values():
+                lane.jobs.clear()
+            while self._idle:
+                self._notify()
+        for job in waiting:
+            job.advance(DrainingError("the service is shutting down"))
+
+    # -- the queue; these need the lock
+
+    def _enqueue(self, job: Job) -> None:
+        lane = self._lanes[job.lane]
+        if not lane.jobs and not lane.busy:  # whoever was away has no claim to the time that the others used meanwhile
+            active = [other.spent for other in self._lanes.values() if other.jobs or other.busy]
+            lane.spent = max(lane.spent, min(active, default=lane.spent))
+        lane.jobs.append(job)
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._idle:
+            self._idle.pop().release()
+
+    def _next_lane(self) -> _LaneQueue | None:
+        ready = [lane for lane in self._lanes.values() if lane.jobs and lane.busy < lane.most]
+        return min(ready, key=lambda lane: lane.spent) if ready else None
+
+    def _take(self) -> tuple[Job, Sent | Encode] | None:
+        """What to do next: what was begun, oldest first, else new work."""
+        if self._begun:
+            return self._begun.popleft()
+        if self._parked:
+            key = next(iter(self._parked))
+            return self._take_parked(key)
+        lane = self._next_lane()
+        return None if lane is None else (lane.jobs.popleft(), None)
+
+    def _take_parked(self, key: tuple[Graph, int]) -> tuple[Job, Encode] | None:
+        group = self._parked.get(key)
+        if group is None:
+            return None
+        taken = group.popleft()
+        if not group:
+            del self._parked[key]
+        return taken
+
+    # -- the threads
+
+    def _run(self) -> None:
+        sleep = threading.Lock()  # of its own: threads that sleep on one lock wake each other
+        sleep.acquire()
+        while True:
+            with self._lock:
+                taken = self._take()
+                if taken is None:
+                    if self._closed:
+                        return
+                    self._idle.append(sleep)
+                else:
+                    lane = self._lanes[taken[0].lane]
+                    lane.busy += 1
+            if taken is None:
+                sleep.acquire()
+                continue
+            begun = self._clock()
+            self._work(*taken)
+            with self._lock:
+                lane.busy -= 1
+                lane.spent += (self._clock() - begun) / lane.weight
+
+    def _work(self, job: Job, sent: Sent | Encode) -> None:
+        """Go on with a job until it has ended or is set aside."""
+        step = sent if isinstance(sent, Encode) else job.advance(sent)
+        while step is not None:
+            answer: Sent = None
+            if isinstance(step, Encode):
+                answer = self._encode(job, step)
+            elif self._set_aside(job, step):
+                return
+            step = job.advance(answer)
+
+    def _set_aside(self, job: Job, step: Step) -> bool:
+        """Whether others go first; the job comes back by itself."""
+        if isinstance(step, Wait):
+            job.walk.pass_to("queue")
+            return step.join(lambda: self._resume(job, None))
+        with self._lock:
+            if self._closed or not any(lane.jobs for lane in self._lanes.values()):
+                return False
+            job.walk.pass_to("queue")
+            self._enqueue(job)
+            return True
+
+    def _resume(self, job: Job, sent: Sent) -> None:
+        with self._lock:
+            if not self._closed:
+                self._begun.append((job, sent))
+                self._notify()
+                return
+        job.advance(DrainingError("the service is shutting down"))
+
+    def _encode(self, job: Job, need: Encode) -> Sent:
+        """The vector that a job needs; those of others who are worth the same call are sent to them."""
+        reason = job.walk.hopeless("encode")
+        if reason is not None:
+            return reason
+        group = [(job, need), *self._company(need)]
+        for member, _ in group:
+            member.walk.pass_to("encode")
+        try:
+            vectors = need.graph.embed([each.ids for _, each in group])
+        except Exception as error:  # noqa: BLE001 - each of them raises it
+            answers: list[Sent] = [error] * len(group)
+        else:
+            answers = [vectors[i : i + 1] for i in range(len(group))]
+        for (member, _), answer in zip(group[1:], answers[1:], strict=True):
+            member.walk.pass_to("queue")
+            self._resume(member, answer)
+        return answers[0]
+
+    def _company(self, need: Encode) -> list[tuple[Job, Encode]]:
+        """Waiting jobs that need a vector of a text of the same length from the same graph."""
+        most = need.graph.rows(len(need.ids)) - 1
+        found: list[tuple[Job, Encode]] = []
+        for _ in range(_LOOK_AHEAD):
+            if len(found) >= most:
+                break
+            other = self._take_company(need)
+            if other is None:
+                break
+            job, step = other
+            reason = job.walk.hopeless("encode")
+            if reason is not None:
+                job.advance(reason)
+            elif step.graph is need.graph and len(step.ids) == len(need.ids):
+                found.append((job, step))
+            else:
+                self._park(job, step)
+        return found
+
+    def _take_company(self, need: Encode) -> tuple[Job, Encode] | None:
+        """A waiting job that has come as far as its encoding; None where no more single queries wait."""
+        while True:
+            with self._lock:
+                parked = self._take_parked((need.graph, len(need.ids)))
+                if parked is not None:
+                    return parked
+                fresh = self._lanes[Lane.SEARCH].jobs
+                if not fresh:
+                    return None
+                job = fresh.popleft()
+            step = job.advance(None)
+            while isinstance(step, Pause):
+                step = job.advance(None)
+            if isinstance(step, Encode):
+                job.walk.pass_to("queue")
+                return job, step
+            if step is not None and not self._set_aside(job, step):
+                self._resume(job, None)
+
+    def _park(self, job: Job, step: Encode) -> None:
+        with self._lock:
+            if not self._closed:
+                self._parked.setdefault((step.graph, len(step.ids)), deque()).append((job, step))
+                self._notify()
+                return
+        job.advance(DrainingError("the service is shutting down"))
