@@ -42,12 +42,13 @@ class Shares:
 class Token:
     """The right to be worked on; given back once."""
 
-    __slots__ = ("_items", "_lane", "_limiter")
+    __slots__ = ("_budget_ms", "_items", "_lane", "_limiter")
 
-    def __init__(self, limiter: Limiter, lane: Lane, items: int) -> None:
+    def __init__(self, limiter: Limiter, lane: Lane, items: int, budget_ms: float) -> None:
         self._limiter: Limiter | None = limiter
         self._lane = lane
         self._items = items
+        self._budget_ms = budget_ms
 
     def release(self, service_ms: float, queue_ms: float, outcome: Outcome) -> None:
         """Give the token back.
@@ -59,7 +60,7 @@ class Token:
         """
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter.released(self._lane, self._items, service_ms, queue_ms, outcome)
+            limiter.released(self._lane, self._items, service_ms, queue_ms, self._budget_ms, outcome)
 
 
 class _Traffic:
@@ -126,27 +127,34 @@ class Limiter:
             DrainingError: the service is shutting down.
             OverloadedError: the limit is reached, or the wait would outlast the budget.
         """
-        if self.draining:
-            raise DrainingError("this instance is shutting down; send the request to another one")
+        self.knock(lane)
         traffic = self._traffic[lane]
-        if self._full(lane, traffic):
-            raise self._refused(lane, f"{self.in_flight} requests are in flight, {traffic.requests} of them {lane}, the limit")
         wait_ms = self._predicted_ms(lane, items)
         if wait_ms > budget_ms:
             raise self._refused(lane, f"it would wait about {wait_ms:.0f} ms, longer than its budget allows")
         self.in_flight += 1
         traffic.requests += 1
         traffic.items += items
-        return Token(self, lane, items)
+        return Token(self, lane, items, budget_ms)
+
+    def knock(self, lane: Lane) -> None:
+        """Whether there is any point in sending more of a request; raises as ``acquire`` does, and takes nothing."""
+        if self.draining:
+            raise DrainingError("this instance is shutting down; send the request to another one")
+        traffic = self._traffic[lane]
+        if self._full(lane, traffic):
+            raise self._refused(lane, f"{self.in_flight} requests are in flight, {traffic.requests} of them {lane}, the limit")
 
     def wait_ms(self, lane: Lane = Lane.SEARCH) -> float:
         """How long what is in flight before a request of ``lane`` takes to be worked off, jittered."""
         return self._work_ms(lane) / self._workers * (1 - _JITTER + 2 * _JITTER * self._random())
 
-    def released(self, lane: Lane, items: int, service_ms: float, queue_ms: float, outcome: Outcome) -> None:
+    def released(
+        self, lane: Lane, items: int, service_ms: float, queue_ms: float, budget_ms: float, outcome: Outcome
+    ) -> None:
         """Called by tokens only."""
         traffic = self._traffic[lane]
-        self._limit.observe(service_ms / items, queue_ms, self.in_flight, outcome)
+        self._limit.observe(service_ms / items, queue_ms, budget_ms, self.in_flight, outcome)
         self.in_flight -= 1
         traffic.requests -= 1
         traffic.items -= items

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from statistics import median
 from typing import Literal, Protocol
 
 LimitKind = Literal["adaptive", "fixed"]
 
 _WINDOW = 50
 """Requests that are looked at together. Bursts drain within so many; a queue that never drained is a standing one."""
-_TOLERANCE = 2.0
-"""A standing queue of as long as service takes is no reason to take fewer."""
+_BUDGET_SHARE = 0.25
+"""A standing queue of this part of the budgets is no reason to take fewer: it makes nobody late."""
 _LEAST_GRADIENT = 0.5
 _START_PER_WORKER = 8
 
@@ -32,8 +33,16 @@ class Limit(Protocol):
     def value(self) -> int:
         """Requests that may be in flight now; at least 1."""
 
-    def observe(self, service_ms: float, queue_ms: float, in_flight: int, outcome: Outcome) -> None:
-        """Learn from a request that has ended: its work (by item, for many), its wait, and how many there were with it."""
+    def observe(self, service_ms: float, queue_ms: float, budget_ms: float, in_flight: int, outcome: Outcome) -> None:
+        """Learn from a request that has ended.
+
+        Args:
+            service_ms: its work; by item, for many.
+            queue_ms: its wait.
+            budget_ms: how long it might have waited when it came in.
+            in_flight: requests at its end, itself included.
+            outcome: what became of it.
+        """
 
 
 class FixedLimit:
@@ -42,7 +51,7 @@ class FixedLimit:
     def __init__(self, value: int) -> None:
         self.value = value
 
-    def observe(self, service_ms: float, queue_ms: float, in_flight: int, outcome: Outcome) -> None:
+    def observe(self, service_ms: float, queue_ms: float, budget_ms: float, in_flight: int, outcome: Outcome) -> None:
         """A fixed number learns nothing."""
 
 
@@ -55,9 +64,11 @@ class _Window:
     service_ms: float = 0.0
     least_queue_ms: float = math.inf
     most_in_flight: int = 0
+    budgets_ms: list[float] = field(default_factory=list)
 
-    def add(self, service_ms: float, queue_ms: float, in_flight: int, done: bool) -> None:
+    def add(self, service_ms: float, queue_ms: float, budget_ms: float, in_flight: int, done: bool) -> None:
         self.seen += 1
+        self.budgets_ms.append(budget_ms)
         self.least_queue_ms = min(self.least_queue_ms, queue_ms)
         self.most_in_flight = max(self.most_in_flight, in_flight)
         if done:
@@ -72,7 +83,8 @@ class GradientLimit:
     with two changes that knowing our own queue allows. The time without load is the measured service time, not a long
     average of round trips, which takes a lasting queue for normal and lets the limit drift up. And the wait of a window is
     its least, as in CoDel (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 2012): a burst that drains is no
-    overload. Under lasting overload it settles where limit = 2 x workers + square root of limit.
+    overload. A queue that takes a quarter of the budgets makes nobody late, and is left alone: callers with time get answers
+    where callers in a hurry get a short queue.
     """
 
     def __init__(self, workers: int, most: int) -> None:
@@ -88,10 +100,10 @@ class GradientLimit:
         self._service_ms = 0.0
         self._window = _Window()
 
-    def observe(self, service_ms: float, queue_ms: float, in_flight: int, outcome: Outcome) -> None:
+    def observe(self, service_ms: float, queue_ms: float, budget_ms: float, in_flight: int, outcome: Outcome) -> None:
         if outcome is Outcome.FAILED:
             return
-        self._window.add(service_ms, queue_ms, in_flight, outcome is Outcome.DONE)
+        self._window.add(service_ms, queue_ms, budget_ms, in_flight, outcome is Outcome.DONE)
         if self._window.seen >= _WINDOW:
             self._adjust(self._window)
             self._window = _Window()
@@ -99,8 +111,9 @@ class GradientLimit:
     def _adjust(self, window: _Window) -> None:
         if window.done:
             self._service_ms = window.service_ms / window.done
+        allowed_ms = max(self._service_ms, _BUDGET_SHARE * median(window.budgets_ms))
         round_trip_ms = self._service_ms + window.least_queue_ms
-        gradient = min(1.0, _TOLERANCE * self._service_ms / round_trip_ms) if round_trip_ms > 0 else 1.0
+        gradient = min(1.0, (self._service_ms + allowed_ms) / round_trip_ms) if round_trip_ms > 0 else 1.0
         if gradient < 1.0 or window.most_in_flight >= self.value:
             wanted = self._limit * max(_LEAST_GRADIENT, gradient) + math.sqrt(self._limit)
             self._limit = max(self._least, min(self._most, wanted))

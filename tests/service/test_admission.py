@@ -174,7 +174,7 @@ class Halving:
         self.value = 4
         self.seen: list[tuple[float, float, int, Outcome]] = []
 
-    def observe(self, service_ms: float, queue_ms: float, in_flight: int, outcome: Outcome) -> None:
+    def observe(self, service_ms: float, queue_ms: float, budget_ms: float, in_flight: int, outcome: Outcome) -> None:
         self.seen.append((service_ms, queue_ms, in_flight, outcome))
         if outcome is Outcome.DROPPED:
             self.value //= 2

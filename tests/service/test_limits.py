@@ -5,12 +5,13 @@ import pytest
 from service.limits import FixedLimit, GradientLimit, Limit, Outcome, make_limit
 
 WINDOW = 50
+BUDGET_MS = 20.0
 
 
 def feed(limit: Limit, queue_ms: float, windows: int = 1, in_flight: int | None = None, outcome: Outcome = Outcome.DONE) -> None:
     """Requests of 5 ms that waited for ``queue_ms``, as many in flight as are let in unless said."""
     for _ in range(windows * WINDOW):
-        limit.observe(5.0, queue_ms, limit.value if in_flight is None else in_flight, outcome)
+        limit.observe(5.0, queue_ms, BUDGET_MS, limit.value if in_flight is None else in_flight, outcome)
 
 
 def test_a_fixed_limit_learns_nothing() -> None:
@@ -70,7 +71,7 @@ def test_a_burst_that_drains_is_no_overload() -> None:
     before = limit.value
     for _ in range(20):
         for request in range(WINDOW):
-            limit.observe(5.0, 100.0 if request else 0.0, before - 1, Outcome.DONE)
+            limit.observe(5.0, 100.0 if request else 0.0, BUDGET_MS, before - 1, Outcome.DONE)
     assert limit.value == before
 
 
@@ -86,3 +87,10 @@ def test_the_most_wins_over_the_workers(workers: int, most: int, least: int) -> 
     assert limit.value <= most
     feed(limit, 1e6, windows=50)
     assert limit.value == least
+
+
+def test_a_queue_that_makes_nobody_late_is_left_alone() -> None:
+    limit = GradientLimit(workers=2, most=64)
+    for _ in range(20 * WINDOW):
+        limit.observe(5.0, 200.0, 1000.0, limit.value, Outcome.DONE)
+    assert limit.value == 64
