@@ -39,6 +39,8 @@ def test_several_tokens_come_in_one_variable_and_stay_secret(monkeypatch: pytest
         ({"max_k": "20", "max_window": "10"}, "max_k 20 is above max_window 10"),
         ({"admin_tokens": "short"}, "fewer than 16 characters"),
         ({"log_format": "xml"}, "log_format: "),
+        ({"concurrency_limit": "none"}, "concurrency_limit: "),
+        ({"batch_share": "0.5"}, "batch_share: "),
         ({"nonsense": "1"}, "nonsense: "),
     ],
 )
