@@ -107,6 +107,11 @@ class Limiter:
         """Requests of ``lane`` in flight."""
         return self._traffic[lane].requests
 
+    def item_ms(self, lane: Lane) -> float:
+        """What an item of ``lane`` takes on a thread; 0 until enough were measured."""
+        traffic = self._traffic[lane]
+        return traffic.item_ms if traffic.samples >= _ENOUGH else 0.0
+
     def share(self, lane: Lane) -> int:
         """Requests of ``lane`` that are let in whatever the other lanes do; at least 1."""
         embed, batch = (max(1, int(self.limit * share)) for share in (self._shares.embed, self._shares.batch))
@@ -149,9 +154,7 @@ class Limiter:
         """How long what is in flight before a request of ``lane`` takes to be worked off, jittered."""
         return self._work_ms(lane) / self._workers * (1 - _JITTER + 2 * _JITTER * self._random())
 
-    def released(
-        self, lane: Lane, items: int, service_ms: float, queue_ms: float, budget_ms: float, outcome: Outcome
-    ) -> None:
+    def released(self, lane: Lane, items: int, service_ms: float, queue_ms: float, budget_ms: float, outcome: Outcome) -> None:
         """Called by tokens only."""
         traffic = self._traffic[lane]
         self._limit.observe(service_ms / items, queue_ms, budget_ms, self.in_flight, outcome)

@@ -8,17 +8,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import console, problems
 from service.api.admin import AdminRoutes
 from service.api.describe import complete
 from service.api.embed import EmbedRoutes
-from service.api.envelope import UNMATCHED, Envelope
+from service.api.envelope import UNMATCHED, Direct, Envelope
 from service.api.ops import OpsRoutes
 from service.api.search import SearchRoutes
-from service.api.work import WorkRoute
+from service.api.work import WorkDeclaration
 from service.parts import Parts
 
 _DESCRIPTION = "Dense retrieval within a latency budget. Every error is application/problem+json; under /v1, OpenAI's shape."
@@ -69,7 +68,7 @@ def create_app(parts: Parts) -> FastAPI:
     console.mount(app.router)
     problems.install(app)
     app.add_middleware(Envelope, parts=parts, random=random.random)
-    work = [route.app for route in app.routes if isinstance(route, APIRoute) and isinstance(route.app, WorkRoute)]
-    app.direct = {route.route.path: Envelope(route, parts, random.random) for route in work}
+    work = [route for route in app.routes if isinstance(route, WorkDeclaration)]
+    app.direct = {route.path: Direct(route.work, parts, random.random) for route in work}
     parts.metrics.routes([UNMATCHED, *(getattr(route, "path", UNMATCHED) for route in app.routes)])
     return app

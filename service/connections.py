@@ -28,6 +28,9 @@ from service.walk import Caller
 EXTENSION = "scalingnote.connection"
 """Where an ASGI scope has its connection's Caller: ``scope["extensions"][EXTENSION].gone`` says whether it was closed."""
 
+ARRIVED = "scalingnote.arrived"
+"""Where an ASGI scope can ask whether the whole request was received, so that nobody has to wait for its body."""
+
 _MOST_HEAD_BYTES = 64 * 1024
 _MOST_HEADERS = 128
 _MOST_PIPELINED = 32
@@ -144,7 +147,10 @@ class Connection(HttpToolsProtocol):
         self.line: Line | None = None
         self._connections = connections
         self._caller = Caller()
-        self._extensions: Any = {EXTENSION: self._caller}  # uvicorn's type allows dictionaries only
+        self._extensions: Any = {
+            EXTENSION: self._caller,
+            ARRIVED: lambda: self._part is None,
+        }  # uvicorn's type allows dictionaries only
         self._part: Literal["head", "body"] | None = None  # of the message that has begun and not ended
         self._active: RequestResponseCycle | None = None  # uvicorn's own ``cycle`` is the last one that came in
         self._read = 0  # bytes of the last read

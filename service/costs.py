@@ -44,6 +44,8 @@ _REFRESH_SECONDS = 0.05
 _MOST_HALF_LIVES = 64.0
 """Of age of the landmark before weights are made small again: far from where floats end."""
 _LARGEST_CLASS = 15
+_LEARN_SECONDS = 0.005
+"""Between two requests that are learned from: 200 a second tell as much as all of them."""
 
 
 class Load(StrEnum):
@@ -190,9 +192,20 @@ class Costs:
     def __init__(self, index: Index, clock: Clock, before: Costs | None = None) -> None:
         """Start knowing nothing but, from the model ``before``, how this machine compares with effort tables."""
         self._clock = clock
+        self._learn_at = -math.inf
         self._table_ms = {search_key(row.effort, False): row.p50_ms for row in index.efforts if row.p50_ms > 0}
         self._estimators: dict[Load, dict[tuple[CostStage, str], Estimator]] = {load: {} for load in Load}
         self.speeds: Speeds = before.speeds if before else {load: Estimator(_SPEED_SECONDS, _SPEED_SECONDS) for load in Load}
+
+    def learn(self, kinds: Mapping[Stage, str], spent_ms: Mapping[Stage, float], load: Load) -> None:
+        """Learn from one request what its stages took, unless one has just been learned from: costs change slowly."""
+        now = self._clock()
+        if now < self._learn_at:
+            return
+        self._learn_at = now + _LEARN_SECONDS
+        for stage, kind in kinds.items():
+            if stage in spent_ms:
+                self.observe(stage, kind, spent_ms[stage], load)
 
     def observe(self, stage: CostStage, key: str, ms: float, load: Load) -> None:
         """Learn what a stage took."""

@@ -16,6 +16,7 @@ from service.costs import Costs
 from service.encoder import Encoder
 from service.engines import Engine, open_engine
 from service.golden import GoldenSet, Proof, prove, read_golden
+from service.plan import Planner
 from snapshot.documents import Documents, open_documents
 from snapshot.errors import CountMismatchError
 from snapshot.layout import QUERY_TOWER, Layout
@@ -49,6 +50,7 @@ class Generation:
 
     Attributes:
         costs: what its stages take here, learned from its requests.
+        planner: chooses efforts by them.
         tower: digest of all that a query's vector depends on besides the query.
     """
 
@@ -58,6 +60,7 @@ class Generation:
     documents: Documents
     proof: Proof
     costs: Costs
+    planner: Planner
     tower: str
     opened_at: datetime
     load_seconds: Mapping[Step, float]
@@ -104,8 +107,9 @@ def open_generation(
                 encoder.measure_batches(manifest.query_tower.text.max_tokens)
         opened.pop_all()
     costs = Costs(manifest.index, time.monotonic, None if before is None else before.costs)
-    tower = _tower_digest(manifest)
-    return Generation(manifest, encoder, engine, documents, proof, costs, tower, datetime.now(UTC), watch.seconds)
+    planner = Planner(manifest.index, costs, time.monotonic)
+    tower, now = _tower_digest(manifest), datetime.now(UTC)
+    return Generation(manifest, encoder, engine, documents, proof, costs, planner, tower, now, watch.seconds)
 
 
 def _tower_digest(manifest: Manifest) -> str:

@@ -147,7 +147,7 @@ class Pipeline:
 
     def _admit(self, lane: Lane, items: int, walk: Walk) -> Token:
         try:
-            return self._limiter.acquire(lane, items, walk.remaining_ms())
+            return self._limiter.acquire(lane, items, walk.remaining_ms() - self._limiter.item_ms(lane))
         except (OverloadedError, DrainingError) as error:
             self._metrics.shed.labels(error.code).inc()
             raise

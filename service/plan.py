@@ -12,11 +12,13 @@ is refused is not observed, and a wrong factor would not be noticed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from service.costs import WHOLE, CostStage, Load, fetch_key, search_key, size_key
+from service.deadline import Clock
 from snapshot.manifest import Effort, Index
 
 Cause = Literal["deadline_effort", "deadline_fields"]
@@ -27,6 +29,7 @@ FETCH_MS = 0.5
 FETCH_MS_PER_HIT = 0.01
 """Set aside for reading stored fields until it is known: above the medians on two busy cores, 0.2 ms for 10 rows, 8 for 1,000."""
 _MEDIAN = 0.5
+_FRESH_SECONDS = 0.05
 
 
 class CostsView(Protocol):
@@ -56,6 +59,25 @@ class SearchPlan:
     with_fields: bool
     causes: tuple[Cause, ...]
     expected_recall: float
+
+
+class Asked(NamedTuple):
+    """What the ladder of a search depends on, besides costs; the names are those of ``plan_search``."""
+
+    load: Load
+    k: int
+    exact: bool
+    fields: bool
+    filtered: bool
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Rungs with what each costs in milliseconds, highest first, and ``least_ms`` of a query whose vector is there."""
+
+    rungs: tuple[tuple[float, SearchPlan], ...]
+    least_ms: float
 
 
 def plan_search(
@@ -88,6 +110,42 @@ def plan_search(
     estimate = _Estimate(costs, load, k, filtered)
     rungs = _exact_rungs(estimate, index, fields, probability) if exact else _rungs(estimate, index, fields, probability)
     return next((plan for cost_ms, plan in rungs if cost_ms <= remaining_ms), None)
+
+
+class Planner:
+    """Plans of one generation. Costs change slowly, so a ladder is worked out once and used for a moment."""
+
+    def __init__(self, index: Index, costs: CostsView, clock: Clock) -> None:
+        self._index = index
+        self._costs = costs
+        self._clock = clock
+        self._until = -math.inf
+        self._ladders: dict[Asked, Ladder] = {}
+
+    def plan(self, remaining_ms: float, asked: Asked) -> SearchPlan | None:
+        """The highest rung of the ladder that fits into ``remaining_ms``, or None where none does."""
+        return next((plan for cost_ms, plan in self._ladder(asked).rungs if cost_ms <= remaining_ms), None)
+
+    def least_ms(self, asked: Asked, tokens: int) -> float:
+        """The median of what must still come until there is an answer at all, from encoding on; see ``least_ms``."""
+        ladder = self._ladder(asked)
+        return ladder.least_ms + (self._costs.cost_ms("encode", size_key(tokens), _MEDIAN, asked.load) or 0.0)
+
+    def _ladder(self, asked: Asked) -> Ladder:
+        now = self._clock()
+        if now >= self._until:  # threads that meet here work it out twice, to the same end
+            self._ladders, self._until = {}, now + _FRESH_SECONDS
+        ladders = self._ladders
+        ladder = ladders.get(asked)
+        if ladder is None:
+            ladder = ladders[asked] = self._work_out(asked)
+        return ladder
+
+    def _work_out(self, asked: Asked) -> Ladder:
+        estimate = _Estimate(self._costs, asked.load, asked.k, asked.filtered)
+        rungs = _exact_rungs if asked.exact else _rungs
+        least = least_ms(self._index, self._costs, asked.load, tokens=None, k=asked.k, exact=asked.exact, filtered=asked.filtered)
+        return Ladder(tuple(rungs(estimate, self._index, asked.fields, asked.probability)), least)
 
 
 def least_ms(

@@ -5,7 +5,7 @@ Each method is a generator (``service.steps``): whoever runs it may set it aside
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from service.cache import Known, VectorCache
-from service.costs import WHOLE, Costs, Load, fetch_key, search_key, size_key
+from service.costs import WHOLE, Load, fetch_key, search_key, size_key
 from service.engines.base import NO_ROW, Hits, Vectors
 from service.errors import MOST_ERRORS, FieldError, InvalidRequestError
 from service.generation import Generation
-from service.plan import SearchPlan, least_ms, plan_search
+from service.plan import Asked, SearchPlan
 from service.queries import Queries
 from service.steps import Pause, Steps
 from service.walk import Stage, Walk
@@ -104,7 +104,7 @@ class Stages:
         parsed = check(self._generation, search)
         known = yield from self._queries.one(search.query, partial(self._check_time, search))
         result = self._result(search, parsed, known, left=1)
-        self._walk.lesson = partial(_learn, self._generation.costs, _kinds(search, result, known), self._target.load)
+        self._walk.lesson = partial(self._generation.costs.learn, _kinds(search, result, known), load=self._target.load)
         return result
 
     def search_many(self, searches: Sequence[Search]) -> Steps[list[Result]]:
@@ -133,16 +133,7 @@ class Stages:
 
     def _check_time(self, search: Search, tokens: int) -> None:
         """DeadlineExceededError where what must still come takes longer than what is left."""
-        needed_ms = least_ms(
-            self._generation.manifest.index,
-            self._generation.costs,
-            self._target.load,
-            tokens=tokens,
-            k=search.k,
-            exact=search.exact,
-            filtered=search.filter is not None,
-        )
-        if not self._walk.deadline.allows(needed_ms):
+        if not self._walk.deadline.allows(self._generation.planner.least_ms(self._asked(search), tokens)):
             raise self._walk.exceeded("encode")
 
     def _result(self, search: Search, parsed: Filter | None, known: Known, left: int) -> Result:
@@ -160,21 +151,14 @@ class Stages:
         return self._generation.documents.select(parsed, partial(self._walk.enter, "filter"))
 
     def _plan(self, search: Search, left: int) -> SearchPlan:
-        fields = search.fields is None or len(search.fields) > 0
-        plan = plan_search(
-            self._walk.remaining_ms() / left,
-            self._target.load,
-            self._generation.manifest.index,
-            self._generation.costs,
-            search.k,
-            exact=search.exact,
-            fields=fields,
-            filtered=search.filter is not None,
-            probability=self._target.probability,
-        )
+        plan = self._generation.planner.plan(self._walk.remaining_ms() / left, self._asked(search))
         if plan is None:
             raise self._walk.exceeded("search")
         return plan
+
+    def _asked(self, search: Search) -> Asked:
+        fields = search.fields is None or len(search.fields) > 0
+        return Asked(self._target.load, search.k, search.exact, fields, search.filter is not None, self._target.probability)
 
 
 def check(generation: Generation, search: Search) -> Filter | None:
@@ -192,12 +176,6 @@ def check(generation: Generation, search: Search) -> Filter | None:
     except FilterError as error:
         path = f"filter.{error.path}".rstrip(".")
         raise InvalidRequestError(FieldError(path, str(error).removeprefix(f"{path}: "))) from error
-
-
-def _learn(costs: Costs, kinds: Mapping[Stage, str], load: Load, spent_ms: Mapping[Stage, float]) -> None:
-    for stage, kind in kinds.items():
-        if stage in spent_ms:
-            costs.observe(stage, kind, spent_ms[stage], load)
 
 
 def _kinds(search: Search, result: Result, known: Known) -> dict[Stage, str]:

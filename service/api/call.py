@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
-import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-from service.connections import EXTENSION
+from service.connections import ARRIVED, EXTENSION
 from service.deadline import Clock, Deadline, budget_ms
 from service.errors import FieldError, InvalidRequestError
 from service.settings import Settings
@@ -20,6 +20,7 @@ from service.walk import Caller, Walk
 TIMEOUT_HEADERS = ("Request-Timeout-Ms", "x-envoy-expected-rq-timeout-ms")
 
 _KEY = "scalingnote.call"
+_ids = random.Random()  # noqa: S311 - ids of requests are no secrets, and the system's randomness costs a call of the kernel
 _TIMEOUTS = {name.lower().encode(): name for name in TIMEOUT_HEADERS}
 _READ = {b"x-request-id", b"traceparent", b"content-length", *_TIMEOUTS}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -37,10 +38,11 @@ class Call:
         declared_bytes: length of the body as announced; 0 where it is not.
         timeouts: raw values of the headers that name a budget.
         timings_ms: by stage, once known; sent as Server-Timing.
-        walk: of a request that is worked on.
+        caller: whoever waits for the answer, of a request that is worked on.
+        walk: of such a request, once its budget is known.
     """
 
-    __slots__ = ("clock", "declared_bytes", "request_id", "started", "timeouts", "timings_ms", "trace_parent", "walk")
+    __slots__ = ("caller", "clock", "declared_bytes", "request_id", "started", "timeouts", "timings_ms", "trace_parent", "walk")
 
     def __init__(self, scope: Scope, clock: Clock) -> None:
         self.clock = clock
@@ -48,6 +50,7 @@ class Call:
         self.declared_bytes = 0
         self.timeouts: dict[str, str] = {}
         self.timings_ms: Mapping[str, float] | None = None
+        self.caller = Caller()
         self.walk: Walk | None = None
         request_id = trace_parent = None
         for name, value in scope["headers"]:  # once over all of them: each look-up by name would be
@@ -62,7 +65,7 @@ class Call:
                 self.declared_bytes = int(text) if text.isdecimal() else 0
             else:
                 self.timeouts[_TIMEOUTS[name]] = text
-        self.request_id = request_id or secrets.token_hex(16)
+        self.request_id = request_id or f"{_ids.getrandbits(128):032x}"
         self.trace_parent = trace_parent
 
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -99,18 +102,29 @@ def deadline_of(call: Call, settings: Settings, timeouts_ms: Iterable[float | No
 
 
 @contextmanager
-def watched(request: Request) -> Iterator[Caller]:
-    """A caller whose ``gone`` is set when the connection is closed; the request's body must have been read."""
-    known = request.scope.get("extensions", {}).get(EXTENSION)
-    if known is not None:
-        yield known
-        return
+def watched(receive: Receive) -> Iterator[Caller]:
+    """A caller whose ``gone`` is set when the connection is closed; the request's body must have been read.
+
+    For servers that are not ours: ours says so in the scope, where ``caller_of`` finds it.
+    """
     caller = Caller()
-    watch = asyncio.create_task(_watch(request.receive, caller))  # another server than ours does not tell
+    watch = asyncio.create_task(_watch(receive, caller))
     try:
         yield caller
     finally:
         watch.cancel()
+
+
+def caller_of(scope: Scope) -> Caller | None:
+    """The caller as our own server knows it."""
+    caller: Caller | None = scope.get("extensions", {}).get(EXTENSION)
+    return caller
+
+
+def arrived(scope: Scope) -> bool:
+    """Whether our own server has all of the request's body already."""
+    known: Callable[[], bool] | None = scope.get("extensions", {}).get(ARRIVED)
+    return known is not None and known()
 
 
 async def _watch(receive: Receive, caller: Caller) -> None:

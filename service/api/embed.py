@@ -28,8 +28,8 @@ class EmbedRoutes(WorkRoutes):
         check_batch(len(texts), self._settings, "queries")
         for i, text in enumerate(texts):
             check_text(text, self._settings, f"queries.{i}" if body.query is None else "query")
-        with self._walk(request, body.timeout_ms) as walk:
-            return await self._pipeline.embed(texts, walk, partial(embed_answer, call_of(request)))
+        walk = self._walk(request, body.timeout_ms)
+        return await self._pipeline.embed(texts, walk, partial(embed_answer, call_of(request)))
 
     async def embeddings(self, body: OpenAIEmbedBody, request: Request) -> bytes:
         """Encode queries, in the shape of OpenAI's embeddings API."""
@@ -37,5 +37,5 @@ class EmbedRoutes(WorkRoutes):
         for i, text in enumerate(body.input):
             check_text(text, self._settings, f"input.{i}")
         answer = partial(openai_answer, call_of(request), as_base64=body.encoding_format == "base64")
-        with self._walk(request) as walk:
-            return await self._pipeline.embed(body.input, walk, answer, body.dimensions)
+        walk = self._walk(request)
+        return await self._pipeline.embed(body.input, walk, answer, body.dimensions)

@@ -1,4 +1,4 @@
-"""What surrounds every request, as pure ASGI middleware: ids, clock, counters, headers, access log, and the last resort."""
+"""What surrounds every request, as pure ASGI: ids, clock, counters, headers, access log, and the last resort."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.call import Call, open_call
 from service.api.problems import problem
+from service.api.work import Reply, WorkRoute
 from service.errors import CallerGoneError, DrainingError, ServiceError
 from service.parts import Parts
 
@@ -19,13 +20,47 @@ UNMATCHED = "unmatched"
 _log = structlog.get_logger("service.access")
 
 
+class Ledger:
+    """What every answer leaves behind: counters, a line in the access log, and one in the log for each fault of ours."""
+
+    def __init__(self, parts: Parts, random: Callable[[], float]) -> None:
+        self._parts = parts
+        self._random = random
+        self._share = parts.settings.access_log
+
+    def account(self, route: str, scope: Scope, call: Call, status: int) -> None:
+        """The answer is out, or there will be none."""
+        seconds = self._parts.clock() - call.started
+        metrics = self._parts.metrics
+        metrics.requests.labels(route, str(status)).inc()
+        metrics.request_seconds.labels(route).observe(seconds)
+        if call.walk is not None:
+            self._parts.pipeline.account(call.walk)
+        if self._random() < self._share:
+            _log.info(
+                "request",
+                method=scope["method"],
+                route=route,
+                status=status,
+                duration_ms=round(seconds * 1000, 3),
+                request_id=call.request_id,
+                trace_parent=call.trace_parent,
+            )
+
+    def fault(self, route: str, call: Call) -> ServiceError:
+        """Log and count the exception that is being handled; what its caller is told."""
+        self._parts.metrics.errors.inc()
+        _log.exception("unhandled_error", route=route, request_id=call.request_id)
+        return ServiceError(f"the service failed; its log has the reason under request_id {call.request_id}")
+
+
 class Envelope:
     """Wraps the application; what is not HTTP passes through."""
 
     def __init__(self, app: ASGIApp, parts: Parts, random: Callable[[], float]) -> None:
         self._app = app
         self._parts = parts
-        self._random = random
+        self._ledger = Ledger(parts, random)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,31 +75,50 @@ class Envelope:
                 raise
             await problem(_cut_off(), call, scope["path"])(scope, receive, outgoing)
         except Exception:
-            self._parts.metrics.errors.inc()
-            _log.exception("unhandled_error", route=_route(scope), request_id=call.request_id)
+            error = self._ledger.fault(_route(scope), call)
             if outgoing.status:
                 raise  # half an answer is out: closing the connection is all that is left
-            await problem(_internal(call), call, scope["path"])(scope, receive, outgoing)
+            await problem(error, call, scope["path"])(scope, receive, outgoing)
         finally:
-            self._account(scope, call, outgoing.status or CallerGoneError.status)
+            self._ledger.account(_route(scope), scope, call, outgoing.status or CallerGoneError.status)
 
-    def _account(self, scope: Scope, call: Call, status: int) -> None:
-        route, seconds = _route(scope), self._parts.clock() - call.started
-        metrics = self._parts.metrics
-        metrics.requests.labels(route, str(status)).inc()
-        metrics.request_seconds.labels(route).observe(seconds)
-        if call.walk is not None:
-            self._parts.pipeline.account(call.walk)
-        if self._random() < self._parts.settings.access_log:
-            _log.info(
-                "request",
-                method=scope["method"],
-                route=route,
-                status=status,
-                duration_ms=round(seconds * 1000, 3),
-                request_id=call.request_id,
-                trace_parent=call.trace_parent,
-            )
+
+class Direct:
+    """Around one route that gives its answer whole: nothing is sent before all of it is known, and then it is sent at once."""
+
+    def __init__(self, route: WorkRoute, parts: Parts, random: Callable[[], float]) -> None:
+        self._route = route
+        self._path = route.route.path
+        self._parts = parts
+        self._ledger = Ledger(parts, random)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = open_call(scope, self._parts.clock)
+        status = CallerGoneError.status
+        try:
+            reply = await self._reply(scope, receive, call)
+            status = reply.status
+            headers = [*reply.headers, *call.headers()]
+            if self._parts.limiter.draining:
+                headers.append((b"connection", b"close"))
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": reply.body})
+        finally:
+            self._ledger.account(self._path, scope, call, status)
+
+    async def _reply(self, scope: Scope, receive: Receive, call: Call) -> Reply:
+        try:
+            return await self._route.answer(scope, receive, call)
+        except ServiceError as known:
+            error = known
+        except asyncio.CancelledError:
+            if not self._parts.limiter.draining:
+                raise
+            error = _cut_off()
+        except Exception:  # noqa: BLE001 - logged and counted
+            error = self._ledger.fault(self._path, call)
+        response = problem(error, call, self._path)
+        return Reply(response.status_code, response.raw_headers, bytes(response.body))
 
 
 class _Outgoing:
@@ -92,10 +146,6 @@ class _Outgoing:
 
 def _cut_off() -> ServiceError:
     return DrainingError("this instance shut down before the request was done; send it to another one")
-
-
-def _internal(call: Call) -> ServiceError:
-    return ServiceError(f"the service failed; its log has the reason under request_id {call.request_id}")
 
 
 def _route(scope: Scope) -> str:

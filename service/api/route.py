@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails, from_json
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from service.api.call import call_of
+from service.api.call import arrived, call_of
 from service.errors import BodyTimeoutError, BodyTooLargeError, CallerGoneError, FieldError, InvalidRequestError
 
 _DISCARD_BYTES = 16 << 20
@@ -51,7 +51,7 @@ def json_route(max_bytes: int, timeout_ms: float, guard: Callable[[Request], Non
             async def run(scope: Scope, receive: Receive, send: Send) -> None:
                 request = Request(scope, receive, send)
                 guard(request)
-                body = parse(adapter, await read(receive, call_of(request).declared_bytes, max_bytes, timeout_ms))
+                body = parse(adapter, await read(scope, receive, call_of(request).declared_bytes, max_bytes, timeout_ms))
                 response = await endpoint(body=body, request=request, **request.path_params)
                 await response(scope, receive, send)
 
@@ -77,7 +77,7 @@ def parse(adapter: TypeAdapter[Any], raw: bytes) -> Any:
         raise InvalidRequestError(*(FieldError(_path(item["loc"]), _message(item)) for item in found)) from error
 
 
-async def read(receive: Receive, declared_bytes: int, max_bytes: int, timeout_ms: float) -> bytes:
+async def read(scope: Scope, receive: Receive, declared_bytes: int, max_bytes: int, timeout_ms: float) -> bytes:
     """The whole body, of which Content-Length has declared a length; 0 where it has not.
 
     Raises:
@@ -86,6 +86,8 @@ async def read(receive: Receive, declared_bytes: int, max_bytes: int, timeout_ms
     """
     if declared_bytes > max_bytes + _DISCARD_BYTES:
         raise _too_large(max_bytes)
+    if arrived(scope):
+        return await _gather(receive, max_bytes)
     try:
         async with asyncio.timeout(timeout_ms / 1000):
             return await _gather(receive, max_bytes)

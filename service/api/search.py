@@ -26,8 +26,8 @@ class SearchRoutes(WorkRoutes):
         """Find the documents nearest to a text."""
         check_text(body.query, self._settings, "query")
         check_window(body, self._settings)
-        with self._walk(request, body.timeout_ms) as walk:
-            return await self._pipeline.search(body.search(), walk, partial(search_answer, call_of(request)))
+        walk = self._walk(request, body.timeout_ms)
+        return await self._pipeline.search(body.search(), walk, partial(search_answer, call_of(request)))
 
     async def search_batch(self, body: BatchBody, request: Request) -> bytes:
         """Answer a list of searches, in order, from one snapshot and within one deadline: the least of theirs."""
@@ -36,5 +36,5 @@ class SearchRoutes(WorkRoutes):
             check_text(item.query, self._settings, f"{i}.query")
             check_window(item, self._settings, f"{i}.")
         searches = [item.search() for item in body]
-        with self._walk(request, *(item.timeout_ms for item in body)) as walk:
-            return await self._pipeline.search_batch(searches, walk, partial(batch_answer, call_of(request)))
+        walk = self._walk(request, *(item.timeout_ms for item in body))
+        return await self._pipeline.search_batch(searches, walk, partial(batch_answer, call_of(request)))

@@ -1,4 +1,4 @@
-"""Routes that work on queries: from the first byte to the last in one place.
+"""Routes that work on queries.
 
 They are declared as FastAPI routes are, for the OpenAPI document and for the methods that they do not take, but a POST to
 one of them goes straight here: router, exit stacks and error layers cost as much as tokenizing does.
@@ -6,21 +6,20 @@ one of them goes straight here: router, exit stacks and error layers cost as muc
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from service.admission import Lane
-from service.api.call import Call, call_of, deadline_of, watched
-from service.api.problems import problem, responses
+from service.api.call import Call, call_of, caller_of, deadline_of, watched
+from service.api.problems import responses
 from service.api.route import parse, read
-from service.errors import ServiceError
 from service.parts import Parts
 from service.walk import Walk
 
@@ -43,8 +42,17 @@ Endpoint = Callable[..., Awaitable[bytes]]
 """Takes ``body``, of a type that pydantic knows, and ``request``; gives the answer's JSON."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, whole."""
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+
+
 class WorkRoute:
-    """One route, as an ASGI application; ``route`` is what it was declared as."""
+    """One route; ``route`` is what it was declared as."""
 
     def __init__(self, route: APIRoute, endpoint: Endpoint, parts: Parts, lane: Lane, max_bytes: int) -> None:
         self.route = route
@@ -55,22 +63,25 @@ class WorkRoute:
         self._max_bytes = max_bytes
         self._timeout_ms = parts.settings.max_timeout_ms
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["route"] = self.route
-        request = Request(scope, receive)
-        call = call_of(request)
-        try:
-            content = await self._answer(call, request)
-        except ServiceError as error:
-            await problem(error, call, scope["path"])(scope, receive, send)
-            return
-        headers = [*_JSON, (b"content-length", b"%d" % len(content))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+    async def answer(self, scope: Scope, receive: Receive, call: Call) -> Reply:
+        """Read the body, work, and render; raises what the pipeline raises, and what is wrong with the body."""
+        self._limiter.knock(self._lane)  # before the body is read, so that refusing costs next to nothing
+        raw = await read(scope, receive, call.declared_bytes, self._max_bytes, self._timeout_ms)
+        body, request = parse(self._adapter, raw), Request(scope, receive)
+        known = caller_of(scope)
+        if known is not None:
+            call.caller = known
+            content = await self._endpoint(body=body, request=request)
+        else:
+            with watched(receive) as call.caller:
+                content = await self._endpoint(body=body, request=request)
+        return Reply(200, [*_JSON, (b"content-length", b"%d" % len(content))], content)
 
-    async def _answer(self, call: Call, request: Request) -> bytes:
-        raw = await read(request.receive, call.declared_bytes, self._max_bytes, self._timeout_ms)
-        return await self._endpoint(body=parse(self._adapter, raw), request=request)
+
+class WorkDeclaration(APIRoute):
+    """What FastAPI knows of such a route; ``work`` is what runs."""
+
+    work: WorkRoute
 
 
 class WorkRoutes:
@@ -81,14 +92,11 @@ class WorkRoutes:
         self._settings = parts.settings
         self._pipeline = parts.pipeline
 
-    @contextmanager
-    def _walk(self, request: Request, *timeouts_ms: float | None) -> Iterator[Walk]:
-        """The walk of a request with these budgets in its body, while its caller is watched."""
+    def _walk(self, request: Request, *timeouts_ms: float | None) -> Walk:
+        """The walk of a request with these budgets in its body."""
         call = call_of(request)
-        deadline = deadline_of(call, self._settings, timeouts_ms)
-        with watched(request) as caller:
-            call.walk = Walk(deadline, caller)
-            yield call.walk
+        call.walk = Walk(deadline_of(call, self._settings, timeouts_ms), call.caller)
+        return call.walk
 
     def _add(
         self, router: APIRouter, path: str, endpoint: Endpoint, lane: Lane, max_bytes: int, model: Any, *, openai: bool = False
@@ -96,10 +104,10 @@ class WorkRoutes:
         """Declare a route that answers with ``model``."""
         parts = self._parts
 
-        class Declared(APIRoute):
+        class Declared(WorkDeclaration):
             def __init__(self, path: str, endpoint: Endpoint, **options: Any) -> None:
                 super().__init__(path, endpoint, **options)
-                self.app = WorkRoute(self, endpoint, parts, lane, max_bytes)
+                self.work = WorkRoute(self, endpoint, parts, lane, max_bytes)
 
         statuses = (400, *(status for status in ERRORS if status != 422)) if openai else ERRORS
         router.add_api_route(

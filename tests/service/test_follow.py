@@ -68,7 +68,7 @@ class Opener:
         part: Any = SimpleNamespace(close=lambda: self.closed.append(name))
         nothing: Any = SimpleNamespace(close=lambda: None)
         return Generation(
-            manifest, part, nothing, SimpleNamespace(), Proof(1, 1, 0.0, 1.0), nothing, "tower", datetime.now(UTC), {}
+            manifest, part, nothing, SimpleNamespace(), Proof(1, 1, 0.0, 1.0), nothing, nothing, "tower", datetime.now(UTC), {}
         )
 
 

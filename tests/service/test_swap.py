@@ -55,9 +55,8 @@ def fake(name: str) -> Any:
     """A generation whose parts do nothing."""
     manifest: Any = SimpleNamespace(id=name)
     encoder: Any = Part()
-    return Generation(
-        manifest, encoder, Part(), SimpleNamespace(), Proof(1, 1, 0.0, 1.0), SimpleNamespace(), "tower", datetime.now(UTC), {}
-    )
+    nothing, proof, now = SimpleNamespace(), Proof(1, 1, 0.0, 1.0), datetime.now(UTC)
+    return Generation(manifest, encoder, Part(), nothing, proof, nothing, nothing, "tower", now, {})
 
 
 def test_nothing_serves_before_the_first():

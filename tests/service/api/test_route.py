@@ -18,6 +18,7 @@ from service.api.schemas import BatchBody, Texts
 from service.errors import BodyTimeoutError, BodyTooLargeError, CallerGoneError
 
 MIB = 1 << 20
+SCOPE: dict[str, Any] = {"type": "http"}
 
 
 def body_of(messages: list[dict[str, Any]]) -> tuple[Receive, list[int]]:
@@ -39,31 +40,31 @@ def chunk(body: bytes, *, more: bool) -> dict[str, Any]:
 
 def test_a_body_in_one_piece_and_in_many() -> None:
     whole, _ = body_of([chunk(b"abc", more=False)])
-    assert asyncio.run(read(whole, 0, 3, 1000)) == b"abc"
+    assert asyncio.run(read(SCOPE, whole, 0, 3, 1000)) == b"abc"
     pieces, _ = body_of([chunk(b"a", more=True), chunk(b"b", more=True), chunk(b"c", more=False)])
-    assert asyncio.run(read(pieces, 0, 3, 1000)) == b"abc"
+    assert asyncio.run(read(SCOPE, pieces, 0, 3, 1000)) == b"abc"
     nothing, _ = body_of([{"type": "http.request"}])
-    assert asyncio.run(read(nothing, 0, 3, 1000)) == b""
+    assert asyncio.run(read(SCOPE, nothing, 0, 3, 1000)) == b""
 
 
 @pytest.mark.parametrize("pieces", [[b"abcd"], [b"ab", b"cd"], [b"abc", b"d"], [b"abcdef", b""]])
 def test_a_byte_too_many_is_refused_however_it_comes(pieces: list[bytes]) -> None:
     messages = [chunk(piece, more=i < len(pieces) - 1) for i, piece in enumerate(pieces)]
     with pytest.raises(BodyTooLargeError, match="longer than 3 bytes"):
-        asyncio.run(read(body_of(messages)[0], 0, 3, 1000))
+        asyncio.run(read(SCOPE, body_of(messages)[0], 0, 3, 1000))
 
 
 def test_an_endless_body_is_not_read_to_its_end() -> None:
     body, received = body_of([chunk(b"x" * MIB, more=True)] * 100)
     with pytest.raises(BodyTooLargeError):
-        asyncio.run(read(body, 0, 1000, 1000))
+        asyncio.run(read(SCOPE, body, 0, 1000, 1000))
     assert received[0] <= 18
 
 
 def test_a_declared_length_far_beyond_the_limit_is_refused_unread() -> None:
     body, received = body_of([chunk(b"x", more=True)])
     with pytest.raises(BodyTooLargeError):
-        asyncio.run(read(body, 100 * MIB, 1000, 1000))
+        asyncio.run(read(SCOPE, body, 100 * MIB, 1000, 1000))
     assert received == [0]
 
 
@@ -71,19 +72,19 @@ def test_a_declared_length_far_beyond_the_limit_is_refused_unread() -> None:
 def test_a_length_that_is_a_lie_or_nonsense_does_not_matter(length: str) -> None:
     call = Call({"headers": [(b"content-length", length.encode("latin-1"))]}, time.monotonic)
     with pytest.raises(BodyTooLargeError):
-        asyncio.run(read(body_of([chunk(b"x" * 2000, more=False)])[0], call.declared_bytes, 1000, 1000))
+        asyncio.run(read(SCOPE, body_of([chunk(b"x" * 2000, more=False)])[0], call.declared_bytes, 1000, 1000))
 
 
 def test_a_body_that_does_not_come_is_given_up() -> None:
     body, _ = body_of([chunk(b"x", more=True)])
     with pytest.raises(BodyTimeoutError, match="not complete after 5 ms"):
-        asyncio.run(read(body, 0, 1000, 5))
+        asyncio.run(read(SCOPE, body, 0, 1000, 5))
 
 
 def test_a_caller_who_leaves_while_sending_is_gone() -> None:
     for before in ([], [chunk(b"x", more=True)]):
         with pytest.raises(CallerGoneError):
-            asyncio.run(read(body_of([*before, {"type": "http.disconnect"}])[0], 0, 1000, 1000))
+            asyncio.run(read(SCOPE, body_of([*before, {"type": "http.disconnect"}])[0], 0, 1000, 1000))
 
 
 async def pieces(count: int, size: int) -> AsyncIterator[bytes]:
