@@ -58,8 +58,8 @@ check: $(VENV)/.installed ## Format, lint, types, import borders, container and 
 	@if command -v promtool >/dev/null; then promtool check config deploy/prometheus/prometheus.yml; \
 		else echo "promtool is not installed: the Prometheus files are checked as YAML only"; fi
 
-bench: $(VENV)/.installed ## Measure the floors and /search on the registry's snapshot (ARGS='--snapshot ID')
-	$(BIN)/python -m tests.bench --registry $(REGISTRY) $(ARGS)
+bench: $(VENV)/.installed ## Measure the service beside its floors and rivals (ARGS=--quick: a few minutes)
+	$(BIN)/python -m tests.bench $(ARGS)
 
 install: $(VENV)/.installed ## Only make the virtual environment
 

@@ -1,75 +1,100 @@
-"""A closed-loop HTTP/1.1 client whose own cost is small beside what it measures."""
+"""An HTTP/1.1 client that costs little beside what it measures: plain sockets, one thread, no event loop.
+
+Event loops wake to the millisecond; a wait on the selector's own descriptor wakes to the microsecond.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+import re
+import select
+import selectors
+import socket
+from types import TracebackType
+from typing import NamedTuple, Protocol
 
 _SEPARATOR = b"\r\n\r\n"
-_LENGTH = b"content-length:"
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_RECEIVE_BYTES = 1 << 16
+CLOSED = 0
+"""Status of a request whose connection the server closed."""
 
 
-@dataclass(frozen=True)
-class Load:
-    """What a closed loop saw.
+class Answer(NamedTuple):
+    """What came back on a connection: status, header and body."""
 
-    Attributes:
-        latencies_ms: one per request, in the order of their ends.
-        seconds: how long it took.
-        failed: answers other than 200.
-    """
-
-    latencies_ms: list[float]
-    seconds: float
-    failed: int
-
-    @property
-    def per_second(self) -> float:
-        return len(self.latencies_ms) / self.seconds
+    connection: int
+    status: int
+    head: bytes
+    body: bytes
 
 
-class _Connection(asyncio.Protocol):
-    """One keep-alive connection with at most one request under way."""
+class Wire(Protocol):
+    """Connections by number, at most one request under way on each."""
 
-    def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[int] | None = None
-        self._buffer = b""
+    def send(self, connection: int, request: bytes) -> None: ...
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+    def wait(self, seconds: float) -> list[Answer]:
+        """Answers that are whole, after the first is or ``seconds`` have passed."""
+        ...
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(exc or ConnectionError("the server closed the connection"))
 
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        end = self._buffer.find(_SEPARATOR)
-        if end < 0:
-            return
-        head = self._buffer[:end].lower()
-        start = head.find(_LENGTH)
-        if start < 0:
-            raise ValueError("the answer has no content-length")
-        length = int(head[start + len(_LENGTH) :].split(b"\r\n", 1)[0])
-        if len(self._buffer) >= end + len(_SEPARATOR) + length and self._waiter is not None:
-            self._buffer = b""
-            self._waiter.set_result(int(head[9:12]))
+class Sockets:
+    """Keep-alive connections to a port of this machine; one that the server closes is opened again."""
 
-    async def send(self, request: bytes) -> int:
-        """Send a request and return the status of its answer."""
-        assert self._transport is not None
-        self._waiter = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return await self._waiter
+    def __init__(self, port: int, connections: int) -> None:
+        self._port = port
+        self._selector = selectors.DefaultSelector()
+        self._sockets = [self._open(number) for number in range(connections)]
+        self._received = [b""] * connections
 
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+    def __enter__(self) -> Sockets:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._selector.close()
+        for opened in self._sockets:
+            opened.close()
+
+    def send(self, connection: int, request: bytes) -> None:
+        """Send a request that fits into the socket's buffer; a connection found closed shows as an answer."""
+        try:
+            self._sockets[connection].sendall(request)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the selector reports it as readable, and its end is then an answer with the status CLOSED
+
+    def wait(self, seconds: float) -> list[Answer]:
+        if seconds > 0:
+            select.select([self._selector], [], [], seconds)
+        ready = [key.data for key, _ in self._selector.select(0)]
+        answers = (self._receive(connection) for connection in ready)
+        return [answer for answer in answers if answer is not None]
+
+    def _open(self, number: int) -> socket.socket:
+        opened = socket.create_connection(("127.0.0.1", self._port))
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._selector.register(opened, selectors.EVENT_READ, number)
+        return opened
+
+    def _receive(self, connection: int) -> Answer | None:
+        try:
+            chunk = self._sockets[connection].recv(_RECEIVE_BYTES)
+        except ConnectionResetError:
+            chunk = b""
+        if not chunk:
+            self._reopen(connection)
+            return Answer(connection, CLOSED, b"", b"")
+        received = self._received[connection] + chunk
+        head, _, body = received.partition(_SEPARATOR)
+        length = _LENGTH.search(head)
+        is_whole = length is not None and len(body) >= int(length[1])
+        self._received[connection] = b"" if is_whole else received
+        return Answer(connection, int(head[9:12]), head, body) if is_whole else None
+
+    def _reopen(self, connection: int) -> None:
+        self._selector.unregister(self._sockets[connection])
+        self._sockets[connection].close()
+        self._received[connection] = b""
+        self._sockets[connection] = self._open(connection)
 
 
 def post(path: str, body: bytes) -> bytes:
@@ -78,23 +103,6 @@ def post(path: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
-async def closed_loop(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
-    """Each of ``connections`` sends its next request as soon as it has its answer, for ``seconds``."""
-    loop = asyncio.get_running_loop()
-    opened = [(await loop.create_connection(_Connection, "127.0.0.1", port))[1] for _ in range(connections)]
-    latencies: list[float] = []
-    statuses: list[int] = []
-    started = time.perf_counter()
-
-    async def drive(connection: _Connection, first: int) -> None:
-        position = first
-        while (begun := time.perf_counter()) - started < seconds:
-            statuses.append(await connection.send(requests[position % len(requests)]))
-            latencies.append((time.perf_counter() - begun) * 1e3)
-            position += connections
-
-    await asyncio.gather(*(drive(connection, i) for i, connection in enumerate(opened)))
-    elapsed = time.perf_counter() - started
-    for connection in opened:
-        connection.close()
-    return Load(latencies, elapsed, sum(status != 200 for status in statuses))
+def get(path: str) -> bytes:
+    """The bytes of a GET request."""
+    return f"GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n".encode()
