@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any, TextIO
 
 import structlog
 
+from service.deadline import Clock
+from service.repeats import Repeats
 from service.settings import LogFormat, LogLevel
 
 _SHARED: tuple[structlog.typing.Processor, ...] = (
@@ -18,8 +21,15 @@ _SHARED: tuple[structlog.typing.Processor, ...] = (
 )
 
 
-def configure(level: LogLevel, form: LogFormat, stream: TextIO) -> None:
-    """Send structlog and the standard library's logging through one renderer to ``stream``."""
+_REPEATS_SECONDS = 10.0
+
+
+def configure(level: LogLevel, form: LogFormat, stream: TextIO, clock: Clock = time.monotonic) -> Repeats:
+    """Send structlog and the standard library's logging through one renderer to ``stream``.
+
+    Returns:
+        What counts repeated warnings: tick it now and then, and flush it at the end.
+    """
     text = form == "text" or (form == "auto" and stream.isatty())
     renderer: Any = _text_renderer(stream) if text else structlog.processors.JSONRenderer()
     before = () if text else (structlog.processors.format_exc_info, _lead)
@@ -29,6 +39,8 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO) -> None:
             foreign_pre_chain=_SHARED, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *before, renderer]
         )
     )
+    repeats = Repeats(clock, _REPEATS_SECONDS)
+    handler.addFilter(repeats)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -39,6 +51,7 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+    return repeats
 
 
 def _text_renderer(stream: TextIO) -> structlog.dev.ConsoleRenderer:

@@ -1,0 +1,112 @@
+"""One line, not a million: what clients can cause as often as they like is logged once, and then counted."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from threading import Lock
+from types import TracebackType
+from typing import Any
+
+import structlog
+
+from service.deadline import Clock
+
+OURS_BY_REQUEST = ("service.access",)
+"""Loggers of ours that a request can make write; what the others say are changes of state, and each counts."""
+_MOST_KEYS = 256
+"""Kinds of lines that are told apart at a time; those beyond share one count."""
+_OTHERS = ("others", logging.WARNING, "many different lines")
+
+_Key = tuple[str, int, str]
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Seen:
+    since: float
+    repeats: int = 0
+
+
+class Repeats(logging.Filter):
+    """Lets a warning or error through once, then counts its repeats and tells their number every so often.
+
+    Lines are alike if logger, level, message before its arguments are filled in, and the place of the exception are. No
+    repeat goes uncounted: the sums over all lines are exact. Used by any thread.
+    """
+
+    def __init__(self, clock: Clock, every_seconds: float) -> None:
+        """Start with nothing seen.
+
+        Args:
+            clock: monotonic seconds.
+            every_seconds: least time between two lines about the same thing.
+        """
+        super().__init__()
+        self._clock = clock
+        self._every_seconds = every_seconds
+        self._seen: dict[_Key, _Seen] = {}
+        self._lock = Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is to be written."""
+        if record.levelno < logging.WARNING or (record.name.startswith("service.") and record.name not in OURS_BY_REQUEST):
+            return True
+        key = _key(record)
+        with self._lock:
+            if key not in self._seen and len(self._seen) >= _MOST_KEYS:
+                key = _OTHERS
+            seen = self._seen.get(key)
+            if seen is not None:
+                seen.repeats += 1
+                return False
+            self._seen[key] = _Seen(self._clock())
+            return True
+
+    def tick(self) -> None:
+        """Tell of the repeats whose time has come, and forget what has not come again."""
+        self._tell(self._clock() - self._every_seconds)
+
+    def flush(self) -> None:
+        """Tell of all repeats that were not yet told."""
+        self._tell(self._clock())
+
+    def _tell(self, latest: float) -> None:
+        now, told = self._clock(), []
+        with self._lock:
+            for key, seen in [item for item in self._seen.items() if item[1].since <= latest]:
+                if seen.repeats:
+                    told.append((key, seen.repeats, now - seen.since))
+                    self._seen[key] = _Seen(now)
+                else:
+                    del self._seen[key]
+        for (name, level, message), count, seconds in told:  # not under the lock: this too is a line
+            _log.log(level, "repeated", of=message, by=name, times=count, seconds=round(seconds, 1))
+
+
+def _key(record: logging.LogRecord) -> _Key:
+    event: Any = record.msg.get("event", "") if isinstance(record.msg, dict) else record.msg
+    place = _place(record)
+    return record.name, record.levelno, f"{event} ({place})" if place else f"{event}".strip()
+
+
+def _place(record: logging.LogRecord) -> str:
+    """Type of the exception and the line that raised it, if there is one."""
+    given: Any = record.msg.get("exc_info") if isinstance(record.msg, dict) else record.exc_info
+    if isinstance(given, BaseException):
+        given = (type(given), given, given.__traceback__)
+    elif given is True:
+        given = sys.exc_info()
+    if not isinstance(given, tuple) or given[0] is None:
+        return ""
+    code, line = _last(given[2])
+    return f"{given[0].__name__} in {code}:{line}"
+
+
+def _last(traceback: TracebackType | None) -> tuple[str, int]:
+    if traceback is None:
+        return "?", 0
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback.tb_frame.f_code.co_name, traceback.tb_lineno
