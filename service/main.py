@@ -35,7 +35,9 @@ from service.logs import configure
 from service.metrics import Metrics
 from service.parts import Parts
 from service.pipeline import Pipeline
+from service.repeats import Repeats
 from service.settings import Settings, flag, variable
+from service.shedding import Shedding
 from service.swap import Generations
 from service.workers import Workers
 from snapshot.errors import RegistryError
@@ -47,6 +49,8 @@ _WRITE_SECONDS = 1
 """For answers that are ready to be written out, after the drain."""
 _STOP_SECONDS = 1.0
 """For each part that may be in the middle of something when the drain is over."""
+_QUIET_SECONDS = 5.0
+"""Without a refusal, until an overload is over."""
 
 _log = structlog.get_logger(__name__)
 
@@ -86,14 +90,15 @@ def serve(settings: Settings) -> int:
     Raises:
         AddressInUseError: the address cannot be bound.
     """
-    configure(settings.log_level, settings.log_format, sys.stderr)
+    repeats = configure(settings.log_level, settings.log_format, sys.stderr)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, which no query of ours reads
     raise_file_limit()
     with listening(settings) as listener, ExitStack() as undo:
         parts = compose(settings, undo)
         parts.follower.start()
         _announce(listener, parts)
-        DrainingServer(parts).run(sockets=[listener])
+        undo.callback(repeats.flush)
+        DrainingServer(parts, repeats).run(sockets=[listener])
     stuck = _outlived(_STOP_SECONDS)
     _log.info("stopped", stuck=stuck)
     if stuck:
@@ -119,8 +124,10 @@ class DrainingServer(uvicorn.Server):
     wait for. A second signal ends the wait.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, repeats: Repeats | None = None) -> None:
         settings = parts.settings
+        self._repeats = repeats
+        self._shedding = Shedding(parts.clock, _QUIET_SECONDS)
         self._connections = Connections(
             connection_limit(settings.max_connections),
             settings.header_timeout_seconds,
@@ -160,11 +167,18 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         self._connections.sweep()
+        self._shedding.observe(self._parts.metrics.refusals())
+        if self._repeats is not None:
+            self._repeats.tick()
         if self._parts.limiter.draining:
             self._parts.generations.drain()
             now = self._parts.clock()
             self.should_exit |= now >= self._stop_by or (now >= self._stop_after and self._idle())
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._shedding.end()
+        await super().shutdown(sockets)
 
     def _idle(self) -> bool:
         """No request is being received or answered, and none that was given up still has its worker thread."""

@@ -142,10 +142,10 @@ class Metrics:
         for stage, value in spent_ms.items():
             self._stages[stage].observe(value / 1000)
 
-    def sheds(self) -> dict[str, float]:
-        """Requests refused at the door so far, by cause."""
+    def refusals(self) -> dict[str, float]:
+        """Requests refused at the door so far, by cause; those that a shutdown refuses apart."""
         samples = [sample for metric in self.shed.collect() for sample in metric.samples if sample.name.endswith("_total")]
-        return {sample.labels["cause"]: sample.value for sample in samples}
+        return {sample.labels["cause"]: sample.value for sample in samples if sample.labels["cause"] != "draining"}
 
     def dropped_before(self, error: DeadlineExceededError | CallerGoneError) -> None:
         """Count a request that was dropped, by the stage that was not begun."""
