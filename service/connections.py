@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Literal, NoReturn
 
@@ -31,8 +32,12 @@ EXTENSION = "scalingnote.connection"
 ARRIVED = "scalingnote.arrived"
 """Where an ASGI scope can ask whether the whole request was received, so that nobody has to wait for its body."""
 
+REPLY = "scalingnote.reply"
+"""Where an ASGI scope has a function that sends a whole answer in one write: see ``Connection.reply``."""
+
 _MOST_HEAD_BYTES = 64 * 1024
 _MOST_HEADERS = 128
+_CLOSE = (b"connection", b"close")
 _MOST_PIPELINED = 32
 """Requests that wait on one connection for the answer to the one before: one read may carry thousands."""
 _MOST_AT_ONCE = 256
@@ -150,6 +155,7 @@ class Connection(HttpToolsProtocol):
         self._extensions: Any = {
             EXTENSION: self._caller,
             ARRIVED: lambda: self._part is None,
+            REPLY: self.reply,
         }  # uvicorn's type allows dictionaries only
         self._part: Literal["head", "body"] | None = None  # of the message that has begun and not ended
         self._active: RequestResponseCycle | None = None  # uvicorn's own ``cycle`` is the last one that came in
@@ -237,6 +243,28 @@ class Connection(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         self._connections.counted("keep_alive")
         self.leave()
+
+    def reply(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send a whole answer, whose headers have its length, at once; False where it must go the way of ASGI.
+
+        That way is two writes, each of which wakes the client, and a look at each header for what ours cannot have.
+        """
+        cycle = self._active
+        if cycle is None or cycle.response_started or cycle.disconnected or self.flow.write_paused:
+            return False
+        closing = _CLOSE in headers
+        cycle.keep_alive = cycle.keep_alive and not closing
+        shown = [*cycle.default_headers, *headers]
+        if not cycle.keep_alive and not closing:
+            shown.append(_CLOSE)
+        head = b"".join([b"%b: %b\r\n" % pair for pair in shown])
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def late(self) -> None:
         """The headers, or the rest of a body that was answered long ago, did not come in time."""

@@ -7,8 +7,8 @@ cancelled may leave its thread inside the engine. The event loop only waits, and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -107,6 +107,11 @@ class Pipeline:
 
         return await self._run(Lane.EMBED, len(queries), work, walk)
 
+    def knock(self, lane: Lane) -> None:
+        """Whether there is any point in receiving more of a request: OverloadedError or DrainingError where not."""
+        with self._counted():
+            self._limiter.knock(lane)
+
     def account(self, walk: Walk) -> None:
         """The answer is out, or there is none: count where the time went, and learn from it."""
         walk.pass_to("reply")
@@ -146,8 +151,13 @@ class Pipeline:
             late.cancel()
 
     def _admit(self, lane: Lane, items: int, walk: Walk) -> Token:
-        try:
+        with self._counted():
             return self._limiter.acquire(lane, items, walk.remaining_ms() - self._limiter.item_ms(lane))
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
         except (OverloadedError, DrainingError) as error:
             self._metrics.shed.labels(error.code).inc()
             raise

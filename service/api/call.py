@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-from service.connections import ARRIVED, EXTENSION
+from service.connections import ARRIVED, EXTENSION, REPLY
 from service.deadline import Clock, Deadline, budget_ms
 from service.errors import FieldError, InvalidRequestError
 from service.settings import Settings
@@ -125,6 +125,12 @@ def arrived(scope: Scope) -> bool:
     """Whether our own server has all of the request's body already."""
     known: Callable[[], bool] | None = scope.get("extensions", {}).get(ARRIVED)
     return known is not None and known()
+
+
+def sent_at_once(scope: Scope, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+    """Whether our own server has sent a whole answer."""
+    reply: Callable[[int, Sequence[tuple[bytes, bytes]], bytes], bool] | None = scope.get("extensions", {}).get(REPLY)
+    return reply is not None and reply(status, headers, body)
 
 
 async def _watch(receive: Receive, caller: Caller) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.call import Call, open_call
+from service.api.call import Call, open_call, sent_at_once
 from service.api.problems import problem
 from service.api.work import Reply, WorkRoute
 from service.errors import CallerGoneError, DrainingError, ServiceError
@@ -101,8 +101,9 @@ class Direct:
             headers = [*reply.headers, *call.headers()]
             if self._parts.limiter.draining:
                 headers.append((b"connection", b"close"))
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": reply.body})
+            if not sent_at_once(scope, status, headers, reply.body):
+                await send({"type": "http.response.start", "status": status, "headers": headers})
+                await send({"type": "http.response.body", "body": reply.body})
         finally:
             self._ledger.account(self._path, scope, call, status)
 

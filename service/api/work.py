@@ -58,14 +58,14 @@ class WorkRoute:
         self.route = route
         self._endpoint = endpoint
         self._adapter = TypeAdapter[Any](get_type_hints(endpoint, include_extras=True)["body"])
-        self._limiter = parts.limiter
+        self._pipeline = parts.pipeline
         self._lane = lane
         self._max_bytes = max_bytes
         self._timeout_ms = parts.settings.max_timeout_ms
 
     async def answer(self, scope: Scope, receive: Receive, call: Call) -> Reply:
         """Read the body, work, and render; raises what the pipeline raises, and what is wrong with the body."""
-        self._limiter.knock(self._lane)  # before the body is read, so that refusing costs next to nothing
+        self._pipeline.knock(self._lane)  # before the body is read, so that refusing costs next to nothing
         raw = await read(scope, receive, call.declared_bytes, self._max_bytes, self._timeout_ms)
         body, request = parse(self._adapter, raw), Request(scope, receive)
         known = caller_of(scope)
