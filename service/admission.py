@@ -174,11 +174,12 @@ class Limiter:
         return traffic.requests >= self.share(lane)
 
     def _work_ms(self, lane: Lane) -> float:
-        """Work before a newcomer: all of its lane's, and of the others one item each, since threads go round the lanes."""
+        """Work before a newcomer: all of its lane's, and of the others what threads may be at, since lanes share the threads."""
         own = self._traffic[lane]
-        work_ms = (own.items - own.requests) * own.item_ms
+        work_ms = own.items * own.item_ms
         for traffic in self._each:
-            work_ms += traffic.requests * traffic.item_ms
+            if traffic is not own:
+                work_ms += min(traffic.requests, self._workers) * traffic.item_ms
         return work_ms
 
     def _predicted_ms(self, lane: Lane, items: int) -> float:

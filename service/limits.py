@@ -15,7 +15,6 @@ _WINDOW = 50
 _BUDGET_SHARE = 0.25
 """A standing queue of this part of the budgets is no reason to take fewer: it makes nobody late."""
 _LEAST_GRADIENT = 0.5
-_START_PER_WORKER = 8
 
 
 class Outcome(StrEnum):
@@ -88,14 +87,14 @@ class GradientLimit:
     """
 
     def __init__(self, workers: int, most: int) -> None:
-        """Start generously; a standing queue corrects that within some windows.
+        """Start with ``most``: a standing queue corrects that within some windows, and the door refuses by time meanwhile.
 
         Args:
             workers: threads that work at a time; the limit stays above, so that none of them waits for work.
             most: what the limit never exceeds.
         """
         self._least, self._most = min(workers + 1, most), most
-        self._limit = float(max(self._least, min(most, _START_PER_WORKER * workers)))
+        self._limit = float(most)
         self.value = int(self._limit)
         self._service_ms = 0.0
         self._window = _Window()

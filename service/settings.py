@@ -90,7 +90,7 @@ class Settings(BaseSettings):
         ),
     )
     max_concurrency: int = Field(
-        64,
+        256,
         ge=1,
         le=100_000,
         description="Most requests worked on or waiting for a thread at a time, whatever concurrency_limit finds.",
