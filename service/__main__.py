@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from service.errors import ServiceError, SettingsError
-from service.main import serve
-from service.reference import render_configuration, render_openapi
+from service.head_start import HeadStart
 from service.settings import DescribedSetting, described_settings, load_settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -21,19 +20,29 @@ _WRONG_USE = 2
 
 def start(context: typer.Context, **given: str | None) -> None:
     """Serve the snapshot that a registry names as current. Each flag is an environment variable too; flags win."""
-    if context.invoked_subcommand is None:
-        raise typer.Exit(serve(load_settings({name: value for name, value in given.items() if value is not None})))
+    if context.invoked_subcommand is not None:
+        return
+    settings = load_settings({name: value for name, value in given.items() if value is not None})
+    head_start = HeadStart()
+    head_start.begin(settings.registry)
+    from service.main import serve  # after the head start: this is what it is ahead of
+
+    raise typer.Exit(serve(settings, head_start))
 
 
 @app.command()
 def openapi() -> None:
     """Print the OpenAPI document (docs/openapi.json)."""
+    from service.reference import render_openapi  # with all that serves: a start does not wait for it
+
     sys.stdout.write(render_openapi())
 
 
 @app.command()
 def configuration() -> None:
     """Print the table of settings (docs/configuration.md)."""
+    from service.reference import render_configuration  # as above
+
     sys.stdout.write(render_configuration())
 
 

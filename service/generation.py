@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,10 +24,13 @@ from snapshot.layout import QUERY_TOWER, Layout
 from snapshot.manifest import Manifest
 from snapshot.verify import verify
 
+Verify = Callable[[Path], Manifest]
 Step = Literal["verifying", "opening", "proving", "warming"]
 
 _WARM_TOKENS = (4, 8, 16, 32, 64, 128, 256, 512)
 _WARM_K = 10
+_WARM_FLOATS = 1 << 26
+"""Larger indexes (268 MB of vectors) are read as they are used: all of one may be more than the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +80,22 @@ class Generation:
 
 
 def open_generation(
-    layout: Layout, options: GenerationOptions, on_state: Callable[[Step], None], before: Generation | None = None
+    layout: Layout,
+    options: GenerationOptions,
+    on_state: Callable[[Step], None],
+    before: Generation | None = None,
+    verify: Verify = verify,
 ) -> Generation:
-    """Load the snapshot at ``layout``; ``on_state`` hears each step as it begins and may raise to give up.
-
-    What the generation ``before`` has learned about this machine is kept.
+    """Load the snapshot at ``layout``.
 
     Whatever was opened is closed again where a later step fails.
+
+    Args:
+        layout: of the snapshot.
+        options: how it is loaded.
+        on_state: hears each step as it begins, and may raise to give up.
+        before: what this generation has learned about the machine is kept.
+        verify: reads the manifest and checks every file.
 
     Raises:
         SnapshotError: the snapshot is damaged, of another space, or does not reproduce its golden set.
@@ -149,7 +162,9 @@ def _warm(golden: GoldenSet, manifest: Manifest, encoder: Encoder, engine: Engin
     for length in (*(length for length in _WARM_TOKENS if length < longest), longest):
         encoder.embed([np.resize(tokens.ids or [0], length).tolist()])
     queries = golden.vectors[:1]
-    engine.search(queries, _WARM_K, manifest.index.default_effort)
-    rows_found = engine.exact(queries, min(_WARM_K, engine.count)).rows[0]  # exact search touches every vector
+    found = engine.search(queries, min(_WARM_K, engine.count), manifest.index.default_effort)
+    if engine.count * engine.dim <= _WARM_FLOATS:
+        found = engine.exact(queries, min(_WARM_K, engine.count))  # touches every vector
+    rows_found = found.rows[0]
     documents.ids(rows_found)
     documents.fields(rows_found)

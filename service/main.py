@@ -29,7 +29,8 @@ from service.cores import ThreadPlan, available_cores, plan_threads
 from service.descriptors import connection_limit, raise_file_limit
 from service.errors import AddressInUseError
 from service.follow import Follower, FollowOptions
-from service.generation import Generation, GenerationOptions, Step, open_generation
+from service.generation import Generation, GenerationOptions, Step, Verify, open_generation
+from service.head_start import HeadStart
 from service.limits import make_limit
 from service.logs import configure
 from service.metrics import Metrics
@@ -58,7 +59,7 @@ _QUIET_SECONDS = 5.0
 _log = structlog.get_logger(__name__)
 
 
-def compose(settings: Settings, undo: ExitStack) -> Parts:
+def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = None) -> Parts:
     """Build every part; ``undo`` learns how to stop what was built, last built first. Only the worker threads run yet."""
     threads = plan_threads(available_cores(), settings.threads, settings.encoder_threads)
     cache = VectorCache(settings.query_cache_bytes)
@@ -72,7 +73,8 @@ def compose(settings: Settings, undo: ExitStack) -> Parts:
     registry = Registry(settings.registry)
     options = FollowOptions(poll_seconds=settings.follow_interval_seconds)
     loading = GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes)
-    follower = Follower(registry, generations, partial(_open, loading, generations), options, metrics)
+    verify = (head_start or HeadStart()).verify
+    follower = Follower(registry, generations, partial(_open, loading, generations, verify), options, metrics)
     undo.callback(follower.stop, _STOP_SECONDS)
     pipeline = Pipeline(generations, workers, limiter, cache, metrics, settings.plan_probability)
     return Parts(settings, metrics, limiter, pipeline, generations, follower, registry, cache, threads, time.monotonic)
@@ -83,12 +85,14 @@ def _limiter(settings: Settings, threads: ThreadPlan) -> Limiter:
     return Limiter(limit, threads.workers, random.random, Shares(settings.embed_share, settings.batch_share))
 
 
-def _open(options: GenerationOptions, generations: Generations, layout: Layout, on_step: Callable[[Step], None]) -> Generation:
-    return open_generation(layout, options, on_step, generations.current)
+def _open(
+    options: GenerationOptions, generations: Generations, verify: Verify, layout: Layout, on_step: Callable[[Step], None]
+) -> Generation:
+    return open_generation(layout, options, on_step, generations.current, verify)
 
 
-def serve(settings: Settings) -> int:
-    """Serve until told to stop; the exit code.
+def serve(settings: Settings, head_start: HeadStart) -> int:
+    """Serve until told to stop; the exit code. What is served first may be being verified already.
 
     Raises:
         AddressInUseError: the address cannot be bound.
@@ -99,7 +103,7 @@ def serve(settings: Settings) -> int:
     raise_file_limit()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # read by the library at each call: its pool has a thread for each core
     with listening(settings) as listener, ExitStack() as undo:
-        parts = compose(settings, undo)
+        parts = compose(settings, undo, head_start)
         parts.follower.start()
         _announce(listener, parts)
         undo.callback(repeats.flush)

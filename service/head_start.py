@@ -1,0 +1,42 @@
+"""Verifying what will be served first while the libraries load that will serve it: hashing gigabytes takes a core a second."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+
+from snapshot.errors import RegistryError, SnapshotError
+from snapshot.manifest import Manifest
+from snapshot.registry import Registry
+from snapshot.verify import verify
+
+
+class HeadStart:
+    """One verification that runs before it is asked for. Its result is used once: what is verified later is read anew."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._result: Future[Manifest] = Future()
+
+    def begin(self, registry: Path) -> None:
+        """Verify what the registry wants in a thread of its own; nothing happens where it wants nothing, or cannot be read."""
+        try:
+            found = Registry(registry)
+            wanted = found.current()
+        except RegistryError:  # the follower will meet it, and say so
+            return
+        if wanted is not None:
+            self._folder = found.layout(wanted).root
+            threading.Thread(target=self._verify, args=(self._folder,), name="head-start", daemon=True).start()
+
+    def verify(self, folder: Path) -> Manifest:
+        """``snapshot.verify.verify``, which may have begun already."""
+        begun, self._folder = self._folder, None
+        return self._result.result() if begun == folder else verify(folder)
+
+    def _verify(self, folder: Path) -> None:
+        try:
+            self._result.set_result(verify(folder))
+        except (SnapshotError, OSError) as error:
+            self._result.set_exception(error)
