@@ -139,7 +139,9 @@ class Pipeline:
         token = self._admit(lane, items, walk)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
-        job = Job(lane, self._leased(work), walk, partial(_tell, loop, partial(self._ended, token, answer)))
+        came_ms = walk.deadline.budget_ms - walk.remaining_ms()
+        ended = partial(self._ended, token, came_ms, answer)
+        job = Job(lane, self._leased(work), walk, partial(_tell, loop, ended))
         late = loop.call_later(max(0.0, walk.remaining_ms()) / 1000.0, _give_up, answer, walk)
         self._workers.submit(job)
         try:
@@ -166,9 +168,13 @@ class Pipeline:
         with self._generations.lease() as generation:
             return (yield from work(generation))
 
-    def _ended(self, token: Token, answer: asyncio.Future[T], job: Job) -> None:
-        """The token is held until the threads are done with the job, not until its caller is."""
-        token.release(job.walk.service_ms(), job.walk.spent_ms.get("queue", 0.0), _outcome(job.error))
+    def _ended(self, token: Token, came_ms: float, answer: asyncio.Future[T], job: Job) -> None:
+        """The token is held until the threads are done with the job, not until its caller is.
+
+        What passed before it came to the door, such as a slow body, is no queue of ours.
+        """
+        queue_ms = max(0.0, job.walk.spent_ms.get("queue", 0.0) - came_ms)
+        token.release(job.walk.service_ms(), queue_ms, _outcome(job.error))
         if isinstance(job.error, DeadlineExceededError | CallerGoneError):
             self._metrics.dropped_before(job.error)
         if answer.done():
