@@ -54,8 +54,9 @@ class Session:
 
     @contextmanager
     def ours(self, spec: Spec, *flags: str) -> Iterator[Server]:
-        """The service on a snapshot."""
-        with serve("service", "/readyz", "--registry", str(self.library.open(spec).root), *flags) as server:
+        """The service on a snapshot; it remembers no query, unless asked to: the few that are asked here would all be."""
+        registry = str(self.library.open(spec).root)
+        with serve("service", "/readyz", "--registry", registry, "--query-cache-bytes", "0", *flags) as server:
             yield server
 
     def snapshot(self, spec: Spec) -> tuple[Layout, Manifest]:
