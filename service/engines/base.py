@@ -25,10 +25,12 @@ class Hits:
     Attributes:
         scores: float32[n, k], inner products (cosines, since both sides are L2-normalised).
         rows: int64[n, k], rows of the documents.
+        exact: every eligible row was compared with every query.
     """
 
     scores: Vectors
     rows: Rows
+    exact: bool = False
 
 
 class Engine(Protocol):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ import faiss
 import numpy as np
 
 from service.engines.base import NO_ROW, NO_SCORE, Hits, Rows, Vectors
+from service.engines.costs import Costs
+from service.engines.filtered import Graph, Lists, Wanted, measure_graph, measure_lists
 from snapshot.errors import IntegrityError, SpaceMismatchError
 from snapshot.manifest import FlatIndex, HnswIndex, Index, IvfPqIndex
 from snapshot.selection import Selection
-
-EXACT_FLOATS = 1 << 25
-"""Up to this many floats of surviving rows (134 MB, about 10 ms) a filtered search compares with every one of them."""
 
 _CLASSES = {"flat": faiss.IndexFlatIP, "hnsw": faiss.IndexHNSWFlat, "ivfpq": faiss.IndexRefineFlat}
 _AGAIN = "publish the snapshot again, or activate another one"
@@ -26,13 +25,13 @@ _AGAIN = "publish the snapshot again, or activate another one"
 class FaissEngine:
     """An Engine over one FAISS file, whose full vectors answer whatever the approximate part cannot."""
 
-    def __init__(self, index: Any, described: Index, exact_floats: int = EXACT_FLOATS) -> None:
+    def __init__(self, index: Any, described: Index, costs: Costs | None = None) -> None:
         self._index = index
         self._described = described
         self._flat = faiss.downcast_index(_flat_storage(index, described))
-        self._exact_floats = exact_floats
         self.dim = int(index.d)
         self.count = int(index.ntotal)
+        self._ways = _ways(index, self._flat, described, costs)
 
     @classmethod
     def open(cls, path: Path, described: Index, dim: int) -> FaissEngine:
@@ -54,34 +53,47 @@ class FaissEngine:
         return cls(index, described)
 
     def search(self, queries: Vectors, k: int, effort: int, selection: Selection | None = None) -> Hits:
-        """Approximate search; exact where few rows survive the filter, and for queries that it left short of hits."""
-        eligible = _eligible(self.count, selection)
-        if self._described.kind == "flat" or (selection is not None and eligible * self.dim <= self._exact_floats):
+        """Approximate search; exact for the queries that it left short of hits, and where that is cheaper."""
+        if self._ways is None:
             return self.exact(queries, k, selection)
-        # A graph or list search meets survivors in proportion to their share, so it has to look at more rows; not at more
-        # than there are, because FAISS reserves memory for efSearch candidates before it has seen one.
-        raised = min(self.count, math.ceil(effort * self.count / max(eligible, 1)))
-        # FAISS reads the bits while it searches: the selector keeps a reference to them, and the parameters one to it.
-        selector = None if selection is None else faiss.IDSelectorBitmap(selection.bits())
-        wanted = min(k, eligible)
-        hits = _run(self._index, queries, k, wanted, _parameters(self._described, raised, wanted, selector))
-        return self._refill(hits, queries, k, wanted, selection)
+        if selection is not None and selection.count < self.count:
+            return self._filtered(queries, k, effort, selection, self._ways)
+        wanted = min(k, self.count)
+        # Not above the number of rows: FAISS reserves memory for efSearch candidates before it has seen one.
+        hits = _run(self._index, queries, k, wanted, _parameters(self._described, min(effort, self.count), wanted))
+        short = np.flatnonzero((hits.rows[:, :wanted] == NO_ROW).any(axis=1))
+        return self._refill(hits, short, queries, None) if short.size else hits
 
     def exact(self, queries: Vectors, k: int, selection: Selection | None = None) -> Hits:
         """Compare with every eligible row. An array selector makes FAISS visit the survivors alone."""
         selector = None if selection is None else faiss.IDSelectorArray(selection.rows())
-        return _run(self._flat, queries, k, min(k, _eligible(self.count, selection)), faiss.SearchParameters(sel=selector))
+        wanted = min(k, self.count if selection is None else selection.count)
+        return replace(_run(self._flat, queries, k, wanted, faiss.SearchParameters(sel=selector)), exact=True)
 
     def close(self) -> None:
         """Unmap the file."""
-        self._index = self._flat = None
+        self._index = self._flat = self._ways = None
 
-    def _refill(self, hits: Hits, queries: Vectors, k: int, wanted: int, selection: Selection | None) -> Hits:
-        """Answer exactly the queries that have fewer than ``wanted`` hits: never silently fewer results."""
-        short: Rows = np.flatnonzero((hits.rows[:, :wanted] == NO_ROW).any(axis=1))
-        if short.size:
-            exact = self.exact(queries[short], k, selection)
-            hits.scores[short], hits.rows[short] = exact.scores, exact.rows
+    def _filtered(self, queries: Vectors, k: int, effort: int, selection: Selection, ways: Graph | Lists) -> Hits:
+        """Each query by itself: one may have its neighbourhood in the selection, another not."""
+        hits, wanted = _blanks(len(queries), k), min(k, selection.count)
+        _use_one_thread()
+        short = []
+        for number in range(len(queries) if wanted else 0):
+            query = np.ascontiguousarray(queries[number : number + 1], dtype=np.float32)
+            found = ways.search(Wanted(query, wanted, effort, selection))
+            if found is None:
+                short.append(number)
+            else:
+                hits.scores[number, :wanted], hits.rows[number, :wanted] = found
+        return self._refill(hits, np.array(short), queries, selection) if short else hits
+
+    def _refill(self, hits: Hits, short: Rows, queries: Vectors, selection: Selection | None) -> Hits:
+        """Answer the ``short`` queries exactly: never silently fewer results."""
+        exact = self.exact(queries[short], hits.rows.shape[1], selection)
+        if len(short) == len(queries):
+            return exact
+        hits.scores[short], hits.rows[short] = exact.scores, exact.rows
         return hits
 
 
@@ -122,33 +134,50 @@ def _flat_storage(index: Any, described: Index) -> Any:
             return index.refine_index
 
 
-def _parameters(described: Index, effort: int, k: int, selector: Any) -> Any:
+def _ways(index: Any, flat: Any, described: Index, costs: Costs | None) -> Graph | Lists | None:
+    """How to search among selected rows, other than by comparing with each; measured here unless ``costs`` are given."""
+    _use_one_thread()
+    match described:
+        case FlatIndex():
+            return None
+        case HnswIndex():
+            return Graph(index, costs or measure_graph(index, flat))
+        case IvfPqIndex():
+            return Lists(index, described, costs or measure_lists(index, flat, described))
+
+
+def _parameters(described: Index, effort: int, k: int) -> Any:
     """Parameters of one call: what is set on the index itself would be shared by every request."""
     match described:
         case FlatIndex():
-            return faiss.SearchParameters(sel=selector)
+            return None
         case HnswIndex():
-            return faiss.SearchParametersHNSW(efSearch=max(effort, k), sel=selector)
+            return faiss.SearchParametersHNSW(efSearch=max(effort, k))
         case IvfPqIndex():
-            probes = faiss.SearchParametersIVF(nprobe=max(effort, 1), sel=selector)
+            probes = faiss.SearchParametersIVF(nprobe=max(effort, 1))
             return faiss.IndexRefineSearchParameters(k_factor=described.refine_factor, base_index_params=probes)
 
 
-def _eligible(count: int, selection: Selection | None) -> int:
-    return count if selection is None else selection.count
+def _use_one_thread() -> None:
+    """For the calling thread, which must do so each time that it calls FAISS (0.2 microseconds).
+
+    OpenMP keeps its number of threads per calling thread, and makes a pool for each (facebookresearch/faiss#2731).
+    """
+    faiss.omp_set_num_threads(1)
+
+
+def _blanks(queries: int, k: int) -> Hits:
+    return Hits(np.full((queries, k), NO_SCORE, dtype=np.float32), np.full((queries, k), NO_ROW, dtype=np.int64))
 
 
 def _run(index: Any, queries: Vectors, k: int, wanted: int, parameters: Any) -> Hits:
     """Ask for ``wanted`` hits, with the blanks up to ``k`` as the contract has them."""
-    scores = np.full((len(queries), k), NO_SCORE, dtype=np.float32)
-    rows = np.full((len(queries), k), NO_ROW, dtype=np.int64)
+    hits = _blanks(len(queries), k)
     if wanted == 0 or len(queries) == 0:
-        return Hits(scores, rows)
-    # OpenMP keeps its number of threads per calling thread, and makes a pool for each: so it is set by the thread that
-    # calls, every time (0.2 microseconds), and one request uses one core (facebookresearch/faiss#2731).
-    faiss.omp_set_num_threads(1)
-    scores[:, :wanted], rows[:, :wanted] = index.search(
+        return hits
+    _use_one_thread()
+    hits.scores[:, :wanted], hits.rows[:, :wanted] = index.search(
         np.ascontiguousarray(queries, dtype=np.float32), wanted, params=parameters
     )
-    scores[rows == NO_ROW] = NO_SCORE
-    return Hits(scores, rows)
+    hits.scores[hits.rows == NO_ROW] = NO_SCORE
+    return hits

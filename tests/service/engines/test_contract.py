@@ -12,6 +12,7 @@ from fake_engine import NullEngine, NumpyEngine
 from make_snapshot import make_index
 
 from service.engines.base import NO_ROW, NO_SCORE, Engine, Hits, Vectors
+from service.engines.costs import Costs, Curve
 from service.engines.faiss import FaissEngine
 from snapshot.manifest import Index, IvfPqIndex
 from snapshot.selection import Selection
@@ -19,6 +20,9 @@ from snapshot.selection import Selection
 ROWS, DIM, K = 600, 16, 10
 MOST = 1_000_000
 """An effort that visits everything."""
+
+FREE, DEAR = Curve((1.0,), (0.0,)), Curve((1.0,), (1.0,))
+ALWAYS_EXACT, NEVER_EXACT = Costs(FREE, DEAR, DEAR), Costs(DEAR, FREE, FREE)
 
 MakeEngine = Callable[[Vectors], Engine]
 
@@ -58,18 +62,18 @@ def built(kind: str, documents: bytes, dim: int) -> tuple[Any, Index]:
     return make_index(np.frombuffer(documents, np.float32).reshape(-1, dim), kind)
 
 
-@pytest.fixture(params=["fake", "flat", "hnsw", "ivfpq", "hnsw-by-selector", "ivfpq-by-selector"])
+@pytest.fixture(params=["fake", "flat", "hnsw", "ivfpq", "hnsw-approximate", "ivfpq-approximate"])
 def make_engine(request) -> MakeEngine:
-    """The last two filter inside the index, as the others do where too many rows survive for exact search."""
+    """The last two search approximately even where few rows are selected, as long as they find enough."""
     if request.param == "fake":
         return NumpyEngine
-    kind, _, by_selector = request.param.partition("-")
+    kind, _, approximate = request.param.partition("-")
 
     def make(documents: Vectors) -> Engine:
         index, described = built(kind, documents.tobytes(), documents.shape[1])
         if isinstance(described, IvfPqIndex):  # refining every row, so that full effort has no loss left
             described = described.model_copy(update={"refine_factor": ROWS})
-        return FaissEngine(index, described, 0) if by_selector else FaissEngine(index, described)
+        return FaissEngine(index, described, NEVER_EXACT if approximate else ALWAYS_EXACT)
 
     return make
 
@@ -114,14 +118,13 @@ def test_exact_search_obeys_a_filter(make_engine, random, survivors):
     agrees(make_engine(documents).exact(asked, K, Selection.of_mask(mask)), *best(documents, asked, K, mask))
 
 
-def test_filters_are_exact_at_the_least_effort_where_few_rows_survive(random):
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivfpq"])
+def test_where_exact_search_is_cheaper_a_filter_gets_it_at_any_effort(kind, random):
     documents, asked = unit(random, ROWS), unit(random, 25)
     mask = np.arange(ROWS) % 3 == 0
-    for kind in ("flat", "hnsw", "ivfpq"):
-        agrees(
-            FaissEngine(*make_index(documents, kind)).search(asked, K, 1, Selection.of_mask(mask)),
-            *best(documents, asked, K, mask),
-        )
+    hits = FaissEngine(*make_index(documents, kind), ALWAYS_EXACT).search(asked, K, 1, Selection.of_mask(mask))
+    assert hits.exact
+    agrees(hits, *best(documents, asked, K, mask))
 
 
 @pytest.mark.parametrize("effort", [1, MOST])

@@ -12,11 +12,14 @@ import pytest
 from make_snapshot import make_index, make_oracle, make_snapshot
 
 from service.engines import open_engine
+from service.engines.costs import Costs, Curve
 from service.engines.faiss import FaissEngine
 from snapshot.errors import IntegrityError, SpaceMismatchError
 from snapshot.manifest import read_manifest
 from snapshot.selection import Selection
 
+FREE, DEAR = Curve((1.0,), (0.0,)), Curve((1.0,), (1.0,))
+NEVER_EXACT = Costs(DEAR, FREE, FREE)
 DOCUMENTS = make_oracle(rows=300).documents
 
 
@@ -103,7 +106,7 @@ def test_every_calling_thread_gets_one_openmp_thread():
 
 
 def test_selectors_outlive_the_call_that_reads_them():
-    engine = FaissEngine(*make_index(DOCUMENTS, "ivfpq"), exact_floats=0)
+    engine = FaissEngine(*make_index(DOCUMENTS, "ivfpq"), NEVER_EXACT)
     selection = Selection.of_mask(np.arange(300) >= 150)
     gc.collect()
     for _ in range(200):

@@ -1,0 +1,215 @@
+"""Searching a FAISS index among selected rows: deeper until the answer is settled, or exactly where that is cheaper.
+
+A filter moves the nearest eligible rows away from the query: by 1 / share if it is independent of the query, and by any
+distance if it is not (the query's own neighbourhood may be what it excludes). So no search is trusted by its depth alone:
+each shows by what it found that it looked far enough, else it goes on, as long as comparing with every selected row would
+cost more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from service.engines.base import Rows, Vectors
+from service.engines.costs import FEW, Costs, Curve, measure
+from snapshot.manifest import IvfPqIndex
+from snapshot.selection import Bits, Selection
+
+_BEAM_PER_RANK = 2
+"""efSearch e + 2 r finds the rows around rank r as surely as e finds the first ones (measured, docs/log.md)."""
+
+_EFFORTS, _LISTS, _ROWS = (64, 256, 1024), (8, 64), (256, 4096, 32768)
+"""At which costs are measured; together some 50 ms on a large index."""
+_STRIDE = 7919
+"""A prime, so that the queries are spread over the index."""
+
+Found = tuple[Vectors, Rows]
+"""Scores float32[k] and rows int64[k], best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One search for ``k`` of the selected rows, which are at least that many.
+
+    Attributes:
+        query: float32[1, dim].
+        effort: what a search without a filter would get.
+    """
+
+    query: Vectors
+    k: int
+    effort: int
+    selection: Selection
+
+    @property
+    def share(self) -> float:
+        """Of the rows that are selected."""
+        return self.selection.count / self.selection.total
+
+
+class Graph:
+    """An HNSW index."""
+
+    def __init__(self, index: Any, costs: Costs) -> None:
+        self._index = index
+        self._costs = costs
+
+    def search(self, wanted: Wanted) -> Found | None:
+        """The nearest selected rows, from a search that ignores the filter; None where exact search is cheaper.
+
+        It is settled if the k-th selected row stands high enough among all that the search has found: then the rows down
+        to there are known, and none better was missed because the filter led astray.
+        """
+        reach = _reach(wanted.effort, _rank(wanted.k, wanted.share))
+        while reach < self._index.ntotal and self._costs.cheaper(reach, wanted.selection):
+            scores, rows = self._index.search(wanted.query, reach, params=faiss.SearchParametersHNSW(efSearch=reach))
+            ranks = np.flatnonzero(_selected(wanted.selection.bits(), rows[0]))
+            if len(ranks) < wanted.k:
+                reach = max(2 * reach, _reach(wanted.effort, _rank(wanted.k, (len(ranks) + 1) / reach)))
+                continue
+            needed = _reach(wanted.effort, int(ranks[wanted.k - 1]) + 1)
+            if needed <= reach:
+                best = ranks[: wanted.k]
+                return scores[0, best], rows[0, best]
+            reach = max(needed + needed // 4, reach + reach // 2)
+        return None
+
+
+def _rank(k: int, share: float) -> int:
+    """Above which the k-th selected row stands most probably: mean and two deviations, if rows are selected by chance."""
+    return math.ceil((k + 2 * math.sqrt(k)) / share)
+
+
+def _reach(effort: int, rank: int) -> int:
+    return effort + _BEAM_PER_RANK * rank
+
+
+def _selected(bits: Bits, rows: Rows) -> npt.NDArray[np.bool_]:
+    """bool[n] for int64[n] ``rows``; false for -1, with which FAISS fills up."""
+    found: npt.NDArray[np.bool_] = (rows >= 0) & ((bits[rows >> 3] >> (rows & 7) & 1) == 1)
+    return found
+
+
+class Lists:
+    """The parts of an IVF-PQ index with refinement, to be searched list by list."""
+
+    def __init__(self, index: Any, described: IvfPqIndex, costs: Costs) -> None:
+        self._index = index  # owns the others
+        self._base = faiss.downcast_index(index.base_index)
+        self._quantizer = faiss.downcast_index(self._base.quantizer)
+        self._full = faiss.downcast_index(index.refine_index)
+        self._described = described
+        self._costs = costs
+
+    def search(self, wanted: Wanted) -> Found | None:
+        """The nearest selected rows, from the lists nearest to the query; None where exact search is cheaper.
+
+        It is settled if as many lists again have changed no more of the rows than this effort misses without a filter,
+        although they had candidates enough to change all.
+        """
+        candidates = min(wanted.k * self._described.refine_factor, wanted.selection.count)
+        tolerated = wanted.k * (1 - _recall(self._described, wanted.effort))
+        scores, best = np.empty(0, np.float32), np.empty(0, np.int64)
+        for similar, lists in self._nearest(wanted):
+            ahead = len(lists) if len(best) else 2 * len(lists)  # the first ones never settle anything
+            if not self._costs.cheaper(ahead, wanted.selection):
+                return None
+            found = self._candidates(wanted, similar, lists, candidates)
+            before = set(best.tolist())
+            scores, best = self._refined(wanted, np.concatenate([best, found]))
+            fresh = wanted.k - len(before.intersection(best.tolist()))
+            if fresh <= tolerated and len(before) == wanted.k and len(found) == candidates:
+                break
+        return (scores, best) if len(best) == wanted.k else None
+
+    def _nearest(self, wanted: Wanted) -> Iterator[Found]:
+        """Similarities and lists, nearest first: half as many as seem to be needed, then each time as many again."""
+        total = int(self._base.nlist)
+        begun, end = 0, min(total, max(1, math.ceil(wanted.effort / wanted.share / 2)))
+        similar, lists = self._quantizer.search(wanted.query, min(total, 4 * end))
+        while begun < total:
+            if end > lists.shape[1]:
+                similar, lists = self._quantizer.search(wanted.query, total)
+            yield similar[0, begun:end], lists[0, begun:end]
+            begun, end = end, min(total, 2 * end)
+
+    def _candidates(self, wanted: Wanted, similar: Vectors, lists: Rows, count: int) -> Rows:
+        """At most ``count`` selected rows of the lists, the likeliest by their codes."""
+        selector = faiss.IDSelectorBitmap(wanted.selection.bits())
+        scores, rows = np.empty(count, np.float32), np.empty(count, np.int64)
+        self._base.search_preassigned_c(  # the wrapper that takes arrays has no parameters, hence no selector
+            1,
+            faiss.swig_ptr(wanted.query),
+            count,
+            faiss.swig_ptr(lists),
+            faiss.swig_ptr(similar),
+            faiss.swig_ptr(scores),
+            faiss.swig_ptr(rows),
+            False,
+            faiss.SearchParametersIVF(nprobe=len(lists), sel=selector),
+        )
+        return rows[rows >= 0]
+
+    def _refined(self, wanted: Wanted, rows: Rows) -> Found:
+        k = min(wanted.k, len(rows))
+        if k == 0:
+            return np.empty(0, np.float32), rows
+        scores, best = self._full.search(wanted.query, k, params=faiss.SearchParameters(sel=faiss.IDSelectorArray(rows)))
+        return scores[0], best[0]
+
+
+def _recall(described: IvfPqIndex, effort: int) -> float:
+    """Measured recall at the greatest effort of the table that is not above this one."""
+    below = [row.recall_at_10 for row in described.efforts if row.effort <= effort]
+    return below[-1] if below else described.efforts[0].recall_at_10
+
+
+def measure_graph(index: Any, flat: Any) -> Costs:
+    """What searching an HNSW index costs here."""
+
+    def search(effort: int) -> object:
+        return index.search(_query(flat, effort), effort, params=faiss.SearchParametersHNSW(efSearch=effort))
+
+    beam = measure(_sizes(_EFFORTS, index.ntotal), search)
+    return Costs(_measure_exact(flat), beam, beam)
+
+
+def measure_lists(index: Any, flat: Any, described: IvfPqIndex) -> Costs:
+    """What searching an IVF-PQ index costs here, among all rows and among few of them."""
+    few = np.zeros(index.ntotal, dtype=np.bool_)
+    few[::FEW] = True
+
+    def search(selector: Any, lists: int) -> object:
+        probes = faiss.SearchParametersIVF(nprobe=lists, sel=selector)
+        refined = faiss.IndexRefineSearchParameters(k_factor=described.refine_factor, base_index_params=probes)
+        return index.search(_query(flat, lists), 10, params=refined)
+
+    sizes = _sizes(_LISTS, described.nlist)
+    selector = faiss.IDSelectorBitmap(np.packbits(few, bitorder="little"))
+    return Costs(_measure_exact(flat), measure(sizes, partial(search, None)), measure(sizes, partial(search, selector)))
+
+
+def _measure_exact(flat: Any) -> Curve:
+    def search(rows: int) -> object:
+        selector = faiss.IDSelectorArray(np.linspace(0, flat.ntotal - 1, rows, dtype=np.int64))
+        return flat.search(_query(flat, rows), 1, params=faiss.SearchParameters(sel=selector))
+
+    return measure(_sizes(_ROWS, flat.ntotal), search)
+
+
+def _query(flat: Any, number: int) -> Vectors:
+    """One of the index's own vectors, as a query."""
+    vector: Vectors = flat.reconstruct(number * _STRIDE % flat.ntotal)[np.newaxis]
+    return vector
+
+
+def _sizes(sizes: Sequence[int], most: int) -> list[int]:
+    return sorted({min(size, most) for size in sizes})
