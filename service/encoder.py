@@ -72,7 +72,8 @@ class Encoder:
     def tokenize(self, rendered: Sequence[str]) -> list[Tokens]:
         """Tokenize rendered queries."""
         found = self._tokenizer.encode_batch_fast(rendered, add_special_tokens=self._text.add_special_tokens)
-        return [Tokens(encoding.ids, bool(encoding.overflowing)) for encoding in found]
+        most = self._text.max_tokens
+        return [Tokens(ids, len(ids) >= most and bool(each.overflowing)) for each, ids in ((each, each.ids) for each in found)]
 
     def rows(self, length: int) -> int:
         """Most queries of ``length`` tokens that are worth one call."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,8 +44,7 @@ class Search:
     exact: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A document; ``fields`` is None where they were left out for want of time."""
 
     id: str
@@ -219,4 +218,4 @@ def _fetched(generation: Generation, search: Search, plan: SearchPlan, hits: Hit
         fields: Sequence[dict[str, FieldValue] | None] = documents.fields(rows, search.fields)
     else:
         fields = [{} if search.fields == () else None] * len(ids)
-    return [Hit(*found) for found in zip(ids, scores.tolist(), fields, strict=True)]
+    return list(map(Hit, ids, scores.tolist(), fields))

@@ -19,6 +19,7 @@ from snapshot.manifest import FlatIndex, HnswIndex, Index, IvfPqIndex
 from snapshot.selection import Selection
 
 _CLASSES = {"flat": faiss.IndexFlatIP, "hnsw": faiss.IndexHNSWFlat, "ivfpq": faiss.IndexRefineFlat}
+_MOST_KNOWN = 256
 _AGAIN = "publish the snapshot again, or activate another one"
 
 
@@ -31,6 +32,7 @@ class FaissEngine:
         self._flat = faiss.downcast_index(_flat_storage(index, described))
         self.dim = int(index.d)
         self.count = int(index.ntotal)
+        self._known: dict[tuple[int, int], Any] = {}
         self._ways = _ways(index, self._flat, described, costs)
 
     @classmethod
@@ -60,15 +62,26 @@ class FaissEngine:
             return self._filtered(queries, k, effort, selection, self._ways)
         wanted = min(k, self.count)
         # Not above the number of rows: FAISS reserves memory for efSearch candidates before it has seen one.
-        hits = _run(self._index, queries, k, wanted, _parameters(self._described, min(effort, self.count), wanted))
-        short = np.flatnonzero((hits.rows[:, :wanted] == NO_ROW).any(axis=1))
-        return self._refill(hits, short, queries, None) if short.size else hits
+        hits = _run(self._index, queries, k, wanted, self._parameters(min(effort, self.count), wanted))
+        if wanted and (hits.rows[:, wanted - 1] == NO_ROW).any():  # blanks come last
+            short = np.flatnonzero(hits.rows[:, wanted - 1] == NO_ROW)
+            return self._refill(hits, short, queries, None)
+        return hits
 
     def exact(self, queries: Vectors, k: int, selection: Selection | None = None) -> Hits:
         """Compare with every eligible row. An array selector makes FAISS visit the survivors alone."""
         selector = None if selection is None else faiss.IDSelectorArray(selection.rows())
         wanted = min(k, self.count if selection is None else selection.count)
         return replace(_run(self._flat, queries, k, wanted, faiss.SearchParameters(sel=selector)), exact=True)
+
+    def _parameters(self, effort: int, k: int) -> Any:
+        """Those of one effort, made once: FAISS only reads them, and making them costs as much as fetching two hits."""
+        known = self._known.get((effort, k))
+        if known is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known = {}
+            known = self._known[effort, k] = _parameters(self._described, effort, k)
+        return known
 
     def close(self) -> None:
         """Unmap the file."""
@@ -172,12 +185,13 @@ def _blanks(queries: int, k: int) -> Hits:
 
 def _run(index: Any, queries: Vectors, k: int, wanted: int, parameters: Any) -> Hits:
     """Ask for ``wanted`` hits, with the blanks up to ``k`` as the contract has them."""
-    hits = _blanks(len(queries), k)
     if wanted == 0 or len(queries) == 0:
-        return hits
+        return _blanks(len(queries), k)
     _use_one_thread()
-    hits.scores[:, :wanted], hits.rows[:, :wanted] = index.search(
-        np.ascontiguousarray(queries, dtype=np.float32), wanted, params=parameters
-    )
+    scores, rows = index.search(np.ascontiguousarray(queries, dtype=np.float32), wanted, params=parameters)
+    if wanted == k and rows[:, -1].min() != NO_ROW:
+        return Hits(scores, rows)
+    hits = _blanks(len(queries), k)
+    hits.scores[:, :wanted], hits.rows[:, :wanted] = scores, rows
     hits.scores[hits.rows == NO_ROW] = NO_SCORE
     return hits

@@ -36,3 +36,9 @@ def test_a_template_with_an_unknown_field_names_it_and_what_there_is() -> None:
 def test_values_are_never_read_as_templates(text: str) -> None:
     assert render_query(TextSpec(), text) == render(TextSpec(template="{title}"), {"title": text})
     assert render_query(TextSpec(), text) == render_query(TextSpec(), render_query(TextSpec(), text))
+
+
+@given(st.text(), st.booleans())
+def test_a_plain_query_is_rendered_like_any_other(query: str, lowercase: bool) -> None:
+    spec = TextSpec(lowercase=lowercase)
+    assert render_query(spec, query) == render(spec, {"text": query})
