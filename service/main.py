@@ -37,6 +37,7 @@ from service.metrics import Metrics
 from service.parts import Parts
 from service.pipeline import Pipeline
 from service.repeats import Repeats
+from service.runtime import Runtime
 from service.settings import Settings, flag, variable
 from service.shedding import Shedding
 from service.swap import Generations
@@ -65,11 +66,12 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     cache = VectorCache(settings.query_cache_bytes)
     metrics = Metrics(CollectorRegistry(), settings, threads)
     limiter = _limiter(settings, threads)
-    workers = Workers(threads.workers)
+    workers = Workers(threads.workers, metrics.encoded)
     workers.start()
     undo.callback(workers.close)
     generations = Generations(metrics)
     undo.callback(generations.close, _STOP_SECONDS)
+    metrics.registry.register(Runtime(lambda: generations.current, limiter, workers, cache))
     registry = Registry(settings.registry)
     options = FollowOptions(poll_seconds=settings.follow_interval_seconds)
     loading = GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes)

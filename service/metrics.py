@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Hi
 from service.cores import ThreadPlan
 from service.errors import CallerGoneError, DeadlineExceededError
 from service.generation import Generation
-from service.plan import CAUSES, Cause
+from service.histograms import Histograms
+from service.plan import CAUSES, SearchPlan
 from service.settings import Settings
 from service.swap import SwapState
 from service.walk import STAGES, Stage
@@ -40,6 +41,8 @@ LIBRARIES = ("scalingnote", "onnxruntime", "faiss-cpu", "tokenizers", "pyarrow",
 
 _FIRST_EDGE_SECONDS = 0.00025
 _LAST_EDGE_SECONDS = 16.0
+_RECALL_EDGES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
+_ROWS_EDGES = (1.0, 2.0, 4.0, 8.0, 16.0)
 _SWAP_EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 
@@ -67,13 +70,18 @@ class Metrics:
         self.requests = Counter(
             f"{PREFIX}_requests", "Answers, by route template and status", ["route", "code"], registry=registry
         )
-        self.request_seconds = Histogram(
-            f"{PREFIX}_request_seconds", "Time from first byte to last", ["route"], buckets=buckets, registry=registry
+        self._answers: dict[tuple[str, int], Counter] = {}
+        self.request_seconds = Histograms(f"{PREFIX}_request_seconds", "Time from first byte to last", "route", buckets, registry)
+        stages = Histograms(f"{PREFIX}_stage_seconds", "Time by stage of a request", "stage", buckets, registry)
+        self._stages = {stage: stages.of(stage) for stage in STAGES}
+        self._searches = Counter(f"{PREFIX}_searches", "Searches, by the effort that was used", ["effort"], registry=registry)
+        self._efforts: dict[str, Counter] = {}
+        self._expected = Histograms(
+            f"{PREFIX}_expected_recall", "Recall that searches could expect of their effort", "exact", _RECALL_EDGES, registry
         )
-        self._stage_seconds = Histogram(
-            f"{PREFIX}_stage_seconds", "Time by stage of a request", ["stage"], buckets=buckets, registry=registry
-        )
-        self._stages = {stage: self._stage_seconds.labels(stage) for stage in STAGES}
+        self._expected_by = {exact: self._expected.of(str(exact).lower()) for exact in (False, True)}
+        calls = Histograms(f"{PREFIX}_batch_rows", "Queries of one call of the query tower", "graph", _ROWS_EDGES, registry)
+        self._rows = calls.of("query_tower")
         self.budget = Gauge(f"{PREFIX}_budget_seconds", "Time that a request may take", ["budget"], registry=registry)
         for name, seconds in budgets.items():
             self.budget.labels(name).set(seconds)
@@ -147,21 +155,39 @@ class Metrics:
         samples = [sample for metric in self.shed.collect() for sample in metric.samples if sample.name.endswith("_total")]
         return {sample.labels["cause"]: sample.value for sample in samples if sample.labels["cause"] != "draining"}
 
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        counter = self._answers.get((route, status))
+        if counter is None:
+            counter = self._answers[route, status] = self.requests.labels(route, str(status))
+        counter.inc()
+        self.request_seconds.of(route).observe(seconds)
+
+    def searched(self, plan: SearchPlan) -> None:
+        """Count a search, and what it gave up."""
+        effort = "exact" if plan.exact else str(plan.effort)
+        counter = self._efforts.get(effort)
+        if counter is None:
+            counter = self._efforts[effort] = self._searches.labels(effort)
+        counter.inc()
+        self._expected_by[plan.exact].observe(plan.expected_recall)
+        for cause in plan.causes:
+            self.degraded.labels(cause).inc()
+
+    def encoded(self, rows: int) -> None:
+        """Count a call of the graph with so many single queries."""
+        self._rows.observe(rows)
+
     def dropped_before(self, error: DeadlineExceededError | CallerGoneError) -> None:
         """Count a request that was dropped, by the stage that was not begun."""
         cause = "late" if isinstance(error, DeadlineExceededError) else "gone"
         self.dropped.labels(cause, error.stage).inc()
 
-    def gave_up(self, causes: Iterable[Cause]) -> None:
-        """Count what one search gave up."""
-        for cause in causes:
-            self.degraded.labels(cause).inc()
-
     def routes(self, templates: Iterable[str]) -> None:
         """Let the series of known routes exist from the start."""
         for template in templates:
             self.requests.labels(template, "200")
-            self.request_seconds.labels(template)
+            self.request_seconds.of(template)
 
     def observe_desired(self, desired: str | None, serving: str | None) -> None:
         """Refresh what is wanted against what serves; called before each scrape."""

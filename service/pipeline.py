@@ -127,8 +127,7 @@ class Pipeline:
         walk.enter("render")
         rendered = then(Answer(results, generation.id, walk.timings_ms()))
         for result in results:
-            if result.plan.causes:
-                self._metrics.gave_up(result.plan.causes)
+            self._metrics.searched(result.plan)
         return rendered
 
     async def _run(self, lane: Lane, items: int, work: Work[T], walk: Walk) -> T:

@@ -80,17 +80,25 @@ class _LaneQueue:
     spent: float = 0.0
 
 
+def _unheard(rows: int) -> None:
+    """Nobody counts."""
+
+
 class Workers:
     """A fixed number of threads. Every method but ``start`` and ``close`` is safe from any thread."""
 
-    def __init__(self, threads: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, threads: int, on_call: Callable[[int], None] = _unheard, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Nothing runs before ``start``.
 
         Args:
             threads: how many; all but one of them may work on batches at a time.
+            on_call: hears how many queries went through the graph together.
             clock: monotonic seconds.
         """
         self.threads = threads
+        self._on_call = on_call
         self._clock = clock
         self._lock = threading.Lock()
         self._idle: list[threading.Lock] = []  # one for each sleeping thread, which waits for it to be released
@@ -234,6 +242,7 @@ class Workers:
         if reason is not None:
             return reason
         group = [(job, need), *self._company(need)]
+        self._on_call(len(group))
         for member, _ in group:
             member.walk.pass_to("encode")
         try:

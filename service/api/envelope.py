@@ -32,8 +32,7 @@ class Ledger:
         """The answer is out, or there will be none."""
         seconds = self._parts.clock() - call.started
         metrics = self._parts.metrics
-        metrics.requests.labels(route, str(status)).inc()
-        metrics.request_seconds.labels(route).observe(seconds)
+        metrics.answered(route, status, seconds)
         if call.walk is not None:
             self._parts.pipeline.account(call.walk)
         if self._random() < self._share:
@@ -94,18 +93,22 @@ class Direct:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = open_call(scope, self._parts.clock)
-        status = CallerGoneError.status
+        status, sent = CallerGoneError.status, False
         try:
             reply = await self._reply(scope, receive, call)
             status = reply.status
             headers = [*reply.headers, *call.headers()]
             if self._parts.limiter.draining:
                 headers.append((b"connection", b"close"))
-            if not sent_at_once(scope, status, headers, reply.body):
+            sent = sent_at_once(scope, status, headers, reply.body)
+            if not sent:
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": reply.body})
         finally:
-            self._ledger.account(self._path, scope, call, status)
+            if sent:  # what was written goes out at the end of this turn of the event loop: the books can wait for the next
+                asyncio.get_running_loop().call_soon(self._ledger.account, self._path, scope, call, status)
+            else:
+                self._ledger.account(self._path, scope, call, status)
 
     async def _reply(self, scope: Scope, receive: Receive, call: Call) -> Reply:
         try:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
+from serving import composed
 
-from service.cores import ThreadPlan
-from service.metrics import Metrics
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -20,12 +18,12 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 
 @pytest.fixture(scope="module")
-def exported():
+def exported(tmp_path_factory):
     """Names of every series that the service can export."""
-    registry = CollectorRegistry()
-    Metrics(registry, Settings(registry=Path("registry")), threads=ThreadPlan(cores=1, workers=1, encoder=1))
+    with composed(tmp_path_factory.mktemp("registry")) as parts:
+        families = list(parts.metrics.registry.collect())
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
-    return {metric.name + suffix for metric in registry.collect() for suffix in suffixes.get(metric.type, [""])}
+    return {metric.name + suffix for metric in families for suffix in suffixes.get(metric.type, [""])}
 
 
 def expressions(node):

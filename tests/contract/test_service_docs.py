@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
+import pytest
+from serving import composed, make_registry
 
-from service.cores import ThreadPlan
-from service.metrics import Metrics
+from service.parts import Parts
 from service.reference import render_configuration, render_openapi
-from service.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+    folder = tmp_path_factory.mktemp("registry")
+    make_registry(folder)
+    with composed(folder) as parts:
+        yield parts
 
 
 def page(name: str) -> str:
@@ -29,8 +37,8 @@ def test_the_openapi_document_is_up_to_date() -> None:
     )
 
 
-def test_every_metric_is_described_and_every_described_metric_exists() -> None:
-    metrics = Metrics(CollectorRegistry(), Settings(registry=Path("registry")), threads=ThreadPlan(cores=1, workers=1, encoder=1))
+def test_every_metric_is_described_and_every_described_metric_exists(serving: Parts) -> None:
+    metrics = serving.metrics
     described = dict(re.findall(r"^\| `(scalingnote_\w+)` \| (\w+) \|", page("metrics.md"), flags=re.MULTILINE))
     exported = {
         metric.name + ("_total" if metric.type == "counter" else ""): metric.type
@@ -40,8 +48,8 @@ def test_every_metric_is_described_and_every_described_metric_exists() -> None:
     assert described == exported
 
 
-def test_every_label_of_a_metric_is_described() -> None:
-    metrics = Metrics(CollectorRegistry(), Settings(registry=Path("registry")), threads=ThreadPlan(cores=1, workers=1, encoder=1))
+def test_every_label_of_a_metric_is_described(serving: Parts) -> None:
+    metrics = serving.metrics
     metrics.routes(["/search"])
     rows = dict(re.findall(r"^\| `(scalingnote_\w+)` \| \w+ \| ([^|]*)\|", page("metrics.md"), flags=re.MULTILINE))
     for metric in metrics.registry.collect():

@@ -1,0 +1,74 @@
+"""Histograms that cost a request next to nothing.
+
+The Prometheus client's own looks at every bucket in turn and takes a lock for each number that it changes: 3.5 microseconds,
+nine times a request. These find the bucket by bisection and take one lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+
+class Series:
+    """Observations under one label; safe from several threads."""
+
+    __slots__ = ("_counts", "_edges", "_lock", "_sum")
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        self._edges = edges
+        self._counts = [0] * (len(edges) + 1)
+        self._sum = 0.0
+        self._lock = threading.Lock()
+
+    def observe(self, value: float) -> None:
+        """Count a value in the first bucket whose edge it does not exceed."""
+        bucket = bisect_left(self._edges, value)
+        with self._lock:
+            self._counts[bucket] += 1
+            self._sum += value
+
+    def read(self) -> tuple[list[int], float]:
+        """Cumulative counts up to each edge and in all, and the sum."""
+        with self._lock:
+            return list(accumulate(self._counts)), self._sum
+
+
+class Histograms(Collector):
+    """One family with one label."""
+
+    def __init__(self, name: str, documentation: str, label: str, edges: Sequence[float], registry: CollectorRegistry) -> None:
+        """Register a family without series.
+
+        Args:
+            name: of the family, unit included.
+            documentation: what it says of itself.
+            label: its name.
+            edges: ascending, without infinity.
+            registry: where it is collected.
+        """
+        self._name, self._documentation, self._label = name, documentation, label
+        self._edges = tuple(edges)
+        self._bounds = [*map(floatToGoString, self._edges), "+Inf"]
+        self._series: dict[str, Series] = {}
+        registry.register(self)
+
+    def of(self, value: str) -> Series:
+        """The series of a label's value, which exists from now on."""
+        series = self._series.get(value)
+        return series if series is not None else self._series.setdefault(value, Series(self._edges))
+
+    def collect(self) -> Iterable[Metric]:
+        """What a scrape sees."""
+        family = HistogramMetricFamily(self._name, self._documentation, labels=[self._label])
+        for value, series in sorted(self._series.items()):
+            counts, total = series.read()
+            family.add_metric([value], list(zip(self._bounds, counts, strict=True)), total)
+        yield family
