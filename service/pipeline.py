@@ -160,7 +160,7 @@ class Pipeline:
         try:
             yield
         except (OverloadedError, DrainingError) as error:
-            self._metrics.shed.labels(error.code).inc()
+            self._metrics.refused(error)
             raise
 
     def _leased(self, work: Work[T]) -> Steps[T]:

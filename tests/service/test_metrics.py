@@ -1,6 +1,7 @@
 """Instruments: buckets, series that exist from the start, and what observers of swaps leave behind."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,13 @@ from make_snapshot import make_snapshot
 from prometheus_client import CollectorRegistry
 
 from service.cores import ThreadPlan
+from service.errors import CallerGoneError, DeadlineExceededError, DrainingError, OverloadedError
 from service.generation import GenerationOptions, open_generation
 from service.metrics import Metrics, edges
+from service.plan import CAUSES, SearchPlan
 from service.settings import Settings
 from service.swap import SwapState
+from service.walk import STAGES, Stage
 
 
 @pytest.fixture
@@ -82,3 +86,82 @@ def test_refusals_are_counted_by_code_and_desire_is_shown_apart(metrics: Metrics
     metrics.observe_desired(None, None)
     assert value("scalingnote_snapshot_desired_info", {"snapshot": "new"}) is None
     assert value("scalingnote_snapshot_converged") == 0
+
+
+def test_answers_are_counted_by_route_and_status_and_those_in_budget_exactly(metrics: Metrics) -> None:
+    for seconds in (0.001, 0.05, 0.050001, 3.0):
+        metrics.answered("/search", 200, seconds)
+    metrics.answered("/search", 429, 0.0001)
+    value = metrics.registry.get_sample_value
+    assert value("scalingnote_requests_total", {"route": "/search", "code": "200"}) == 4
+    assert value("scalingnote_requests_total", {"route": "/search", "code": "429"}) == 1
+    assert value("scalingnote_request_seconds_bucket", {"route": "/search", "le": "0.05"}) == 3
+    assert value("scalingnote_request_seconds_bucket", {"route": "/search", "le": "2.0"}) == 4
+    assert value("scalingnote_request_seconds_count", {"route": "/search"}) == 5
+    assert value("scalingnote_request_seconds_sum", {"route": "/search"}) == pytest.approx(3.101101)
+
+
+def test_a_search_counts_its_effort_what_it_gave_up_and_the_recall_to_expect(metrics: Metrics) -> None:
+    whole = SearchPlan(effort=64, exact=False, with_fields=True, causes=(), expected_recall=0.97)
+    metrics.searched(whole)
+    metrics.searched(replace(whole, effort=16, causes=("deadline_effort",), expected_recall=0.81))
+    metrics.searched(replace(whole, exact=True, with_fields=False, causes=("deadline_fields",), expected_recall=1.0))
+    value = metrics.registry.get_sample_value
+    assert {effort: value("scalingnote_searches_total", {"effort": effort}) for effort in ("16", "64", "exact")} == {
+        "16": 1, "64": 1, "exact": 1,
+    }  # fmt: skip
+    assert [value("scalingnote_degraded_total", {"cause": cause}) for cause in CAUSES] == [1, 1]
+    assert value("scalingnote_expected_recall_sum", {"exact": "false"}) == pytest.approx(1.78)
+    assert value("scalingnote_expected_recall_bucket", {"exact": "false", "le": "0.9"}) == 1
+    assert value("scalingnote_expected_recall_sum", {"exact": "true"}) == 1
+
+
+def test_efforts_of_a_table_have_their_series_from_when_it_serves(metrics: Metrics, tmp_path: Path) -> None:
+    layout = make_snapshot(tmp_path, rows=30, kind="hnsw")
+    new = open_generation(layout, GenerationOptions(), lambda step: None)
+    metrics.replaced(new, None)
+    new.close()
+    for effort in ("exact", *(str(row.effort) for row in new.manifest.index.efforts)):
+        assert metrics.registry.get_sample_value("scalingnote_searches_total", {"effort": effort}) == 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_was_dropped_before_any_stage_is_counted(metrics: Metrics, stage: Stage) -> None:
+    metrics.dropped_before(DeadlineExceededError("late", stage, {}))
+    metrics.dropped_before(CallerGoneError(stage))
+    metrics.dropped_before(CallerGoneError(stage))
+    value = metrics.registry.get_sample_value
+    assert value("scalingnote_dropped_total", {"cause": "late", "stage": stage}) == 1
+    assert value("scalingnote_dropped_total", {"cause": "gone", "stage": stage}) == 2
+
+
+def test_refusals_leave_those_of_a_shutdown_apart(metrics: Metrics) -> None:
+    metrics.refused(OverloadedError("full", 1.0))
+    metrics.refused(DrainingError("shutting down"))
+    metrics.refused(DrainingError("shutting down"))
+    assert metrics.refusals() == {"overloaded": 1}
+    assert metrics.registry.get_sample_value("scalingnote_shed_total", {"cause": "draining"}) == 2
+
+
+def test_queries_of_a_call_are_counted_together(metrics: Metrics) -> None:
+    for rows in (1, 1, 4, 5):
+        metrics.encoded(rows)
+    value = metrics.registry.get_sample_value
+    counts = [
+        value("scalingnote_batch_rows_bucket", {"graph": "query_tower", "le": edge}) for edge in ("1.0", "2.0", "4.0", "8.0")
+    ]
+    assert counts == [2, 2, 3, 4]
+    assert value("scalingnote_batch_rows_sum", {"graph": "query_tower"}) == 11
+
+
+def test_series_are_bounded_whatever_is_counted(metrics: Metrics) -> None:
+    def series() -> int:
+        return sum(len(metric.samples) for metric in metrics.registry.collect())
+
+    metrics.routes(["/search"])
+    before = series()
+    for number in range(100):
+        metrics.answered("/search", 200, number / 7)
+        metrics.encoded(number)
+        metrics.stages(dict.fromkeys(STAGES, number))
+    assert series() == before
