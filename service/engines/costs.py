@@ -52,11 +52,10 @@ class Costs:
     all_rows: Curve
     few_rows: Curve
 
-    def cheaper(self, effort: float, selection: Selection) -> bool:
-        """Whether approximate search at an effort costs less than comparing with every selected row."""
+    def approximate_ms(self, effort: float, selection: Selection) -> float:
+        """Approximate search at an effort, among selected rows."""
         few = self.few_rows.at(effort)
-        share = selection.count / selection.total
-        return few + (self.all_rows.at(effort) - few) * share < self.exact.at(selection.count)
+        return few + (self.all_rows.at(effort) - few) * selection.count / selection.total
 
 
 def measure(sizes: Sequence[int], search: Callable[[int], object]) -> Curve:

@@ -36,6 +36,8 @@ _STRIDE = 7919
 Found = tuple[Vectors, Rows]
 """Scores float32[k] and rows int64[k], best first."""
 
+_NOTHING: Found = np.empty(0, np.float32), np.empty(0, np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -70,12 +72,16 @@ class Graph:
         It is settled if the k-th selected row stands high enough among all that the search has found: then the rows down
         to there are known, and none better was missed because the filter led astray.
         """
-        reach = _reach(wanted.effort, _rank(wanted.k, wanted.share))
-        while reach < self._index.ntotal and self._costs.cheaper(reach, wanted.selection):
+        reach, left_ms = _reach(wanted.effort, _rank(wanted.k, wanted.share)), self._costs.exact.at(wanted.selection.count)
+        while reach < self._index.ntotal:
+            left_ms -= self._costs.approximate_ms(reach, wanted.selection)
+            if left_ms <= 0:
+                break
             scores, rows = self._index.search(wanted.query, reach, params=faiss.SearchParametersHNSW(efSearch=reach))
             ranks = np.flatnonzero(_selected(wanted.selection.bits(), rows[0]))
             if len(ranks) < wanted.k:
-                reach = max(2 * reach, _reach(wanted.effort, _rank(wanted.k, (len(ranks) + 1) / reach)))
+                density = (len(ranks) + 1) / reach
+                reach = min(4 * reach, max(2 * reach, _reach(wanted.effort, _rank(wanted.k, density))))
                 continue
             needed = _reach(wanted.effort, int(ranks[wanted.k - 1]) + 1)
             if needed <= reach:
@@ -114,28 +120,37 @@ class Lists:
     def search(self, wanted: Wanted) -> Found | None:
         """The nearest selected rows, from the lists nearest to the query; None where exact search is cheaper.
 
-        It is settled if as many lists again have changed no more of the rows than this effort misses without a filter,
-        although they had candidates enough to change all.
+        It is settled if as many lists again, and as many candidates again of each, have changed no more of the rows than
+        this effort misses without a filter. Candidates are what codes put first, so they are many where a filter leaves
+        rows that are all about equally far.
         """
-        candidates = min(wanted.k * self._described.refine_factor, wanted.selection.count)
+        enough = wanted.k * self._described.refine_factor
         tolerated = wanted.k * (1 - _recall(self._described, wanted.effort))
-        scores, best = np.empty(0, np.float32), np.empty(0, np.int64)
+        left_ms = self._costs.exact.at(wanted.selection.count)
+        best = _NOTHING
         for similar, lists in self._nearest(wanted):
-            ahead = len(lists) if len(best) else 2 * len(lists)  # the first ones never settle anything
-            if not self._costs.cheaper(ahead, wanted.selection):
+            for count in (2 * enough, 8 * enough):
+                left_ms -= self._costs.approximate_ms(len(lists), wanted.selection) + self._costs.exact.at(count)
+                if left_ms <= 0:
+                    return None
+                found = self._candidates(wanted, similar, lists, min(count, wanted.selection.count))
+                now = self._refined(wanted, np.concatenate([best[1], found]))
+                if _in_common(now[1], found[count // 2 :]) <= tolerated:
+                    break
+            else:
                 return None
-            found = self._candidates(wanted, similar, lists, candidates)
-            before = set(best.tolist())
-            scores, best = self._refined(wanted, np.concatenate([best, found]))
-            fresh = wanted.k - len(before.intersection(best.tolist()))
-            if fresh <= tolerated and len(before) == wanted.k and len(found) == candidates:
+            before, best = best, now
+            fresh = wanted.k - _in_common(best[1], before[1])
+            if fresh <= tolerated and len(before[1]) == wanted.k and len(found) >= min(enough, wanted.selection.count):
                 break
-        return (scores, best) if len(best) == wanted.k else None
+        return best if len(best[1]) == wanted.k else None
 
     def _nearest(self, wanted: Wanted) -> Iterator[Found]:
         """Similarities and lists, nearest first: half as many as seem to be needed, then each time as many again."""
         total = int(self._base.nlist)
         begun, end = 0, min(total, max(1, math.ceil(wanted.effort / wanted.share / 2)))
+        if self._costs.approximate_ms(2 * end, wanted.selection) >= self._costs.exact.at(wanted.selection.count):
+            return  # the first ones never settle anything
         similar, lists = self._quantizer.search(wanted.query, min(total, 4 * end))
         while begun < total:
             if end > lists.shape[1]:
@@ -163,9 +178,13 @@ class Lists:
     def _refined(self, wanted: Wanted, rows: Rows) -> Found:
         k = min(wanted.k, len(rows))
         if k == 0:
-            return np.empty(0, np.float32), rows
+            return _NOTHING
         scores, best = self._full.search(wanted.query, k, params=faiss.SearchParameters(sel=faiss.IDSelectorArray(rows)))
         return scores[0], best[0]
+
+
+def _in_common(rows: Rows, others: Rows) -> int:
+    return len(set(rows.tolist()).intersection(others.tolist()))
 
 
 def _recall(described: IvfPqIndex, effort: int) -> float:
