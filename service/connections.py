@@ -172,6 +172,9 @@ class Connection(HttpToolsProtocol):
         self._drop()
         self._connections.closed(self)
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn forgets it after a reset
+        # What leads back here: the collector would have to find it.
+        self.transport = self.flow = self.scope = self._extensions = self._refusal = None  # type: ignore[assignment]
 
     def eof_received(self) -> None:
         self._caller.gone = True
@@ -231,6 +234,8 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._settle()
+        if self._part is None and not self._working():  # nothing refers to the last request any more: most connections are idle
+            self.cycle = self._active = self.scope = self.headers = None  # type: ignore[assignment]  # as uvicorn begins
 
     def pause_writing(self) -> None:
         super().pause_writing()

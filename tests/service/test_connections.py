@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import socket
@@ -14,6 +15,7 @@ import pytest
 import uvicorn
 from manual_clock import ManualClock
 from prometheus_client import CollectorRegistry
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.connections import EXTENSION, Connections
 from service.cores import ThreadPlan
@@ -464,3 +466,26 @@ def test_after_the_rest_of_an_early_answered_body_comes_the_next_request() -> No
         assert (await client.head()).startswith(OK)
 
     run(go_on)
+
+
+def test_closed_connections_leave_nothing_to_the_collector() -> None:
+    async def come_and_go(running: Running) -> None:
+        left = []
+        for _ in range(2):  # the first time makes what stays
+            gc.collect()
+            gc.disable()
+            for number in range(20):
+                client = await running.client(GET if number % 2 else b"\x00\r\n\r\n")
+                await client.head()
+                client.writer.close()
+            await until(lambda: running.open == 0)
+            running.clients.clear()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            gc.set_debug(0)
+            gc.enable()
+            left.append(sum(isinstance(each, HttpToolsProtocol) for each in gc.garbage))
+            gc.garbage.clear()
+        assert left[-1] == 0
+
+    run(come_and_go)
