@@ -75,7 +75,7 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     undo.callback(workers.close)
     generations = Generations(metrics)
     undo.callback(generations.close, _STOP_SECONDS)
-    metrics.registry.register(Runtime(lambda: generations.current, limiter, workers, cache))
+    metrics.plain.register(Runtime(lambda: generations.current, limiter, workers, cache))
     registry = Registry(settings.registry)
     options = FollowOptions(poll_seconds=settings.follow_interval_seconds)
     loading = GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes)

@@ -55,15 +55,23 @@ def edges(budgets_seconds: Iterable[float]) -> list[float]:
 
 
 class Metrics:
-    """Instruments by name; label sets that are known at the start exist from the start, at zero."""
+    """Instruments by name; label sets that are known at the start exist from the start, at zero.
+
+    Attributes:
+        registry: everything.
+        plain: all but what ``histograms`` gives as text at a fraction of the cost.
+    """
 
     def __init__(self, registry: CollectorRegistry, settings: Settings, threads: ThreadPlan) -> None:
         self.registry = registry
-        self._requests(registry, settings)
-        self._overload(registry, settings, threads)
-        self._connections(registry)
-        self._snapshots(registry)
-        self._build(registry)
+        self.plain = CollectorRegistry()
+        self._requests(self.plain, settings)
+        self._overload(self.plain, settings, threads)
+        self._connections(self.plain)
+        self._snapshots(self.plain)
+        self._build(self.plain)
+        for collector in (self.plain, *self._histograms):
+            registry.register(collector)
 
     def _requests(self, registry: CollectorRegistry, settings: Settings) -> None:
         budgets = {"default": settings.default_timeout_ms / 1000, "max": settings.max_timeout_ms / 1000}
@@ -72,17 +80,18 @@ class Metrics:
             f"{PREFIX}_requests", "Answers, by route template and status", ["route", "code"], registry=registry
         )
         self._answers: dict[tuple[str, int], Counter] = {}
-        self.request_seconds = Histograms(f"{PREFIX}_request_seconds", "Time from first byte to last", "route", buckets, registry)
-        stages = Histograms(f"{PREFIX}_stage_seconds", "Time by stage of a request", "stage", buckets, registry)
+        self.request_seconds = Histograms(f"{PREFIX}_request_seconds", "Time from first byte to last", "route", buckets)
+        stages = Histograms(f"{PREFIX}_stage_seconds", "Time by stage of a request", "stage", buckets)
         self._stages = {stage: stages.of(stage) for stage in STAGES}
         self._searches = Counter(f"{PREFIX}_searches", "Searches, by the effort that was used", ["effort"], registry=registry)
         self._efforts: dict[str, Counter] = {}
         self._expected = Histograms(
-            f"{PREFIX}_expected_recall", "Recall that searches could expect of their effort", "exact", _RECALL_EDGES, registry
+            f"{PREFIX}_expected_recall", "Recall that searches could expect of their effort", "exact", _RECALL_EDGES
         )
         self._expected_by = {exact: self._expected.of(str(exact).lower()) for exact in (False, True)}
-        calls = Histograms(f"{PREFIX}_batch_rows", "Queries of one call of the query tower", "graph", _ROWS_EDGES, registry)
+        calls = Histograms(f"{PREFIX}_batch_rows", "Queries of one call of the query tower", "graph", _ROWS_EDGES)
         self._rows = calls.of("query_tower")
+        self._histograms = (self.request_seconds, stages, self._expected, calls)
         self.budget = Gauge(f"{PREFIX}_budget_seconds", "Time that a request may take", ["budget"], registry=registry)
         for name, seconds in budgets.items():
             self.budget.labels(name).set(seconds)
@@ -158,6 +167,10 @@ class Metrics:
         """Requests refused at the door so far, by cause; those that a shutdown refuses apart."""
         samples = [sample for metric in self.shed.collect() for sample in metric.samples if sample.name.endswith("_total")]
         return {sample.labels["cause"]: sample.value for sample in samples if sample.labels["cause"] != "draining"}
+
+    def histograms(self) -> str:
+        """The histograms that every request goes into, in the format that Prometheus and OpenMetrics share."""
+        return "".join([family.text() for family in self._histograms])
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count an answer."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +19,7 @@ from service.api.render import json_response, to_bytes
 from service.api.route import add_read_route
 from service.api.schemas import InfoResponse, LiveResponse, ReadyResponse
 from service.api.status import refresh_gauges, status, unready
+from service.metrics import Metrics
 from service.parts import Parts
 from service.settings import effective
 
@@ -71,7 +74,7 @@ class OpsRoutes:
         """Give every instrument in Prometheus' or OpenMetrics' format."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         refresh_gauges(self._parts)
-        content = await asyncio.to_thread(encode, self._parts.metrics.registry)
+        content = await asyncio.to_thread(_exposition, self._parts.metrics, encode)
         return Response(content, headers={**_NO_STORE, "Content-Type": media_type})
 
     async def info(self) -> Response:
@@ -93,3 +96,8 @@ class OpsRoutes:
     async def openapi(self, request: Request) -> Response:
         """Describe every route."""
         return json_response(to_bytes(request.app.openapi()))
+
+
+def _exposition(metrics: Metrics, encode: Callable[[CollectorRegistry], bytes]) -> bytes:
+    """Histograms first: OpenMetrics ends with a mark."""
+    return metrics.histograms().encode() + encode(metrics.plain)

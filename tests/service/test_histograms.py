@@ -20,7 +20,8 @@ EDGES = (0.001, 0.005, 0.05, 1.0)
 def test_what_is_exported_equals_the_clients_own(values: list[float]) -> None:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     mine, theirs = CollectorRegistry(), CollectorRegistry()
-    ours = Histograms("a_seconds", "What", "stage", EDGES, mine)
+    ours = Histograms("a_seconds", "What", "stage", EDGES)
+    mine.register(ours)
     other = Histogram("a_seconds", "What", ["stage"], buckets=EDGES, registry=theirs)
     for label in ("encode", "search"):
         ours.of(label)
@@ -30,6 +31,8 @@ def test_what_is_exported_equals_the_clients_own(values: list[float]) -> None:
         other.labels("encode").observe(value)
     assert generate_latest(mine) == generate_latest(theirs)
     assert generate_openmetrics(mine) == generate_openmetrics(theirs)
+    assert ours.text().encode() == generate_latest(theirs)
+    assert ours.text().encode() + b"# EOF\n" == generate_openmetrics(theirs)
 
 
 def test_no_observation_is_lost_between_threads() -> None:
