@@ -12,7 +12,7 @@ LimitKind = Literal["adaptive", "fixed"]
 
 _WINDOW = 50
 """Requests that are looked at together. Bursts drain within so many; a queue that never drained is a standing one."""
-_BUDGET_SHARE = 0.25
+_BUDGET_SHARE = 0.125
 """A standing queue of this part of the budgets is no reason to take fewer: it makes nobody late."""
 _LEAST_GRADIENT = 0.5
 
@@ -82,7 +82,7 @@ class GradientLimit:
     with two changes that knowing our own queue allows. The time without load is the measured service time, not a long
     average of round trips, which takes a lasting queue for normal and lets the limit drift up. And the wait of a window is
     its least, as in CoDel (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 2012): a burst that drains is no
-    overload. A queue that takes a quarter of the budgets makes nobody late, and is left alone: callers with time get answers
+    overload. A queue that takes an eighth of the budgets makes nobody late, and is left alone: callers with time get answers
     where callers in a hurry get a short queue.
     """
 
