@@ -102,5 +102,5 @@ def test_the_most_wins_over_the_workers(workers: int, most: int, least: int) -> 
 def test_a_queue_that_makes_nobody_late_is_left_alone() -> None:
     limit = GradientLimit(workers=2, most=64)
     for _ in range(20 * WINDOW):
-        limit.observe(5.0, 200.0, 1000.0, limit.value, Outcome.DONE)
+        limit.observe(5.0, 100.0, 1000.0, limit.value, Outcome.DONE)
     assert limit.value == 64
