@@ -28,7 +28,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo serve test check bench install lock usable-python free-port
+.PHONY: help demo serve test check bench load install lock usable-python free-port
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -60,6 +60,9 @@ check: $(VENV)/.installed ## Format, lint, types, import borders, container and 
 
 bench: $(VENV)/.installed ## Measure the service beside its floors and rivals (ARGS=--quick: a few minutes)
 	$(BIN)/python -m tests.bench $(ARGS)
+
+load: $(VENV)/.installed ## Put the service under hostile and unlucky clients (ARGS='--registry DIR' for a real snapshot)
+	$(BIN)/python -m tests.load all $(ARGS)
 
 install: $(VENV)/.installed ## Only make the virtual environment
 

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import uvloop
 
 from tests.load import clients, overload
 from tests.load.report import Line, Report
-from tests.load.target import Target, check_leaks, check_log, check_served, probed, running
+from tests.load.target import Target, check_calm, check_leaks, check_log, check_served, probed, running
 
 _LOW_PRIORITY = 10
 
@@ -70,10 +71,14 @@ CASES = {
 }
 
 
-def run_case(name: str, registry: Path, folder: Path, scale: float = 1.0) -> list[Line]:
-    """Run one case; its lines."""
+def run_case(name: str, registry: Path, folder: Path, scale: float = 1.0, calm_seconds: float = 3.0) -> list[Line]:
+    """Run one case; its lines. Before it, the steady load alone for ``calm_seconds``."""
     case, report = CASES[name], Report(name)
     with running(folder, registry, *case.flags) as target:
+        if calm_seconds:
+            with probed(target, case.searches_per_second) as calm:
+                time.sleep(calm_seconds)
+            check_calm(report, calm)
         before = target.state()
         with probed(target, case.searches_per_second) as seen, ThreadPoolExecutor(1) as aside:
             aside.submit(_fault, case, target, report, scale).result()

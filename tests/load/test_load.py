@@ -22,7 +22,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", ["slow-clients", "disconnect"])
 def test_others_are_served_and_nothing_leaks(case: str, registry: Path, tmp_path: Path) -> None:
-    lines = run_case(case, registry, tmp_path, scale=0.02)
+    lines = run_case(case, registry, tmp_path, scale=0.02, calm_seconds=0.0)
     assert [str(line) for line in lines if not line.ok and not line.timing] == []
     assert len(lines) > 15
 
