@@ -26,6 +26,9 @@ from snapshot.selection import Bits, Selection
 _BEAM_PER_RANK = 2
 """efSearch e + 2 r finds the rows around rank r as surely as e finds the first ones (measured, docs/log.md)."""
 
+_LOOK, _MOST_DEEPER = 8, 8
+"""The nearest lists show whether the filter excludes what is near; if so, more lists are needed, at first up to so many times."""
+
 _EFFORTS, _LISTS, _ROWS = (64, 256, 1024), (8, 64), (256, 4096, 32768)
 """At which costs are measured; together some 50 ms on a large index."""
 _APART = 4
@@ -146,17 +149,27 @@ class Lists:
         return best if len(best[1]) == wanted.k else None
 
     def _nearest(self, wanted: Wanted) -> Iterator[Found]:
-        """Similarities and lists, nearest first: half as many as seem to be needed, then each time as many again."""
-        total = int(self._base.nlist)
-        begun, end = 0, min(total, max(1, math.ceil(wanted.effort / wanted.share / 2)))
+        """Similarities and lists, nearest first: half as many as seem to be needed here, then each time as many again."""
+        total, share = int(self._base.nlist), wanted.share
+        end = _half_of(wanted.effort / share, total)
         if self._costs.approximate_ms(2 * end, wanted.selection) >= self._costs.exact.at(wanted.selection.count):
             return  # the first ones never settle anything
-        similar, lists = self._quantizer.search(wanted.query, min(total, 4 * end))
+        similar, lists = self._quantizer.search(wanted.query, min(total, max(_LOOK, 4 * end)))
+        share = min(share, max(self._share_near(lists[0, :_LOOK], wanted.selection), share / _MOST_DEEPER))
+        begun, end = 0, _half_of(wanted.effort / share, total)
         while begun < total:
             if end > lists.shape[1]:
                 similar, lists = self._quantizer.search(wanted.query, total)
             yield similar[0, begun:end], lists[0, begun:end]
             begun, end = end, min(total, 2 * end)
+
+    def _share_near(self, lists: Rows, selection: Selection) -> float:
+        """The least share of rows that may be selected of the first list, the first two, and so on: two deviations up."""
+        stored = self._base.invlists
+        rows = [faiss.rev_swig_ptr(stored.get_ids(number), stored.list_size(number)) for number in lists.tolist()]
+        sizes = np.cumsum([len(each) for each in rows])
+        selected = np.append(0, np.cumsum(_selected(selection.bits(), np.concatenate(rows))))[sizes]
+        return float(((selected + 2 * np.sqrt(selected + 1) + 1) / np.maximum(sizes, 1)).min())
 
     def _candidates(self, wanted: Wanted, similar: Vectors, lists: Rows, count: int) -> Rows:
         """At most ``count`` selected rows of the lists, the likeliest by their codes."""
@@ -181,6 +194,10 @@ class Lists:
             return _NOTHING
         scores, best = self._full.search(wanted.query, k, params=faiss.SearchParameters(sel=faiss.IDSelectorArray(rows)))
         return scores[0], best[0]
+
+
+def _half_of(needed: float, total: int) -> int:
+    return min(total, max(1, math.ceil(needed / 2)))
 
 
 def _in_common(rows: Rows, others: Rows) -> int:
