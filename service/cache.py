@@ -127,10 +127,11 @@ class VectorCache:
         return known
 
     def _keep(self, key: Key, known: Known) -> None:
-        if not self.on or key in self._known:
+        size = _size(key, known)
+        if size > self._max_bytes or key in self._known:
             return
         self._known[key] = known
-        self.stats.bytes += _size(key, known)
+        self.stats.bytes += size
         while self.stats.bytes > self._max_bytes:
             self.stats.bytes -= _size(*self._known.popitem(last=False))
             self.stats.evictions += 1
