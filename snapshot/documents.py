@@ -129,8 +129,6 @@ class Documents:
         """How the cache of filters does."""
         return self._cache.stats()
 
-    mask = select
-
 
 def open_documents(folder: Path, filter_cache_bytes: int = 0) -> Documents:
     """Memory-map every ``*.arrow`` file of ``folder``, in the order of their names.

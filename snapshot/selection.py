@@ -64,7 +64,7 @@ class Selection:
         """int64[count], ascending; not to be written to."""
         if self.held.dtype == np.int64:
             return cast("Rows", self.held)
-        return np.flatnonzero(np.unpackbits(self.bits(), bitorder="little"))
+        return np.flatnonzero(np.unpackbits(self.bits(), bitorder="little").view(np.bool_))
 
     def __and__(self, other: Selection) -> Selection:
         few, more = (other, self) if self.held.dtype == np.uint8 else (self, other)
@@ -86,6 +86,6 @@ class Selection:
 
 def _sparse_rows(bits: Bits) -> Rows:
     """The rows of a bitmap with few of them: most of its bytes are zero, and are not unpacked."""
-    places = np.flatnonzero(bits)
+    places = np.flatnonzero(bits != 0)
     found, bit = np.nonzero(np.unpackbits(bits[places, np.newaxis], axis=1, bitorder="little"))
     return places[found] * 8 + bit

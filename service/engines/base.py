@@ -12,7 +12,6 @@ from snapshot.selection import Selection
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
-Mask = Selection
 
 NO_ROW = -1
 NO_SCORE = -np.inf
