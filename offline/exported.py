@@ -11,11 +11,11 @@ from offline.graph import Graph
 from snapshot.manifest import TextSpec
 
 MODEL = "model.onnx"
-"""The one that is served: a copy of one of the next two."""
+"""The one that is served: a copy of one of those that were tried."""
 FP32 = "fp32.onnx"
-INT8 = "int8.onnx"
 TOKENIZER = "tokenizer.json"
 REPORT = "export.json"
+Precision = Literal["fp32", "int8"]
 
 
 class Gate(BaseModel):
@@ -37,14 +37,35 @@ class Gate(BaseModel):
         return cls(name=name, value=value, limit=limit, passed=value <= limit, detail=words)
 
 
-class ExportReport(BaseModel):
-    """What was exported, and why in this precision; ``dim`` is the width of the vectors."""
+class Trial(BaseModel):
+    """A graph that might be served; it lies beside the report as ``<name>.onnx``."""
 
     model_config = ConfigDict(frozen=True)
 
-    precision: Literal["fp32", "int8"]
-    reason: str
+    name: str
+    precision: Precision
     gates: tuple[Gate, ...]
+    distance: float
+    """1 - cosine to the torch tower (fp32) or to fp32 (the others), the greatest over the probe queries."""
+    speedup: float
+    """How many times as fast as fp32, one query at a time on one thread of the builder's machine."""
+    megabytes: float
+
+    @property
+    def failures(self) -> str:
+        """The gates that it fails, in words; empty if there are none."""
+        return "; ".join(gate.detail for gate in self.gates if not gate.passed)
+
+
+class ExportReport(BaseModel):
+    """What was exported, and why: ``name`` is the trial that is served; ``dim`` is the width of the vectors."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    precision: Precision
+    reason: str
+    trials: tuple[Trial, ...]
     layers: int
     parameters: int
     pad_token_id: int

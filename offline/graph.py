@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from snapshot.manifest import SPACE_KEY, TextSpec
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "sentence_embedding"
+Feed = Mapping[str, NDArray[np.int64]]
+"""What the graph reads at once: int64[b, t] by the names of ``INPUTS``."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,21 @@ class Graph:
     def encode(self, texts: Sequence[str], batch_size: int = 1) -> Floats:
         """Vectors float32[n, dim] of rendered texts, L2-normalised; batches are cut in the order given."""
         batches = (texts[start : start + batch_size] for start in range(0, len(texts), batch_size))
-        return np.concatenate([np.empty((0, self.dim), np.float32), *map(self._run, batches)])
+        return np.concatenate([np.empty((0, self.dim), np.float32), *(self.run(self.feed(batch)) for batch in batches)])
 
-    def _run(self, texts: Sequence[str]) -> Floats:
+    def feed(self, texts: Sequence[str]) -> Feed:
+        """Tokens of rendered texts, padded on the right to the longest."""
         tokens = [encoding.ids for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=self.add_special_tokens)]
         ids = np.full((len(tokens), max(map(len, tokens))), self.pad_token_id, np.int64)
         mask = np.zeros_like(ids)
         for row, found in enumerate(tokens):
             ids[row, : len(found)] = found
             mask[row, : len(found)] = 1
-        (vectors,) = self.session.run([OUTPUT], dict(zip(INPUTS, (ids, mask), strict=True)))
+        return dict(zip(INPUTS, (ids, mask), strict=True))
+
+    def run(self, feed: Feed) -> Floats:
+        """Vectors float32[b, dim]."""
+        (vectors,) = self.session.run([OUTPUT], feed)
         return np.asarray(vectors, np.float32)
 
 

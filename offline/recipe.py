@@ -113,13 +113,15 @@ class ExportConfig(_Config):
     """The ONNX graph: pooling, projection and normalisation inside."""
 
     precision: Literal["auto", "fp32", "int8"] = "auto"
-    """``auto``: int8 if it passes both gates, else fp32. ``int8`` insists and fails if it does not."""
+    """``auto``: int8 if it passes both gates and is faster, else fp32. ``int8`` insists and fails if no int8 passes."""
     max_parity_distance: Annotated[float, Field(gt=0.0)] = 1e-5
     """Largest 1 - cosine between the fp32 graph and torch on real queries."""
     max_int8_ndcg_loss: Annotated[float, Field(ge=0.0)] = 0.005
     """int8 may lose at most this much nDCG@10 against fp32 (0.005 is half a point)."""
     max_batch_distance: Annotated[float, Field(gt=0.0)] = 1e-5
     """Largest 1 - cosine for the same text alone and in a mixed batch."""
+    min_int8_speedup: Annotated[float, Field(ge=0.0)] = 1.1
+    """``auto`` takes int8 only if it is at least so many times as fast as fp32, measured here on one thread."""
 
 
 class EncodeConfig(_Config):

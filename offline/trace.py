@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from offline.errors import BackboneError, RecipeError
 from offline.graph import INPUTS, OUTPUT
+from offline.towers import backbone_of
 from snapshot.files import atomic_write, write_text
 from snapshot.manifest import SPACE_KEY
 
@@ -55,7 +56,7 @@ def to_onnx(tower: SentenceTransformer) -> onnx.ModelProto:
     ids = torch.ones(2, 7, dtype=torch.int64)
     mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", min=2)}
-    with _quiet(), torch.no_grad():
+    with _quiet(), _plain_attention(tower), torch.no_grad():
         program = torch.onnx.export(
             _Forward(tower).eval(),
             (ids, mask),
@@ -68,6 +69,8 @@ def to_onnx(tower: SentenceTransformer) -> onnx.ModelProto:
         )
     model = program.model_proto
     _strip_traces(model)
+    # Where onnxruntime knows the shapes it fuses Add and LayerNormalization to SkipLayerNormalization, which is slower on CPUs.
+    del model.graph.value_info[:]
     return model
 
 
@@ -95,6 +98,18 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
+
+
+@contextmanager
+def _plain_attention(tower: SentenceTransformer) -> Iterator[None]:
+    """Trace attention as products and a softmax: torch's fused one becomes a third more nodes, which cost more than they do."""
+    model = backbone_of(tower)
+    before = model.config._attn_implementation  # noqa: SLF001 - transformers sets it in public and tells it nowhere
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:

@@ -35,7 +35,16 @@ def make_job(tmp_path, rows, **index):
     write_tower(tower, oracle.table, fingerprint(0))
     tower.model.rename(folders["export"] / "model.onnx")
     tower.tokenizer.rename(folders["export"] / "tokenizer.json")
-    report = {"precision": "fp32", "reason": "", "gates": [], "layers": 0, "parameters": 0, "pad_token_id": 0, "dim": 16}
+    report = {
+        "name": "fp32",
+        "precision": "fp32",
+        "reason": "",
+        "trials": [],
+        "layers": 0,
+        "parameters": 0,
+        "pad_token_id": 0,
+        "dim": 16,
+    }
     (folders["export"] / "export.json").write_text(json.dumps(report))
     recipe = Recipe(name="toy", index=IndexConfig(**index))
     recipe = recipe.model_copy(update={"text": recipe.text.model_copy(update={"query": TextSpec(max_tokens=12)})})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from offline.bootstrap import Interval
-from offline.exported import ExportReport, Gate
+from offline.exported import ExportReport, Gate, Trial
 from offline.findings import Answer, Contrast, Example, Findings, Latency, Loss, Proof, Quality
 from offline.metrics import METRICS
 from offline.report import page, write_report
@@ -48,9 +48,30 @@ def proof(**changes):
 
 def findings(**changes):
     export = ExportReport(
+        name="int8-static",
         precision="int8",
-        reason="int8 passes its gates",
-        gates=(Gate.compare("parity_distance", 2e-7, 1e-5, "1 - cosine is up to"),),
+        reason="int8-static passes its gates",
+        trials=(
+            Trial(
+                name="fp32",
+                precision="fp32",
+                gates=(Gate.compare("parity_distance", 2e-7, 1e-5, "1 - cosine is up to"),),
+                distance=2e-7,
+                speedup=1.0,
+                megabytes=69.0,
+            ),
+            Trial(
+                name="int8-static",
+                precision="int8",
+                gates=(
+                    Gate.compare("batch_distance", 7e-15, 1e-5, "up to"),
+                    Gate.compare("ndcg_at_10_loss", 0.02, 0.005, "lost"),
+                ),
+                distance=4e-3,
+                speedup=2.25,
+                megabytes=18.1,
+            ),
+        ),
         layers=3,
         parameters=17_000_000,
         pad_token_id=0,
@@ -86,12 +107,17 @@ def test_the_page_says_what_was_found():
     assert row(text, "approximate search").endswith("| +0.0036 [-0.0010, +0.0080] | no |")
     assert "teacher minus BM25: +0.1010 [+0.0900, +0.1120] nDCG@10; zero is outside the interval: yes." in text
     assert row(text, "**64** (default)").endswith("| 0.990 | 0.100 | 0.200 |")
-    assert row(text, "parity") == "| parity_distance | 2e-07 | 1e-05 | yes |"
     assert row(text, "teacher, torch") == "| teacher, torch | 5.25 | 7.50 | 100 |"
     assert "the second is 10.5 times as fast as the first" in text
     assert "6,676 documents" in text
     assert "RECIPE is the file of the recipe `tldr`" in text
     assert "judged only" not in text.lower()
+
+
+def test_the_page_shows_every_graph_that_was_tried():
+    text = page(findings())
+    assert "| fp32 | 1.00 | 69.0 | 2e-07 | 2e-07 of 1e-05 |  |  |" in text
+    assert "| **int8-static** (served) | 2.25 | 18.1 | 0.004 |  | 7e-15 of 1e-05 | 0.02 of 0.005, **fails** |" in text
 
 
 def test_what_documents_contain_cannot_break_the_table():
