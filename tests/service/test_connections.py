@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from manual_clock import ManualClock
 from prometheus_client import CollectorRegistry
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -150,7 +151,7 @@ def run(test: Callable[[Running], Awaitable[None]], limit: int = 100) -> None:
         assert not running.connections.receiving
         assert not running.connections.unread
 
-    with asyncio.Runner(loop_factory=uvicorn.Config(None, loop="uvloop").get_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
 
 
