@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.cores import available_cores
+from service.cores import available_cores, plan_threads
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,27 @@ def test_version_1_quota(tmp_path: Path, quota: str, expected: int) -> None:
 def test_no_control_group_leaves_affinity(tmp_path: Path) -> None:
     assert available_cores(tmp_path, 3) == 3
     assert available_cores(tmp_path) >= 1
+
+
+CORES, CHOSEN = st.integers(1, 256), st.none() | st.integers(1, 64)
+
+
+@given(CORES, CHOSEN)
+def test_no_more_threads_compute_than_there_are_cores(cores: int, encoder: int | None) -> None:
+    plan = plan_threads(cores, None, encoder)
+    assert plan.encoder == (encoder or 1)
+    assert plan.workers >= 1
+    assert plan.most <= max(cores, plan.encoder)  # one call may be told to take more
+    assert plan.most + plan.encoder > cores  # and no core is left that could serve one more
+
+
+@given(CORES, st.integers(1, 64), CHOSEN)
+def test_who_sets_the_workers_gets_them(cores: int, workers: int, encoder: int | None) -> None:
+    plan = plan_threads(cores, workers, encoder)
+    assert (plan.cores, plan.workers, plan.encoder) == (cores, workers, encoder or 1)
+    assert (plan.search, plan.tokenizer) == (1, 1)
+    assert plan.most == workers * (encoder or 1)
+
+
+def test_a_plan_is_shown_whole() -> None:
+    assert plan_threads(4, None, 2).as_dict() == {"cores": 4, "workers": 2, "encoder": 2, "search": 1, "tokenizer": 1}
