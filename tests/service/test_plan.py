@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from manual_clock import ManualClock
 
 from service.costs import WHOLE, Costs, CostStage, Load, fetch_key, search_key
-from service.plan import FETCH_MS, FETCH_MS_PER_HIT, Cause, CostsView, SearchPlan, least_ms, plan_search
+from service.plan import FETCH_MS, FETCH_MS_PER_HIT, Asked, Cause, CostsView, Planner, SearchPlan, least_ms, plan_search
 from snapshot.manifest import Effort, FlatIndex, HnswIndex, Index
 
 
@@ -248,3 +248,51 @@ def test_what_is_still_to_come_adds_up_at_its_cheapest() -> None:
     assert needed(costs, tokens=None) == pytest.approx(1.0 + 0.01 + 0.1)
     assert needed(costs, exact=True) == pytest.approx(0.4 + 7.0 + 0.01 + 0.1)
     assert needed(costs, filtered=True) == pytest.approx(0.4 + 10.0 + 2.0 + 0.01 + 0.1)
+
+
+class Learned(Known):
+    """Known costs that may change, and how often they were asked for."""
+
+    asked = 0
+
+    def cost_ms(self, stage: CostStage, key: str, probability: float, load: Load) -> float | None:
+        self.asked += 1
+        return super().cost_ms(stage, key, probability, load)
+
+
+@given(
+    st.floats(0, 20),
+    st.builds(
+        Asked, st.sampled_from(Load), st.sampled_from([1, 10, 1000]), st.booleans(), st.booleans(), st.booleans(), st.just(0.99)
+    ),
+)
+def test_a_planner_plans_as_if_each_plan_were_worked_out(remaining_ms: float, asked: Asked) -> None:
+    costs, clock = Known({("search", search_key(64, False)): (1.0, 3.0), ("encode", "16"): (2.0, 4.0)}), ManualClock()
+    planner = Planner(HNSW, costs, clock)
+    expected = plan_search(
+        remaining_ms,
+        asked.load,
+        HNSW,
+        costs,
+        asked.k,
+        exact=asked.exact,
+        fields=asked.fields,
+        filtered=asked.filtered,
+        probability=asked.probability,
+    )
+    assert planner.plan(remaining_ms, asked) == expected
+    needed_ms = least_ms(HNSW, costs, asked.load, tokens=9, k=asked.k, exact=asked.exact, filtered=asked.filtered)
+    assert planner.least_ms(asked, 9) == pytest.approx(needed_ms)
+
+
+def test_a_ladder_lasts_a_moment_only() -> None:
+    key, clock = ("search", search_key(64, False)), ManualClock()
+    costs = Learned({key: (1.0, 1.0)})
+    planner, asked = Planner(HNSW, costs, clock), Asked(Load.QUIET, 10, False, False, False, 0.99)
+    assert getattr(planner.plan(2.0, asked), "effort", None) == 64
+    before = costs.asked
+    assert planner.plan(2.0, asked) == planner.plan(2.0, asked)
+    assert costs.asked == before
+    costs.costs[key] = (9.0, 9.0)
+    clock.advance_ms(60)
+    assert getattr(planner.plan(2.0, asked), "effort", None) != 64
