@@ -98,7 +98,7 @@ async def disconnect(target: Target, report: Report, scale: float) -> None:
     after = target.metrics()
     gone = after['requests_total{code="499",route="/search"}'] - before.get('requests_total{code="499",route="/search"}', 0)
     dropped = sum(after[name] - before[name] for name in after if name.startswith('dropped_total{cause="gone"'))
-    report.least("counted_as_gone", gone + dropped, rounds * crowd / 4)
+    report.least("counted_as_gone", gone, rounds * crowd * 0.75)
     report.least("dropped_before_a_stage", dropped, 1)
     report.most("unhandled_errors", after["unhandled_errors_total"] - before["unhandled_errors_total"], 0)
 
