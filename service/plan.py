@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, get_args
 
 from service.costs import WHOLE, CostStage, Load, fetch_key, search_key, size_key
@@ -59,6 +59,10 @@ class SearchPlan:
     with_fields: bool
     causes: tuple[Cause, ...]
     expected_recall: float
+
+    def made_exact(self) -> SearchPlan:
+        """What it has become where the engine found exact search to be the cheapest way: no recall was given up."""
+        return replace(self, causes=tuple(cause for cause in self.causes if cause != "deadline_effort"), expected_recall=1.0)
 
 
 class Asked(NamedTuple):

@@ -140,6 +140,8 @@ class Stages:
         self._walk.enter("search")
         plan = self._plan(search, left)
         hits = _found(self._generation, search, plan, known.vector, selection)
+        if hits.exact and not plan.exact:
+            plan = plan.made_exact()
         self._walk.enter("fetch")
         return Result(_fetched(self._generation, search, plan, hits), plan, known.truncated)
 

@@ -167,3 +167,11 @@ def test_no_time_for_the_least_effort_is_no_answer(generation: Generation) -> No
     with pytest.raises(DeadlineExceededError) as caught:
         run(hooked(generation, slow(clock, {"encode": 9.95})), "search", Search("apple"), walk_of(clock, budget_ms=10))
     assert caught.value.stage == "search"
+
+
+def test_a_search_that_the_engine_made_exact_gave_up_no_recall(generation: Generation) -> None:
+    clock = ManualClock()
+    slowed = hooked(generation, slow(clock, {"encode": 9.4}))
+    few = Search("apple", filter={"number": {"$lt": 20}})
+    plan = run(slowed, "search", few, walk_of(clock, budget_ms=10)).plan
+    assert (plan.causes, plan.expected_recall) == (("deadline_fields",), 1.0)
