@@ -9,8 +9,6 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from service.walk import Walk
-
 T = TypeVar("T")
 Vectors = npt.NDArray[np.float32]
 Ids = Sequence[int]
@@ -48,18 +46,3 @@ class Pause:
 
 Step = Encode | Wait | Pause
 Steps = Generator[Step, Vectors | None, T]
-
-
-def alone(steps: Steps[T], walk: Walk) -> T:
-    """Run to the end with nobody beside."""
-    sent: Vectors | None = None
-    try:
-        while True:
-            step = steps.send(sent)
-            sent = None
-            if isinstance(step, Encode):
-                walk.enter("encode")
-                sent = step.graph.embed([step.ids])
-    except StopIteration as stop:
-        value: T = stop.value
-        return value

@@ -14,7 +14,7 @@ from manual_clock import ManualClock
 
 from service.admission import Lane
 from service.deadline import Deadline
-from service.steps import Encode, Ids, Steps, Vectors
+from service.steps import Encode, Ids, Steps, T, Vectors, Wait
 from service.walk import Caller, Walk
 from service.workers import Job, Workers
 
@@ -142,3 +142,19 @@ def result(future: Future[Any]) -> Any:
 
 def error(future: Future[Any]) -> BaseException | None:
     return future.exception(WAIT_SECONDS)
+
+
+def alone(steps: Steps[T], walk: Walk) -> T:
+    """Run to the end with nobody beside, whom it could wait for."""
+    sent: Vectors | None = None
+    try:
+        while True:
+            step = steps.send(sent)
+            assert not isinstance(step, Wait)
+            sent = None
+            if isinstance(step, Encode):
+                walk.enter("encode")
+                sent = step.graph.embed([step.ids])
+    except StopIteration as stop:
+        value: T = stop.value
+        return value

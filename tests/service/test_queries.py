@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crew import WAIT_SECONDS, Crew, crews, error, result
+from crew import WAIT_SECONDS, Crew, alone, crews, error, result
 from make_snapshot import WORDS, make_oracle, make_snapshot
 from manual_clock import ManualClock
 from serving import hooked
@@ -21,7 +21,7 @@ from service.deadline import Deadline
 from service.errors import CallerGoneError, DeadlineExceededError
 from service.generation import Generation, GenerationOptions, open_generation
 from service.queries import Queries
-from service.steps import Encode, Steps, Vectors, Wait, alone
+from service.steps import Encode, Steps, Vectors, Wait
 from service.walk import Caller, Walk
 
 ORACLE = make_oracle(rows=50)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from crew import alone
 from make_snapshot import KINDS, make_oracle
 from manual_clock import ManualClock
 from serving import composed, hooked, make_registry, slow
@@ -17,7 +18,6 @@ from service.deadline import Deadline
 from service.errors import DeadlineExceededError, InvalidRequestError
 from service.generation import Generation
 from service.stages import Search, Stages, Target
-from service.steps import alone
 from service.walk import Caller, Walk
 
 ORACLE = make_oracle(rows=200)
