@@ -1,7 +1,6 @@
-"""``make bench``: floors, service and rivals, interleaved in one run; a table, one line a goal, and JSON.
+"""``make bench``: floors, service and rivals, interleaved in one run; tables, one line a goal, and JSON.
 
-Each round measures every subject of a group once, so that a noisy minute falls on all of them. Ratios are taken within a
-round; a figure is the median of the rounds, its spread the least and the greatest.
+``python -m tests.bench report RESULT`` writes docs/performance.md and its pictures from that JSON.
 """
 
 from __future__ import annotations
@@ -11,24 +10,38 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import against_floor, closed
+from tests.bench import against_floor, budget, closed, filters, million, overload, sizes, zipf
 from tests.bench.figures import Rows
 from tests.bench.library import Library
-from tests.bench.result import finished
+from tests.bench.page import write_page
+from tests.bench.result import finished, read_result
 from tests.bench.session import Group, Session
 from tests.bench.table import goal_sheet, sheets, show
 
-GROUPS: dict[str, Group] = {against_floor.GROUP: against_floor.run, closed.GROUP: closed.run}
+_MODULES = (against_floor, closed, overload, budget, million, sizes, zipf, filters)
+GROUPS: dict[str, Group] = {module.GROUP: module.run for module in _MODULES}
 _SIZES = (10_000, 100_000, 1_000_000)
 _DATA = Path("../shared/data/tldr")
+_DOCS = Path(__file__).parents[2] / "docs"
 
 
 def main(arguments: Sequence[str]) -> None:
+    if arguments and arguments[0] == "report":
+        parser = argparse.ArgumentParser(prog="python -m tests.bench report", description="Write docs/performance.md.")
+        parser.add_argument("result", type=Path, help="JSON that a run wrote")
+        parser.add_argument("--docs", type=Path, default=_DOCS, help="folder of the page")
+        given = parser.parse_args(arguments[1:])
+        write_page(read_result(given.result), given.docs)
+    else:
+        measure(arguments)
+
+
+def measure(arguments: Sequence[str]) -> None:
+    """Run the groups asked for; print and write what they found."""
     given = _parser().parse_args(arguments)
-    library = Library(given.cache, given.data)
-    sizes = tuple(sorted(given.sizes or (_SIZES[:2] if given.quick else _SIZES)))
+    rows = tuple(sorted(given.sizes or (_SIZES[:2] if given.quick else _SIZES)))
     rounds, seconds = given.rounds or (2 if given.quick else 5), given.seconds or (1.0 if given.quick else 3.0)
-    session = Session(library, sizes, rounds, seconds)
+    session = Session(Library(given.cache, given.data), rows, rounds, seconds)
     groups = given.only or tuple(GROUPS)
     for name in groups:
         GROUPS[name](session)
@@ -46,6 +59,7 @@ def _about(session: Session) -> dict[str, str]:
     return {
         "texts": f"{corpus.source}: {len(corpus.titles)} real documents, {len(corpus.asked)} queries asked",
         "documents beyond the real ones": "synthetic vectors clustered around real ones",
+        "query towers": "two layers of all-MiniLM-L6-v2 with a linear map to the whole, fp32; or all six",
         "sizes": ", ".join(map(str, session.sizes)),
         "rounds": f"{session.rounds}, {session.seconds:g} s a load",
     }

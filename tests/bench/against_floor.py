@@ -10,9 +10,10 @@ from pathlib import Path
 from tests.bench.client import Sockets
 from tests.bench.figures import Row, of_latencies, quantiles
 from tests.bench.floor import STAGES, Floor, FloorParts
-from tests.bench.library import K, Spec
+from tests.bench.library import Spec
+from tests.bench.scale import SATURATED, K
 from tests.bench.servers import Server, serve
-from tests.bench.session import SATURATED, Session
+from tests.bench.session import Session
 
 GROUP = "floor"
 TURNS = 6

@@ -12,6 +12,7 @@ from tests.bench.session import Session
 
 GROUP = "closed"
 CONNECTIONS = (1, 8, 32, 128)
+_WARM_CONNECTIONS = 8
 
 
 def run(session: Session) -> None:
@@ -19,6 +20,8 @@ def run(session: Session) -> None:
     requests = session.searches()
     with ExitStack() as running:
         servers = _start(session, running)
+        for server in servers.values():
+            session.closed(server, requests, _WARM_CONNECTIONS, session.seconds)
         for number in session.each_round(GROUP):
             for connections in CONNECTIONS:
                 for subject, server in servers.items():

@@ -16,12 +16,13 @@ from service.engines import open_engine
 from service.engines.base import Engine, Vectors
 from snapshot.selection import Selection
 from tests.bench.figures import Row
-from tests.bench.library import K, Spec
+from tests.bench.library import Kind, Spec
+from tests.bench.scale import K
 from tests.bench.session import Session
 
 GROUP = "filters"
 PERCENT = (50.0, 10.0, 1.0, 0.1, 0.01)
-KINDS = ("hnsw", "ivfpq")
+KINDS: tuple[Kind, ...] = ("hnsw", "ivfpq")
 CORRELATED = "away"
 _QUERIES = 100
 _SEED = 5

@@ -74,11 +74,11 @@ def best(group: str, subject: str, figure: str) -> Values:
     return lambda rows: rows.best(group, subject, "accepted_per_second", figure)
 
 
+def highest(group: str, subject: str, figure: str) -> Values:
+    """The greatest that a figure reached in each round, under whatever load."""
+    return lambda rows: rows.best(group, subject, figure, figure)
+
+
 def ratio(above: Values, below: Values) -> Values:
     """Of two figures within each round."""
     return lambda rows: [a / b for a, b in zip(above(rows), below(rows), strict=True)]
-
-
-def difference(left: Values, right: Values) -> Values:
-    """Of two figures within each round."""
-    return lambda rows: [a - b for a, b in zip(left(rows), right(rows), strict=True)]

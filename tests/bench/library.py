@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,15 +28,13 @@ from snapshot.registry import Registry
 from snapshot.seal import Draft, seal
 from tests.bench.cache import Cache
 from tests.bench.corpus import Corpus, load_corpus
+from tests.bench.scale import SLOW_MS, K
 from tests.bench.students import DIM, DOCUMENT_TEXT, SPACE, Student, make_student
 from tests.bench.vectors import DIRECTIONS, clustered, real_vectors
 
 Kind = Literal["hnsw", "ivfpq"]
-K = 10
 BUCKETS = 10_000
 """Values of the filterable column ``bucket``, all equally frequent: ``{"bucket": {"$lt": n}}`` keeps a share of n / BUCKETS."""
-SLOW_MS = 6.0
-"""Full effort of a slow snapshot takes at least so long, so that a budget of 5 ms cannot hold it."""
 _INDEX = "index.faiss"
 _RECALL_MARGIN = 0.05
 _CONFIG = IndexConfig(m=16, ef_construction=100)
@@ -79,7 +77,7 @@ class Library:
     def open(self, spec: Spec) -> Registry:
         """The registry whose current snapshot is that of ``spec``."""
         efforts = self._efforts(spec)
-        inputs = self._inputs(spec.rows) | {"spec": vars(spec), "index": efforts.model_dump(mode="json"), "version": 1}
+        inputs = self._inputs(spec.rows) | {"spec": vars(spec), "index": efforts.model_dump(mode="json")}
         return Registry(self._cache.folder(f"snapshot-{spec.name}", inputs, lambda folder: self._seal(folder, spec, efforts)))
 
     def exact(self, rows: int, layers: int) -> tuple[Floats, Rows]:
@@ -119,22 +117,19 @@ class Library:
     def _efforts(self, spec: Spec) -> Index:
         """The description of the index: measured with the student's probes, as the stage ``index`` does it."""
         sizes = sizes_of(spec.kind, _CONFIG, spec.rows, DIM)
+        rungs = () if spec.slow else _rungs(spec.kind, sizes)
 
         def make(folder: Path) -> None:
             probes = self.student(spec.layers).encode(self.corpus.probes)
             exact, _ = exact_top_k(probes, self._vectors(spec.rows), K)
             index = open_index(self._index(spec.rows, spec.kind))
-            efforts = (
-                _measure_until_slow(index, spec.kind, probes, exact)
-                if spec.slow
-                else measure(index, spec.kind, _rungs(spec.kind, sizes), probes, exact)
-            )
-            effort, why = (efforts[-1].effort, "slow on purpose") if spec.slow else default_effort(efforts, _CONFIG.recall_target)
+            efforts = measure(index, spec.kind, rungs, probes, exact) if rungs else _until_slow(index, spec.kind, probes, exact)
+            effort, why = default_effort(efforts, _CONFIG.recall_target) if rungs else (efforts[-1].effort, "slow on purpose")
             described = {"kind": spec.kind, **sizes, "reason": f"bench; {why}", "default_effort": effort, "efforts": efforts}
             found = TypeAdapter[Index](Index).validate_python(described)
             write_text(folder / "index.json", found.model_dump_json(indent=2))
 
-        inputs = self._inputs(spec.rows) | {"spec": vars(spec), "sizes": sizes, "version": 1}
+        inputs = self._inputs(spec.rows) | {"spec": vars(spec), "sizes": sizes, "rungs": rungs}
         folder = self._cache.folder(f"efforts-{spec.name}", inputs, make)
         return TypeAdapter[Index](Index).validate_json((folder / "index.json").read_bytes())
 
@@ -171,22 +166,17 @@ class Library:
         return Golden(queries=len(vectors), k=K, max_cosine_distance=1e-4, min_recall=max(0.0, found - _RECALL_MARGIN))
 
 
-def _rungs(kind: Kind, sizes: dict[str, int]) -> tuple[int, ...]:
-    if kind == "hnsw":
-        return (16, 32, 64, 128, 256, 512)
-    return tuple(2**power for power in range(8) if 2**power <= sizes["nlist"])
+def _rungs(kind: Kind, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    most = 512 if kind == "hnsw" else min(512, sizes["nlist"])
+    return tuple(2**power for power in range(4 if kind == "hnsw" else 0, most.bit_length()))
 
 
-def _measure_until_slow(index: faiss.Index, kind: Kind, probes: Floats, exact: Floats) -> tuple[Effort, ...]:
-    return tuple(_until_slow(index, kind, probes, exact))
-
-
-def _until_slow(index: faiss.Index, kind: Kind, probes: Floats, exact: Floats) -> Iterator[Effort]:
-    effort, found = 16, None
-    while found is None or (found.p50_ms < SLOW_MS and effort <= index.ntotal):
-        (found,) = measure(index, kind, (effort,), probes, exact)
-        yield found
-        effort *= 2
+def _until_slow(index: faiss.Index, kind: Kind, probes: Floats, exact: Floats) -> tuple[Effort, ...]:
+    """Efforts doubled until one takes ``SLOW_MS``."""
+    efforts: list[Effort] = []
+    while not efforts or (efforts[-1].p50_ms < SLOW_MS and efforts[-1].effort <= index.ntotal):
+        efforts += measure(index, kind, (2 * efforts[-1].effort if efforts else 16,), probes, exact)
+    return tuple(efforts)
 
 
 def _schema() -> pa.Schema:

@@ -13,14 +13,10 @@ from snapshot.layout import Layout
 from snapshot.manifest import Manifest
 from tests.bench.client import Sockets, post
 from tests.bench.figures import Row, of_load
-from tests.bench.library import K, Library, Spec
+from tests.bench.library import Library, Spec
 from tests.bench.loads import closed_loop
+from tests.bench.scale import BUDGET_MS, K
 from tests.bench.servers import Server, serve
-
-BUDGET_MS = 50.0
-SATURATED = 32
-"""Connections of a closed loop that keep every core busy and no queue long."""
-
 
 Measured = tuple[dict[str, float], list[float]]
 

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from offline import towers
 from offline.ranking import Floats
-from snapshot.text import render
 from tests.bench.cache import Cache
 from tests.bench.corpus import Corpus
 from tests.bench.students import BACKBONE, DOCUMENT_TEXT
@@ -26,11 +24,9 @@ def real_vectors(cache: Cache, corpus: Corpus) -> Floats:
     """Vectors float32[n, dim] of the corpus by the whole tower, L2-normalised."""
 
     def make(folder: Path) -> None:
-        texts = [
-            render(DOCUMENT_TEXT, {"title": title, "text": text}) for title, text in zip(corpus.titles, corpus.texts, strict=True)
-        ]
-        tower = towers.build_tower(BACKBONE).to("cpu").float()
-        np.save(folder / _FILE, towers.encode(tower, DOCUMENT_TEXT, texts, progress="documents encoded"))
+        from tests.bench.towers import encode_documents  # torch: see students.py
+
+        np.save(folder / _FILE, encode_documents(corpus))
 
     inputs = {"backbone": BACKBONE, "corpus": corpus.key, "text": DOCUMENT_TEXT.model_dump()}
     vectors: Floats = np.load(cache.folder("vectors", inputs, make) / _FILE)
