@@ -80,7 +80,7 @@ configure = service.main.configure
 
 def configure_late(*arguments):
     os.kill(os.getpid(), signal.SIGHUP)
-    configure(*arguments)
+    return configure(*arguments)
 
 service.main.configure = configure_late
 main()
