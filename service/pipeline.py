@@ -114,10 +114,12 @@ class Pipeline:
 
     def account(self, walk: Walk) -> None:
         """The answer is out, or there is none: count where the time went, and learn from it."""
+        if walk.given_up:  # a thread is still at it, and goes on timing its stages
+            self._metrics.stages(dict(walk.spent_ms))
+            return
         walk.pass_to("reply")
         self._metrics.stages(walk.spent_ms)
-        if walk.lesson is not None:
-            walk.lesson(walk.spent_ms)
+        _learn(walk)
 
     def _stages(self, generation: Generation, walk: Walk) -> Stages:
         load = load_of(self._limiter.in_flight, self._workers.threads)
@@ -177,6 +179,7 @@ class Pipeline:
         if isinstance(job.error, DeadlineExceededError | CallerGoneError):
             self._metrics.dropped_before(job.error)
         if answer.done():
+            _learn(job.walk)
             return
         if job.error is None:
             answer.set_result(job.value)
@@ -192,7 +195,13 @@ def _tell(loop: asyncio.AbstractEventLoop, ended: Callable[[Job], None], job: Jo
 def _give_up(answer: asyncio.Future[T], walk: Walk) -> None:
     """A stage that blocks does not make its caller wait longer than the budget; the rest of the work is dropped."""
     if not answer.done():
+        walk.given_up = True
         answer.set_exception(walk.exceeded(walk.stage))
+
+
+def _learn(walk: Walk) -> None:
+    if walk.lesson is not None:
+        walk.lesson(walk.spent_ms)
 
 
 def _check_dimensions(generation: Generation, asked: int | None) -> None:

@@ -30,6 +30,7 @@ FETCH_MS_PER_HIT = 0.01
 """Set aside for reading stored fields until it is known: above the medians on two busy cores, 0.2 ms for 10 rows, 8 for 1,000."""
 _MEDIAN = 0.5
 _FRESH_SECONDS = 0.05
+_TRY_SECONDS = 0.5
 
 
 class CostsView(Protocol):
@@ -123,17 +124,31 @@ class Planner:
         self._index = index
         self._costs = costs
         self._clock = clock
-        self._until = -math.inf
+        self._until = self._try_until = -math.inf
+        self._try_at = clock() + _TRY_SECONDS
         self._ladders: dict[Asked, Ladder] = {}
 
     def plan(self, remaining_ms: float, asked: Asked) -> SearchPlan | None:
-        """The highest rung of the ladder that fits into ``remaining_ms``, or None where none does."""
-        return next((plan for cost_ms, plan in self._ladder(asked).rungs if cost_ms <= remaining_ms), None)
+        """The highest rung of the ladder that fits into ``remaining_ms``, or None where none does.
 
-    def least_ms(self, asked: Asked, tokens: int) -> float:
-        """The median of what must still come until there is an answer at all, from encoding on; see ``least_ms``."""
-        ladder = self._ladder(asked)
-        return ladder.least_ms + (self._costs.cost_ms("encode", size_key(tokens), _MEDIAN, asked.load) or 0.0)
+        Now and then the last rung is tried all the same: a cost that is never paid would be believed for as long as it is
+        remembered, and every request refused meanwhile.
+        """
+        rungs = self._ladder(asked).rungs
+        fits = next((plan for cost_ms, plan in rungs if cost_ms <= remaining_ms), None)
+        return rungs[-1][1] if fits is None and self._tries() else fits
+
+    def worth(self, remaining_ms: float, asked: Asked, tokens: int) -> bool:
+        """Whether encoding is worth beginning: what must still come fits at its median (``least_ms``), or is tried anyway."""
+        encode_ms = self._costs.cost_ms("encode", size_key(tokens), _MEDIAN, asked.load) or 0.0
+        return self._ladder(asked).least_ms + encode_ms <= remaining_ms or self._tries()
+
+    def _tries(self) -> bool:
+        """True for a moment in each ``_TRY_SECONDS``; one request that began then may go on to its search."""
+        now = self._clock()
+        if now >= self._try_at:
+            self._try_at, self._try_until = now + _TRY_SECONDS, now + _FRESH_SECONDS
+        return now < self._try_until
 
     def _ladder(self, asked: Asked) -> Ladder:
         now = self._clock()

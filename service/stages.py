@@ -75,6 +75,10 @@ class Encoded:
     truncated: list[bool]
 
 
+Kinds = dict[Stage, str]
+"""What was done in each stage, as the cost model tells it apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a search is planned for: the present load, and the probability with which it is to be in time."""
@@ -101,9 +105,11 @@ class Stages:
         """
         self._walk.enter("tokenize")
         parsed = check(self._generation, search)
-        known = yield from self._queries.one(search.query, partial(self._check_time, search))
-        result = self._result(search, parsed, known, left=1)
-        self._walk.lesson = partial(self._generation.costs.learn, _kinds(search, result, known), load=self._target.load)
+        kinds: Kinds = {"tokenize": WHOLE, "filter": WHOLE}
+        self._walk.lesson = partial(self._generation.costs.learn, kinds, load=self._target.load)
+        known = yield from self._queries.one(search.query, partial(self._check_time, search, kinds))
+        result = self._result(search, parsed, known, 1, kinds)
+        kinds["reply"] = WHOLE
         return result
 
     def search_many(self, searches: Sequence[Search]) -> Steps[list[Result]]:
@@ -116,7 +122,7 @@ class Stages:
         known = yield from self._queries.many([search.query for search in searches])
         results = []
         for i, search in enumerate(searches):
-            results.append(self._result(search, parsed[i], known[i], left=len(searches) - i))
+            results.append(self._result(search, parsed[i], known[i], len(searches) - i, {}))
             yield Pause()
         return results
 
@@ -130,15 +136,17 @@ class Stages:
         vectors = np.concatenate([each.vector for each in known])
         return Encoded(vectors, [each.tokens for each in known], [each.truncated for each in known])
 
-    def _check_time(self, search: Search, tokens: int) -> None:
+    def _check_time(self, search: Search, kinds: Kinds, tokens: int) -> None:
         """DeadlineExceededError where what must still come takes longer than what is left."""
-        if not self._walk.deadline.allows(self._generation.planner.least_ms(self._asked(search), tokens)):
+        kinds["encode"] = size_key(tokens)
+        if not self._generation.planner.worth(self._walk.remaining_ms(), self._asked(search), tokens):
             raise self._walk.exceeded("encode")
 
-    def _result(self, search: Search, parsed: Filter | None, known: Known, left: int) -> Result:
+    def _result(self, search: Search, parsed: Filter | None, known: Known, left: int, kinds: Kinds) -> Result:
         selection = self._select(parsed)
         self._walk.enter("search")
         plan = self._plan(search, left)
+        kinds |= _kinds(search, plan)
         hits = _found(self._generation, search, plan, known.vector, selection)
         if hits.exact and not plan.exact:
             plan = plan.made_exact()
@@ -179,19 +187,11 @@ def check(generation: Generation, search: Search) -> Filter | None:
         raise InvalidRequestError(FieldError(path, str(error).removeprefix(f"{path}: "))) from error
 
 
-def _kinds(search: Search, result: Result, known: Known) -> dict[Stage, str]:
-    """What the cost model is to learn from this search."""
-    filtered, plan = search.filter is not None, result.plan
+def _kinds(search: Search, plan: SearchPlan) -> Kinds:
+    """What the cost model is to learn from a search that goes by this plan, also if it ends too late."""
     fetched = fetch_key(search.k, plan.with_fields)
-    return {
-        "tokenize": WHOLE,
-        "encode": size_key(known.tokens),
-        "filter": WHOLE,
-        "search": search_key(None if plan.exact else plan.effort, filtered),
-        "fetch": fetched,
-        "render": fetched,
-        "reply": WHOLE,
-    }
+    effort = None if plan.exact else plan.effort
+    return {"search": search_key(effort, search.filter is not None), "fetch": fetched, "render": fetched}
 
 
 def _check_item(generation: Generation, search: Search, index: int) -> Filter | None:

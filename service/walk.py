@@ -31,16 +31,18 @@ class Walk:
     Attributes:
         spent_ms: milliseconds by stage that was left, in the order in which stages were first left.
         stage: where it is now.
-        lesson: what is to be learned from ``spent_ms`` once the answer is out.
+        lesson: what is to be learned from ``spent_ms`` once the work has ended.
+        given_up: its caller was told that the budget is spent while it was in the middle of a stage.
     """
 
-    __slots__ = ("_begun", "_clock", "caller", "deadline", "lesson", "spent_ms", "stage")
+    __slots__ = ("_begun", "_clock", "caller", "deadline", "given_up", "lesson", "spent_ms", "stage")
 
     def __init__(self, deadline: Deadline, caller: Caller) -> None:
         self.deadline = deadline
         self.caller = caller
         self.spent_ms: dict[Stage, float] = {}
         self.stage: Stage = "queue"
+        self.given_up = False
         self.lesson: Callable[[Mapping[Stage, float]], None] | None = None
         self._clock = deadline.clock
         self._begun = deadline.started

@@ -282,7 +282,8 @@ def test_a_planner_plans_as_if_each_plan_were_worked_out(remaining_ms: float, as
     )
     assert planner.plan(remaining_ms, asked) == expected
     needed_ms = least_ms(HNSW, costs, asked.load, tokens=9, k=asked.k, exact=asked.exact, filtered=asked.filtered)
-    assert planner.least_ms(asked, 9) == pytest.approx(needed_ms)
+    assert planner.worth(needed_ms + 0.001, asked, 9)
+    assert not planner.worth(needed_ms - 0.001, asked, 9)
 
 
 def test_a_ladder_lasts_a_moment_only() -> None:
@@ -296,3 +297,18 @@ def test_a_ladder_lasts_a_moment_only() -> None:
     costs.costs[key] = (9.0, 9.0)
     clock.advance_ms(60)
     assert getattr(planner.plan(2.0, asked), "effort", None) != 64
+
+
+def test_what_seems_hopeless_is_tried_now_and_then() -> None:
+    clock = ManualClock()
+    costs = Known({("search", search_key(number, False)): (50.0, 50.0) for number in (16, 32, 64)})
+    planner, asked = Planner(HNSW, costs, clock), Asked(Load.QUIET, 10, False, False, False, 0.99)
+    tried = 0
+    for _ in range(200):
+        clock.advance_ms(20)
+        if planner.worth(5.0, asked, 9):
+            found = planner.plan(5.0, asked)
+            assert found is not None
+            assert found.effort == 16
+            tried += 1
+    assert 7 <= tried <= 24  # of 200 in 4 s
