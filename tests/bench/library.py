@@ -29,7 +29,7 @@ from snapshot.seal import Draft, seal
 from tests.bench.cache import Cache
 from tests.bench.corpus import Corpus, load_corpus
 from tests.bench.scale import SLOW_MS, K
-from tests.bench.students import DIM, DOCUMENT_TEXT, SPACE, Student, make_student
+from tests.bench.students import DIM, DOCUMENT_TEXT, SPACE, Student, make_student, tower_inputs
 from tests.bench.vectors import DIRECTIONS, clustered, real_vectors
 
 Kind = Literal["hnsw", "ivfpq"]
@@ -77,7 +77,8 @@ class Library:
     def open(self, spec: Spec) -> Registry:
         """The registry whose current snapshot is that of ``spec``."""
         efforts = self._efforts(spec)
-        inputs = self._inputs(spec.rows) | {"spec": vars(spec), "index": efforts.model_dump(mode="json")}
+        described = {"spec": vars(spec), "index": efforts.model_dump(mode="json")}
+        inputs = self._inputs(spec.rows) | self._tower(spec.layers) | described
         return Registry(self._cache.folder(f"snapshot-{spec.name}", inputs, lambda folder: self._seal(folder, spec, efforts)))
 
     def exact(self, rows: int, layers: int) -> tuple[Floats, Rows]:
@@ -87,12 +88,15 @@ class Library:
             scores, found = exact_top_k(self.student(layers).encode(self.corpus.asked), self._vectors(rows), K)
             np.savez(folder / "exact.npz", scores=scores, rows=found)
 
-        folder = self._cache.folder(f"exact-{rows}-{layers}", self._inputs(rows) | {"layers": layers}, make)
+        folder = self._cache.folder(f"exact-{rows}-{layers}", self._inputs(rows) | self._tower(layers), make)
         with np.load(folder / "exact.npz") as found:
             return found["scores"], found["rows"]
 
     def _inputs(self, rows: int) -> dict[str, Any]:
         return {"corpus": self.corpus.key, "rows": rows, "directions": DIRECTIONS, "space": SPACE.fingerprint}
+
+    def _tower(self, layers: int) -> dict[str, Any]:
+        return {"tower": tower_inputs(self.corpus, layers)}
 
     def _vectors(self, rows: int) -> Floats:
         return clustered(real_vectors(self._cache, self.corpus), rows)[0]
@@ -129,7 +133,7 @@ class Library:
             found = TypeAdapter[Index](Index).validate_python(described)
             write_text(folder / "index.json", found.model_dump_json(indent=2))
 
-        inputs = self._inputs(spec.rows) | {"spec": vars(spec), "sizes": sizes, "rungs": rungs}
+        inputs = self._inputs(spec.rows) | {"spec": vars(spec), "sizes": sizes, "rungs": rungs} | self._tower(spec.layers)
         folder = self._cache.folder(f"efforts-{spec.name}", inputs, make)
         return TypeAdapter[Index](Index).validate_json((folder / "index.json").read_bytes())
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from offline.graph import Graph
 from offline.ranking import Floats
@@ -19,6 +20,8 @@ QUERY_TEXT = TextSpec(template="{text}", max_tokens=32)
 DOCUMENT_TEXT = TextSpec(template="{title}. {text}", max_tokens=64)
 DIM = 384
 SPACE = Space(fingerprint=hashlib.sha256(f"{BACKBONE} {DOCUMENT_TEXT.model_dump_json()}".encode()).hexdigest(), dim=DIM)
+ALIGNED = 2_000
+"""Texts by which a cut tower is aligned with the whole one."""
 LAYERS = {2: (0, 5), 6: (0, 1, 2, 3, 4, 5)}
 
 
@@ -50,19 +53,18 @@ class Student:
         return Graph.open(self.model, self.tokenizer, QUERY_TEXT).encode([render_query(QUERY_TEXT, text) for text in queries])
 
 
+def tower_inputs(corpus: Corpus, layers: int) -> dict[str, Any]:
+    """What a tower with ``layers`` layers is made from."""
+    text = QUERY_TEXT.model_dump()
+    return {"backbone": BACKBONE, "layers": LAYERS[layers], "corpus": corpus.key, "text": text, "aligned": ALIGNED}
+
+
 def make_student(cache: Cache, corpus: Corpus, layers: int) -> Student:
     """The tower with ``layers`` layers (2 or 6) as a graph."""
-    inputs = {
-        "backbone": BACKBONE,
-        "layers": LAYERS[layers],
-        "corpus": corpus.key,
-        "text": QUERY_TEXT.model_dump(),
-        "version": 1,
-    }
 
     def make(folder: Path) -> None:
         from tests.bench.towers import make_tower  # torch: seconds and hundreds of megabytes, for nothing once it is made
 
         make_tower(Student(folder), corpus, layers)
 
-    return Student(cache.folder(f"tower-{layers}", inputs, make))
+    return Student(cache.folder(f"tower-{layers}", tower_inputs(corpus, layers), make))

@@ -16,7 +16,7 @@ from snapshot.files import write_text
 from snapshot.manifest import QueryTower
 from snapshot.text import render, render_query
 from tests.bench.corpus import Corpus
-from tests.bench.students import BACKBONE, DIM, DOCUMENT_TEXT, LAYERS, QUERY_TEXT, SPACE, Student
+from tests.bench.students import ALIGNED, BACKBONE, DIM, DOCUMENT_TEXT, LAYERS, QUERY_TEXT, SPACE, Student
 
 _GOLDEN = 64
 _RIDGE = 1e-2
@@ -32,7 +32,7 @@ def encode_documents(corpus: Corpus) -> Floats:
 def make_tower(student: Student, corpus: Corpus, layers: int) -> None:
     """Write graph, tokenizer, golden vectors and description into the student's folder."""
     teacher = towers.build_tower(BACKBONE).to("cpu").float().eval()
-    tower = teacher if layers == 6 else _aligned(teacher, LAYERS[layers], corpus.titles + corpus.queries)
+    tower = teacher if layers == 6 else _aligned(teacher, LAYERS[layers], _spread(corpus.titles + corpus.queries, ALIGNED))
     write_tokenizer(tower, student.tokenizer)
     write_graph(to_onnx(tower), SPACE.fingerprint, student.model)
     golden = corpus.probes[:_GOLDEN]
@@ -61,3 +61,7 @@ def _aligned(teacher: SentenceTransformer, layers: Sequence[int], texts: Sequenc
     with torch.no_grad():
         student[-2].linear.weight.copy_(torch.from_numpy(matrix.T))
     return student.eval()
+
+
+def _spread(texts: Sequence[str], count: int) -> list[str]:
+    return list(texts[:: max(1, len(texts) // count)][:count])
