@@ -158,7 +158,9 @@ class Pipeline:
 
     def _admit(self, lane: Lane, items: int, walk: Walk) -> Token:
         with self._counted():
-            return self._limiter.acquire(lane, items, _SURE * walk.remaining_ms() - self._limiter.item_ms(lane))
+            # Never below nothing: where a thread is free there is no wait, and less effort may fit where the usual does not.
+            may_wait_ms = max(0.0, _SURE * walk.remaining_ms() - self._limiter.item_ms(lane))
+            return self._limiter.acquire(lane, items, may_wait_ms)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
