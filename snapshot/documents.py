@@ -18,6 +18,7 @@ from snapshot.filter_cache import CacheStats, FilterCache
 from snapshot.filters import Condition, Filter, select
 from snapshot.manifest import Column, ColumnType
 from snapshot.selection import Selection
+from snapshot.values import array_of
 
 FieldValue = Cell
 Rows = Sequence[int] | npt.NDArray[np.int64]
@@ -97,7 +98,7 @@ class Documents:
 
     def _read(self, rows: Rows, names: Sequence[str]) -> list[list[FieldValue]]:
         if len(rows) > _FEW_ROWS:
-            indices = pa.array(np.asarray(rows, dtype=np.int64))
+            indices = array_of(rows, pa.int64())
             return [self._table.column(name).take(indices).to_pylist() for name in names]
         listed = rows.tolist() if isinstance(rows, np.ndarray) else rows
         if listed and not 0 <= min(listed) <= max(listed) < self.count:

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from snapshot.errors import FilterError
 from snapshot.manifest import Column
 from snapshot.selection import Selection
+from snapshot.values import array_of, scalar_of
 
 MAX_DEPTH = 8
 MAX_CONDITIONS = 256
@@ -69,7 +70,7 @@ class In:
         """The rows of ``table`` that match."""
         column = table.column(self.column.name)
         wanted = [value for value in map(self._exact, self.values) if value is not None]
-        return _selection(pc.is_in(column, value_set=pa.array(wanted, column.type), skip_nulls=True))
+        return _selection(pc.is_in(column, value_set=array_of(wanted, column.type), skip_nulls=True))
 
     def _exact(self, value: Scalar) -> Scalar | None:
         """``value`` as the column would hold it, or None where the column cannot hold it."""
@@ -279,7 +280,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 
 def _compare(values: pa.ChunkedArray, operator: str, value: Scalar) -> Selection:
     number = float(value) if pa.types.is_floating(values.type) and not isinstance(value, str) else value
-    return _selection(_COMPARE[operator](values, pa.scalar(number, values.type)))
+    return _selection(_COMPARE[operator](values, scalar_of(number, values.type)))
 
 
 def _selection(matches: pa.ChunkedArray) -> Selection:
