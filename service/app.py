@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from service.api import console, problems
 from service.api.admin import AdminRoutes
@@ -41,7 +41,12 @@ class Application(FastAPI):
             redirect_slashes=False,
             generate_unique_id_function=lambda route: route.name,
         )
-        self.direct: dict[str, ASGIApp] = {}
+        self.direct: dict[str, Direct] = {}
+
+    def turns_away(self, scope: Scope) -> bool:
+        """Whether a request was refused at the door, in which case it is answered; for ``service.connections``."""
+        app = self.direct.get(scope["path"]) if scope["method"] == "POST" else None
+        return app is not None and app.turns_away(scope)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; a POST to a route of ``direct`` without the layers that the others go through."""
@@ -60,7 +65,7 @@ class Application(FastAPI):
         return self.openapi_schema
 
 
-def create_app(parts: Parts) -> FastAPI:
+def create_app(parts: Parts) -> Application:
     """The application over ``parts``, which somebody else starts and stops."""
     app = Application()
     for routes in (SearchRoutes(parts), EmbedRoutes(parts), OpsRoutes(parts), AdminRoutes(parts)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Literal, NoReturn
 
@@ -50,7 +50,14 @@ Line = OrderedDict["Connection", float]
 class Connections:
     """Every open connection of one server, and who has owed something for longest. Used on the event loop only."""
 
-    def __init__(self, limit: int, timeout_seconds: float, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self,
+        limit: int,
+        timeout_seconds: float,
+        metrics: Metrics,
+        clock: Clock,
+        turns_away: Callable[[Any], bool] = lambda _: False,
+    ) -> None:
         """Start empty.
 
         Args:
@@ -58,8 +65,10 @@ class Connections:
             timeout_seconds: longest wait for a request's headers, and for a client that takes nothing of its answer.
             metrics: hears of every connection.
             clock: monotonic seconds.
+            turns_away: answers a request whose headers are there, by ``REPLY``, if it is to be refused; says whether it was.
         """
         self._limit = limit
+        self.turns_away = turns_away
         self._timeout_seconds = timeout_seconds
         self._metrics = metrics
         self._clock = clock
@@ -206,14 +215,16 @@ class Connection(HttpToolsProtocol):
         if max(self._fed, self._read) > _MOST_HEAD_BYTES < len(self.url) + sum(len(n) + len(v) for n, v in self.headers):
             self._stop(_too_large(), "headers_too_large")
         self._part, self._fed = "body", 0
-        super().on_headers_complete()
         self._connections.go_on(self)
+        super().on_headers_complete()
         if len(self.pipeline) > _MOST_PIPELINED:
             self._stop(MalformedRequestError("too many requests that do not wait for their answers"), "pipeline")
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Begin to work on a request, unless it is turned away, or its answer could not be sent at once."""
         self._active = cycle
-        super()._start_asgi_task(cycle, app)
+        if self.flow.write_paused or not self._connections.turns_away(cycle.scope):
+            super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """Not uvicorn's own, which wakes the request's task for every byte that comes alone."""
@@ -230,6 +241,8 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
         if self.line is self._connections.receiving:  # the rest of a body that was answered before its end
             self._settle()
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

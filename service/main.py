@@ -145,15 +145,17 @@ class DrainingServer(uvicorn.Server):
         settings = parts.settings
         self._repeats = repeats
         self._shedding = Shedding(parts.clock, _QUIET_SECONDS)
+        app = create_app(parts)
         self._connections = Connections(
             connection_limit(settings.max_connections),
             settings.header_timeout_seconds,
             parts.metrics,
             parts.clock,
+            app.turns_away,
         )
         super().__init__(
             uvicorn.Config(
-                create_app(parts),
+                app,
                 http=self._connections.protocol(),
                 log_config=None,
                 access_log=False,

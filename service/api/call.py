@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope
@@ -76,6 +77,15 @@ class Call:
         if self.timings_ms is not None:
             headers.append((b"server-timing", ", ".join([f"{k};dur={v:g}" for k, v in self.timings_ms.items()]).encode()))
         return headers
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, whole."""
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
 
 
 def open_call(scope: Scope, clock: Clock) -> Call:

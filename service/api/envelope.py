@@ -8,10 +8,10 @@ from collections.abc import Callable
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.call import Call, open_call, sent_at_once
-from service.api.problems import problem
-from service.api.work import Reply, WorkRoute
-from service.errors import CallerGoneError, DrainingError, ServiceError
+from service.api.call import Call, Reply, open_call, sent_at_once
+from service.api.problems import problem, reply_of
+from service.api.work import WorkRoute
+from service.errors import CallerGoneError, DrainingError, OverloadedError, ServiceError
 from service.parts import Parts
 
 UNMATCHED = "unmatched"
@@ -91,15 +91,27 @@ class Direct:
         self._parts = parts
         self._ledger = Ledger(parts, random)
 
+    def turns_away(self, scope: Scope) -> bool:
+        """Whether there is no point in receiving more of a request, which then has its answer: without a task, under overload
+        most of what a refusal costs. Only for connections that send at once (``service.connections``).
+        """
+        try:
+            self._route.knock()
+        except (OverloadedError, DrainingError) as error:
+            call = open_call(scope, self._parts.clock)
+            reply = reply_of(error, call, self._path)
+            sent_at_once(scope, reply.status, self._headers(reply, call), reply.body)
+            self._ledger.account(self._path, scope, call, reply.status)
+            return True
+        return False
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = open_call(scope, self._parts.clock)
         status, sent = CallerGoneError.status, False
         try:
             reply = await self._reply(scope, receive, call)
             status = reply.status
-            headers = [*reply.headers, *call.headers()]
-            if self._parts.limiter.draining:
-                headers.append((b"connection", b"close"))
+            headers = self._headers(reply, call)
             sent = sent_at_once(scope, status, headers, reply.body)
             if not sent:
                 await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -121,8 +133,13 @@ class Direct:
             error = _cut_off()
         except Exception:  # noqa: BLE001 - logged and counted
             error = self._ledger.fault(self._path, call)
-        response = problem(error, call, self._path)
-        return Reply(response.status_code, response.raw_headers, bytes(response.body))
+        return reply_of(error, call, self._path)
+
+    def _headers(self, reply: Reply, call: Call) -> list[tuple[bytes, bytes]]:
+        headers = [*reply.headers, *call.headers()]
+        if self._parts.limiter.draining:
+            headers.append((b"connection", b"close"))
+        return headers
 
 
 class _Outgoing:

@@ -13,21 +13,32 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.call import Call, call_of
+from service.api.call import Call, Reply, call_of
 from service.api.describe import OPENAI_PREFIX, PROBLEM_TYPE
 from service.api.route import READ_METHODS
 from service.api.schemas import OpenAIError, Problem
 from service.errors import ServiceError, UnknownResourceError, WrongMethodError
 
+_PROBLEM_TYPE = PROBLEM_TYPE.encode()
 
-def problem(error: ServiceError, call: Call, path: str) -> Response:
+
+def reply_of(error: ServiceError, call: Call, path: str) -> Reply:
     """The answer that an error is, in the shape of the path's family."""
     if error.spent_ms is not None:
         call.timings_ms = error.spent_ms
-    headers = _headers(error)
     if path.startswith(OPENAI_PREFIX):
-        return Response(to_json(_openai_body(error)), _openai_status(error), headers, "application/json")
-    return Response(to_json(_problem_body(error, call)), error.status, headers, PROBLEM_TYPE)
+        status, kind, body = _openai_status(error), b"application/json", to_json(_openai_body(error))
+    else:
+        status, kind, body = error.status, _PROBLEM_TYPE, to_json(_problem_body(error, call))
+    return Reply(status, [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *_headers(error)], body)
+
+
+def problem(error: ServiceError, call: Call, path: str) -> Response:
+    """The same for the layers of FastAPI."""
+    reply = reply_of(error, call, path)
+    response = Response(reply.body, reply.status)
+    response.raw_headers = list(reply.headers)
+    return response
 
 
 def install(app: FastAPI) -> None:
@@ -89,12 +100,12 @@ def _openai_status(error: ServiceError) -> int:
     return 400 if error.status == 422 else error.status
 
 
-def _headers(error: ServiceError) -> dict[str, str]:
-    headers = {"Cache-Control": "no-store"}
+def _headers(error: ServiceError) -> list[tuple[bytes, bytes]]:
+    headers = [(b"cache-control", b"no-store")]
     if error.retry_after_ms is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_ms / 1000)))
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_ms / 1000))))
     if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers.append((b"www-authenticate", b"Bearer"))
     if error.status in (408, 413):
-        headers["Connection"] = "close"  # the rest of the body is not read
+        headers.append((b"connection", b"close"))  # the rest of the body is not read
     return headers

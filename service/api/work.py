@@ -6,8 +6,7 @@ one of them goes straight here: router, exit stacks and error layers cost as muc
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Any, get_type_hints
 
 from fastapi import APIRouter
@@ -17,7 +16,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from service.admission import Lane
-from service.api.call import Call, call_of, caller_of, deadline_of, watched
+from service.api.call import Call, Reply, call_of, caller_of, deadline_of, watched
 from service.api.problems import responses
 from service.api.route import parse, read
 from service.parts import Parts
@@ -42,15 +41,6 @@ Endpoint = Callable[..., Awaitable[bytes]]
 """Takes ``body``, of a type that pydantic knows, and ``request``; gives the answer's JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer, whole."""
-
-    status: int
-    headers: Sequence[tuple[bytes, bytes]]
-    body: bytes
-
-
 class WorkRoute:
     """One route; ``route`` is what it was declared as."""
 
@@ -63,9 +53,13 @@ class WorkRoute:
         self._max_bytes = max_bytes
         self._timeout_ms = parts.settings.max_timeout_ms
 
+    def knock(self) -> None:
+        """Whether there is any point in receiving more of a request; raises as ``Pipeline.knock``."""
+        self._pipeline.knock(self._lane)
+
     async def answer(self, scope: Scope, receive: Receive, call: Call) -> Reply:
         """Read the body, work, and render; raises what the pipeline raises, and what is wrong with the body."""
-        self._pipeline.knock(self._lane)  # before the body is read, so that refusing costs next to nothing
+        self.knock()  # before the body is read: others than our own server have not asked
         raw = await read(scope, receive, call.declared_bytes, self._max_bytes, self._timeout_ms)
         body, request = parse(self._adapter, raw), Request(scope, receive)
         known = caller_of(scope)
