@@ -26,6 +26,9 @@ COMPILE := $(BIN)/uv pip compile --config-file deploy/requirements/uv.toml --uni
 UPGRADE ?=
 ARGS ?=
 
+# Packages are installed without bytecode, which the first start writes: where that is forbidden, every start takes a second more.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo serve test check bench load install lock usable-python free-port

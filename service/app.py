@@ -44,13 +44,20 @@ class Application(FastAPI):
         self.direct: dict[str, Direct] = {}
 
     def turns_away(self, scope: Scope) -> bool:
-        """Whether a request was refused at the door, in which case it is answered; for ``service.connections``."""
-        app = self.direct.get(scope["path"]) if scope["method"] == "POST" else None
+        """``service.connections.Door``: only those that work on queries do, and only where there are too many already."""
+        app = self._direct(scope)
         return app is not None and app.turns_away(scope)
+
+    def begins_at_once(self, scope: Scope) -> bool:
+        """``service.connections.Door``: the same ones; FastAPI's layers need a task."""
+        return self._direct(scope) is not None
+
+    def _direct(self, scope: Scope) -> Direct | None:
+        return self.direct.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; a POST to a route of ``direct`` without the layers that the others go through."""
-        app = self.direct.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        app = self._direct(scope)
         if app is None:
             await super().__call__(scope, receive, send)
         else:

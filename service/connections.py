@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Coroutine, Sequence
 from itertools import islice
 from typing import Any, Literal, NoReturn
 
@@ -22,6 +22,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.deadline import Clock
+from service.door import Door, OpenDoor
+from service.eager import begin
 from service.errors import CrowdedError, HeadersTooLargeError, HeaderTimeoutError, MalformedRequestError, ServiceError
 from service.metrics import Metrics
 from service.walk import Caller
@@ -56,7 +58,7 @@ class Connections:
         timeout_seconds: float,
         metrics: Metrics,
         clock: Clock,
-        turns_away: Callable[[Any], bool] = lambda _: False,
+        door: Door | None = None,
     ) -> None:
         """Start empty.
 
@@ -65,10 +67,10 @@ class Connections:
             timeout_seconds: longest wait for a request's headers, and for a client that takes nothing of its answer.
             metrics: hears of every connection.
             clock: monotonic seconds.
-            turns_away: answers a request whose headers are there, by ``REPLY``, if it is to be refused; says whether it was.
+            door: what is asked before an application is.
         """
         self._limit = limit
-        self.turns_away = turns_away
+        self.door = door or OpenDoor()
         self._timeout_seconds = timeout_seconds
         self._metrics = metrics
         self._clock = clock
@@ -172,6 +174,8 @@ class Connection(HttpToolsProtocol):
         self._fed = 0  # bytes since the parser made something of them
         self._unsent = 0
         self._refusal: tuple[ServiceError, str] | None = None
+        self._feeding = False
+        self._due: RequestResponseCycle | None = None  # to be begun once all that was read is parsed
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -191,7 +195,12 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._read = len(data)
         self._fed += self._read
+        self._feeding = True
         super().data_received(data)
+        self._feeding = False
+        due, self._due = self._due, None
+        if due is not None:
+            self._begin(due)
         if self._fed > _MOST_HEAD_BYTES:
             self.refuse(_too_large(), "headers_too_large")
         elif self._part is not None and self.line is self._connections.idle:
@@ -220,11 +229,25 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) > _MOST_PIPELINED:
             self._stop(MalformedRequestError("too many requests that do not wait for their answers"), "pipeline")
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Begin to work on a request, unless it is turned away, or its answer could not be sent at once."""
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:  # noqa: ARG002 - the app is ours
+        """Begin to work on a request, unless it is turned away: not where its answer could not be sent at once."""
         self._active = cycle
-        if self.flow.write_paused or not self._connections.turns_away(cycle.scope):
-            super()._start_asgi_task(cycle, app)
+        if not self.flow.write_paused and self._connections.door.turns_away(cycle.scope):
+            return
+        if self._feeding:
+            self._due = cycle
+        else:
+            self._begin(cycle)
+
+    def _begin(self, cycle: RequestResponseCycle) -> None:
+        work: Coroutine[Any, Any, None] | None = cycle.run_asgi(self.app)
+        arrived = self._part is None and not cycle.more_body
+        if work is not None and arrived and self._connections.door.begins_at_once(cycle.scope):
+            work = begin(work)
+        if work is not None:
+            task = self.loop.create_task(work)
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
         """Not uvicorn's own, which wakes the request's task for every byte that comes alone."""

@@ -151,7 +151,7 @@ class DrainingServer(uvicorn.Server):
             settings.header_timeout_seconds,
             parts.metrics,
             parts.clock,
-            app.turns_away,
+            app,
         )
         super().__init__(
             uvicorn.Config(

@@ -102,16 +102,19 @@ class Running:
         self.metrics = Metrics(
             CollectorRegistry(), Settings(registry=Path("registry")), ThreadPlan(cores=1, workers=1, encoder=1)
         )
-        self.refuses = False
-        self.connections = Connections(limit, TIMEOUT_SECONDS, self.metrics, self.clock, self._turns_away)
+        self.refuses = self.at_once = False
+        self.connections = Connections(limit, TIMEOUT_SECONDS, self.metrics, self.clock, self)
         http = self.connections.protocol()
         self.config = uvicorn.Config(self.app, http=http, log_config=None, access_log=False, lifespan="off", ws="none")
         self.server = uvicorn.Server(self.config)
         self.port = 0
         self.clients: list[Client] = []
 
-    def _turns_away(self, scope: Any) -> bool:
+    def turns_away(self, scope: Any) -> bool:
         return self.refuses and scope["extensions"][REPLY](429, [(b"content-length", b"0")], b"")
+
+    def begins_at_once(self, scope: Any) -> bool:
+        return self.at_once
 
     async def client(self, *pieces: bytes) -> Client:
         self.clients.append(Client(*await asyncio.open_connection("127.0.0.1", self.port)))

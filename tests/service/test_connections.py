@@ -384,3 +384,33 @@ def test_who_is_turned_away_owes_the_rest_of_its_body_in_time() -> None:
         assert running.closed("header_timeout") == 1
 
     run(ask)
+
+
+def test_what_begins_at_once_is_answered_in_order_and_told_of_its_client() -> None:
+    async def ask(running: Running) -> None:
+        running.at_once = True
+        client = await running.client(HEAD + b"Content-Length: 3\r\n\r\nabc")
+        assert (await client.head()).startswith(OK)
+        assert not running.server.server_state.tasks  # it never waited
+        await client.send(HEAD + b"Content-Length: 3\r\n\r\n", b"abc" + GET + GET)
+        for _ in range(3):
+            assert (await client.head()).startswith(OK)
+        running.app.answer.clear()
+        await client.send(GET)
+        while running.app.callers.qsize():
+            caller = await running.app.caller()
+        client.writer.close()
+        await until(lambda: caller.gone)
+
+    run(ask)
+
+
+def test_what_fails_at_once_is_answered_500(caplog: pytest.LogCaptureFixture) -> None:
+    async def ask(running: Running) -> None:
+        running.at_once = True
+        running.app.callers = None  # type: ignore[assignment]
+        client = await running.client(GET)
+        assert (await client.head()).startswith(b"HTTP/1.1 500 ")
+
+    run(ask)
+    assert "Exception in ASGI application" in caplog.text
