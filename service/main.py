@@ -50,7 +50,7 @@ from snapshot.registry import Registry
 _BACKLOG = 2048
 _WRITE_SECONDS = 1
 """For answers that are ready to be written out, after the drain."""
-_SWITCH_SECONDS = 0.0002
+_SWITCH_SECONDS = 0.0001
 """A worker that comes back from the graph needs the interpreter's lock. A busy event loop gives it up only when asked, which
 Python does after 5 ms: under a flood of requests to refuse, several times the work of one to answer."""
 _STOP_SECONDS = 1.0

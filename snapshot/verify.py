@@ -28,7 +28,8 @@ def verify(folder: Path, threads: int = 2) -> Manifest:
         raise ManifestError(f"{folder}: the manifest is that of {manifest.id!r}; a snapshot's folder is named by its id")
     _check_names(folder, manifest)
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="verify") as pool:
-        for _ in pool.map(lambda item: _check_file(folder / item[0], item[1]), manifest.files.items()):
+        longest_first = sorted(manifest.files.items(), key=lambda item: -item[1].bytes)  # the index is most of it
+        for _ in pool.map(lambda item: _check_file(folder / item[0], item[1]), longest_first):
             pass
     _check_documents(folder, manifest)
     return manifest
