@@ -33,9 +33,6 @@ from service.swap import Generations
 from service.walk import Walk
 from service.workers import Job, Workers
 
-_SURE = 0.6
-"""Of what is left may be spent waiting: the door predicts a mean, and answers are to be in time at the 99th percentile."""
-
 T = TypeVar("T")
 Work = Callable[[Generation], Steps[T]]
 
@@ -158,8 +155,7 @@ class Pipeline:
 
     def _admit(self, lane: Lane, items: int, walk: Walk) -> Token:
         with self._counted():
-            # Never below nothing: where a thread is free there is no wait, and less effort may fit where the usual does not.
-            may_wait_ms = max(0.0, _SURE * walk.remaining_ms() - self._limiter.item_ms(lane))
+            may_wait_ms = self._limiter.patience_ms(lane, walk.remaining_ms(), walk.deadline.budget_ms)
             return self._limiter.acquire(lane, items, may_wait_ms)
 
     @contextmanager

@@ -9,7 +9,6 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from statistics import NormalDist
 
 import numpy as np
 from manual_clock import ManualClock
@@ -103,11 +102,10 @@ class Simulation:
         self._world = world
         self._clock = ManualClock(0.0)
         self._random = random.Random(world.seed)
-        self._limiter = Limiter(limit, world.workers, lambda: 0.5)
+        self._limiter = Limiter(limit, world.workers, lambda: 0.5, clock=self._clock)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
         self._free = world.workers
-        self._ninetieth = math.exp(NormalDist().inv_cdf(0.9) * world.sigma)
         self._queues: dict[Lane, deque[tuple[Request, Callable[[Outcome], None]]]] = {lane: deque() for lane in Lane}
         self._spent = dict.fromkeys(Lane, 0.0)
         self._ran = Ran([])
@@ -139,7 +137,8 @@ class Simulation:
         request = Request(self._clock(), kind, kind.items)
         self._ran.requests.append(request)
         try:
-            token = self._limiter.acquire(kind.lane, kind.items, kind.budget_ms - self._median_ms() * self._ninetieth)
+            patience_ms = self._limiter.patience_ms(kind.lane, kind.budget_ms, kind.budget_ms)
+            token = self._limiter.acquire(kind.lane, kind.items, patience_ms)
         except OverloadedError:
             return
 

@@ -19,7 +19,8 @@ SHARES = (0.5, 0.7, 0.9, OVERLOAD)
 """Of the capacity, which each round measures anew."""
 _POOL = 256
 _CAPACITY_CONNECTIONS = 8
-_PROBES_PER_SECOND = 10.0
+_PROBES_PER_SECOND = {"livez": 10.0, "metrics": 1.0}
+"""A probe looks once in some seconds, and so does Prometheus: ten scrapes a second would be a load of their own."""
 _OPEN_LOOPS_LAST = 2.0
 """Times as long as closed ones: tails take many requests."""
 
@@ -49,7 +50,7 @@ def _capacity(session: Session, server: Server) -> Measured:
 
 def _measure(session: Session, server: Server, requests: Sequence[bytes], share: float, capacity: float, number: int) -> Row:
     seconds = session.seconds * _OPEN_LOOPS_LAST
-    probes = [steady(get(f"/{path}"), _PROBES_PER_SECOND, seconds, path) for path in HEALTH]
+    probes = [steady(get(f"/{path}"), _PROBES_PER_SECOND[path], seconds, path) for path in HEALTH]
     plan = merged(poisson(requests, capacity * share, seconds, seed=number + 1), *probes)
     before, cpu = server.resident_bytes(), server.cpu_seconds()
     with Sockets(server.port, _POOL) as wire:

@@ -1,6 +1,7 @@
 """The door: who comes in, who is told to come back, and when."""
 
 import pytest
+from manual_clock import ManualClock
 
 from service.admission import Lane, Limiter, Shares
 from service.errors import DrainingError, OverloadedError
@@ -38,6 +39,42 @@ def test_requests_beyond_the_limit_are_refused() -> None:
     first.release(1.0, 0.0, Outcome.DONE)
     door.acquire()
     assert door.in_flight == 2
+
+
+@pytest.mark.parametrize(
+    ("queued_ms", "left_ms", "patience_ms"),
+    [
+        (0.0, 50.0, 40.0),  # a burst: 0.85 of what is left, less the work itself
+        (100.0, 50.0, 40.0),
+        (100.1, 50.0, 25.0),  # a queue that has outlasted two budgets
+        (100.1, 20.0, 8.5),
+        (0.0, 1.0, 0.0),  # never below nothing: where a thread is free, less effort may still fit
+    ],
+)
+def test_a_burst_may_wait_longer_than_a_queue_that_stays(queued_ms: float, left_ms: float, patience_ms: float) -> None:
+    clock = ManualClock()
+    door = Limiter(FixedLimit(9), 2, lambda: 0.5, clock=clock)
+    learn(door, 2.5)
+    door.acquire()
+    door.acquire()
+    clock.advance_ms(queued_ms)
+    door.acquire()  # one more does not begin a new queue
+    assert door.patience_ms(Lane.SEARCH, left_ms, budget_ms=50.0) == pytest.approx(patience_ms)
+
+
+def test_a_queue_is_as_old_as_the_last_moment_with_a_free_thread() -> None:
+    clock = ManualClock()
+    door = Limiter(FixedLimit(9), 2, lambda: 0.5, clock=clock)
+    first, second = door.acquire(), door.acquire()
+    clock.advance_ms(30.0)
+    assert door.queued_ms() == pytest.approx(30.0)
+    first.release(1.0, 0.0, Outcome.DONE)
+    assert door.queued_ms() == 0.0
+    door.acquire()
+    clock.advance_ms(5.0)
+    assert door.queued_ms() == pytest.approx(5.0)
+    second.release(1.0, 0.0, Outcome.DONE)
+    assert door.queued_ms() == 0.0
 
 
 def test_a_token_is_given_back_once() -> None:
