@@ -7,11 +7,12 @@ cancelled may leave its thread inside the engine. The event loop only waits, and
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from service.admission import Lane, Limiter, Token
 from service.cache import VectorCache
@@ -143,7 +144,7 @@ class Pipeline:
         came_ms = walk.deadline.budget_ms - walk.remaining_ms()
         ended = partial(self._ended, token, came_ms, answer)
         job = Job(lane, self._leased(work), walk, partial(_tell, loop, ended))
-        late = loop.call_later(max(0.0, walk.remaining_ms()) / 1000.0, _give_up, answer, walk)
+        late = _Late(loop, answer, walk)
         self._workers.submit(job)
         try:
             return await answer
@@ -193,11 +194,32 @@ def _tell(loop: asyncio.AbstractEventLoop, ended: Callable[[Job], None], job: Jo
         loop.call_soon_threadsafe(ended, job)
 
 
-def _give_up(answer: asyncio.Future[T], walk: Walk) -> None:
-    """A stage that blocks does not make its caller wait longer than the budget; the rest of the work is dropped."""
-    if not answer.done():
-        walk.given_up = True
-        answer.set_exception(walk.exceeded(walk.stage))
+class _Late:
+    """A stage that blocks does not make its caller wait longer than the budget; the rest of the work is dropped.
+
+    Never before the budget is spent: uvloop rounds to milliseconds, down too, which is much of a budget of five.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[Any], walk: Walk) -> None:
+        self._loop = loop
+        self._answer = answer
+        self._walk = walk
+        self._timer = self._wait()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _wait(self) -> asyncio.TimerHandle:
+        return self._loop.call_later(math.ceil(max(0.0, self._walk.remaining_ms())) / 1000.0, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._answer.done():
+            return
+        if self._walk.remaining_ms() > 0:
+            self._timer = self._wait()
+            return
+        self._walk.given_up = True
+        self._answer.set_exception(self._walk.exceeded(self._walk.stage))
 
 
 def _learn(walk: Walk) -> None:

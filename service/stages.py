@@ -75,6 +75,10 @@ class Encoded:
     truncated: list[bool]
 
 
+_WIRE_MS = 0.3
+"""Of the caller's budget that no clock of ours sees: until the request's first byte is read, and from the answer's being handed
+to the transport until the caller has it. Measured on loopback; no more is known of what lies between."""
+
 Kinds = dict[Stage, str]
 """What was done in each stage, as the cost model tells it apart."""
 
@@ -160,7 +164,7 @@ class Stages:
         return self._generation.documents.select(parsed, partial(self._walk.enter, "filter"))
 
     def _plan(self, search: Search, left: int) -> SearchPlan:
-        plan = self._generation.planner.plan(self._walk.remaining_ms() / left, self._asked(search))
+        plan = self._generation.planner.plan((self._walk.remaining_ms() - _WIRE_MS) / left, self._asked(search))
         if plan is None:
             raise self._walk.exceeded("search")
         return plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -261,3 +262,27 @@ def test_the_width_that_is_asked_for_is_held_against_the_generation_that_encodes
     assert asyncio.run(embed(16)) == (1, 16)
     with pytest.raises(InvalidRequestError, match="dimensions: 8; the vectors have 16"):
         asyncio.run(embed(8))
+
+
+class Early(asyncio.SelectorEventLoop):
+    """Timers that fire up to a millisecond before their time, as uvloop's do."""
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        return super().call_later(max(0.0, delay - 0.001), callback, *args, context=context)
+
+
+def test_nobody_is_given_up_before_the_budget_is_spent(parts: Parts) -> None:
+    gate = Gate()
+    hook_into(parts, gate)
+    walks: list[Walk] = []
+
+    async def block() -> None:
+        walks.append(Walk(Deadline.after(30.4, time.monotonic(), time.monotonic), Caller()))
+        with pytest.raises(DeadlineExceededError):
+            await parts.pipeline.search(Search("apple"), walks[0], lambda answer: answer)
+        assert walks[0].remaining_ms() <= 0
+        assert walks[0].given_up
+        gate.open.set()
+
+    with asyncio.Runner(loop_factory=Early) as runner:
+        runner.run(block())
