@@ -6,31 +6,56 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from snapshot.documents import open_documents
-from snapshot.errors import CountMismatchError, ExtraFileError, HashMismatchError, IntegrityError, ManifestError, MissingFileError
+from snapshot.errors import (
+    CountMismatchError,
+    ExtraFileError,
+    HashMismatchError,
+    IntegrityError,
+    ManifestError,
+    MissingFileError,
+    UnsafePathError,
+)
 from snapshot.files import sha256
 from snapshot.layout import Layout
-from snapshot.manifest import FileEntry, Manifest, read_manifest
+from snapshot.manifest import FileEntry, Manifest, parse_manifest, read_bytes
 from snapshot.seal import files_of
+from snapshot.signing import Trust
 
 _AGAIN = "publish the snapshot again, or activate another one"
 
 
-def verify(folder: Path, threads: int = 2) -> Manifest:
-    """Check schema, id, the set of files, sizes, hashes and the number of documents.
+def verify(folder: Path, threads: int = 2, trust: Trust | None = None) -> Manifest:
+    """Check signature, schema, id, the set of files, sizes, hashes and the documents.
+
+    Args:
+        folder: of the snapshot.
+        threads: that hash.
+        trust: whose signatures count, checked before anything is parsed; None checks none.
 
     Raises:
+        SignatureError: the manifest's signature.
         NewerSchemaError, ManifestError: the manifest.
+        UnsafePathError: an id, a path or a symbolic link that leads out of the folder.
         MissingFileError, ExtraFileError, HashMismatchError, IntegrityError: the files.
-        CountMismatchError: the documents are not as many as the manifest says.
+        CountMismatchError: the documents are not those that the manifest describes.
     """
-    manifest = read_manifest(Layout(folder).manifest)
+    if folder.is_symlink():
+        raise UnsafePathError(f"{folder}: a symbolic link; name the folder itself")
+    layout = Layout(folder)
+    content = read_bytes(layout.manifest)
+    if trust is not None:
+        trust.check(folder, content)
+    manifest = parse_manifest(content, layout.manifest)
     if manifest.id != folder.name:
         raise ManifestError(f"{folder}: the manifest is that of {manifest.id!r}; a snapshot's folder is named by its id")
-    _check_names(folder, manifest)
-    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="verify") as pool:
-        longest_first = sorted(manifest.files.items(), key=lambda item: -item[1].bytes)  # the index is most of it
-        for _ in pool.map(lambda item: _check_file(folder / item[0], item[1]), longest_first):
-            pass
+    try:
+        _check_names(folder, manifest)
+        with ThreadPoolExecutor(max(1, threads), thread_name_prefix="verify") as pool:
+            longest_first = sorted(manifest.files.items(), key=lambda item: -item[1].bytes)  # the index is most of it
+            for _ in pool.map(lambda item: _check_file(folder / item[0], item[1]), longest_first):
+                pass
+    except OSError as error:
+        raise IntegrityError(f"{error.filename or folder}: cannot be read ({error.strerror}); {_AGAIN}") from error
     _check_documents(folder, manifest)
     return manifest
 
@@ -39,13 +64,16 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
     layout = Layout(folder)
     found = files_of(folder)
     needed = [layout.model, layout.tokenizer, layout.index, layout.golden_queries, layout.golden_vectors, layout.golden_rows]
+    for name, path in found.items():
+        if path.is_symlink():
+            raise UnsafePathError(f"{folder / name}: a symbolic link; {_AGAIN}")
     listed = set(manifest.files) | {path.relative_to(folder).as_posix() for path in needed}
     for name in sorted(listed - set(found)):
         raise MissingFileError(f"{folder / name}: missing; {_AGAIN}")
     for name in sorted(set(found) - set(manifest.files)):
         raise ExtraFileError(f"{folder / name}: not in the manifest; remove it, or {_AGAIN}")
     for name, path in found.items():
-        if path.is_symlink() or not path.is_file():
+        if not path.is_file():
             raise IntegrityError(f"{folder / name}: not a plain file; {_AGAIN}")
 
 

@@ -12,11 +12,11 @@ from snapshot.errors import (
     CountMismatchError,
     ExtraFileError,
     HashMismatchError,
-    IntegrityError,
     ManifestError,
     MissingFileError,
     NewerSchemaError,
     SnapshotError,
+    UnsafePathError,
 )
 from snapshot.layout import Layout
 from snapshot.verify import verify
@@ -62,7 +62,7 @@ DAMAGE: list[tuple[Callable[[Layout], object], type[SnapshotError], str]] = [
     (lambda layout: layout.tokenizer.unlink(), MissingFileError, "tokenizer.json: missing"),
     (unlist_model, MissingFileError, "model.onnx: missing"),
     (lambda layout: (layout.root / "index" / "more").write_text("x"), ExtraFileError, "index/more: not in the manifest"),
-    (link_outside, IntegrityError, "not a plain file"),
+    (link_outside, UnsafePathError, "tokenizer.json: a symbolic link"),
     (lambda layout: layout.manifest.unlink(), ManifestError, "cannot be read"),
     (lambda layout: layout.manifest.write_text("{"), ManifestError, "not a manifest"),
     (lambda layout: edit(layout, lambda m: m.update(schema_version=2)), NewerSchemaError, "schema version 2 is newer"),
@@ -71,11 +71,7 @@ DAMAGE: list[tuple[Callable[[Layout], object], type[SnapshotError], str]] = [
     (lambda layout: edit(layout, lambda m: m.update(id="other")), ManifestError, "named by its id"),
     (lambda layout: edit(layout, lambda m: m["documents"].update(count=10**9)), CountMismatchError, "30 documents"),
     (lambda layout: edit(layout, lambda m: m["documents"]["columns"].pop()), CountMismatchError, "columns"),
-    (
-        lambda layout: edit(layout, lambda m: m["files"].update({"../evil": {"bytes": 1, "sha256": "0" * 64}})),
-        MissingFileError,
-        "missing",
-    ),
+    (list_outside, UnsafePathError, "'../evil' leaves the snapshot"),
 ]
 
 
