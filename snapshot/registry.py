@@ -46,6 +46,7 @@ class Desire:
         why: in their words; empty, like ``who`` and ``at``, where CURRENT was changed by hand.
         who: a person or a service.
         at: UTC, ISO 8601.
+        action: how it came to be wanted.
     """
 
     snapshot: str
@@ -53,6 +54,7 @@ class Desire:
     why: str = ""
     who: str = ""
     at: str = ""
+    action: Action = "activate"
 
 
 class Registry:
@@ -141,7 +143,9 @@ class Registry:
         if current is None:
             return None
         event = self._history.last_switch(current)
-        return Desire(current) if event is None else Desire(current, event.forced, event.why, event.who, event.at)
+        if event is None:
+            return Desire(current)
+        return Desire(current, event.forced, event.why, event.who, event.at, event.action)
 
     def history(self) -> list[Event]:
         """What was done, oldest first. A torn line (a kill while appending) is left out."""

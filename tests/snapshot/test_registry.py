@@ -172,6 +172,10 @@ def test_what_is_desired_says_who_forced_it_and_why(registry: Registry, snapshot
     registry.activate(b, "next")
     registry.activate(a, "again, through the gate")
     assert registry.desired() == Desire(a, False, "again, through the gate", *_who_and_when(registry))
+    registry.rollback("back")
+    desired = registry.desired()
+    assert desired is not None
+    assert (desired.snapshot, desired.action) == (b, "rollback")
     (registry.root / "CURRENT").write_text("by-hand\n")
     assert registry.desired() == Desire("by-hand")
 
