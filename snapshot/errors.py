@@ -11,6 +11,7 @@ SnapshotError
 ├── SignatureError           the manifest is signed by no key that is trusted
 │   └── UnsignedError        there is no signature, and one is required
 ├── KeyFileError             a key file is missing, exists already, or holds no Ed25519 key
+├── LibraryMissingError      what was asked for needs a library that is an extra
 ├── CountMismatchError       index, documents and golden set disagree about rows
 ├── SpaceMismatchError       the query tower was distilled for another document space
 ├── GoldenMismatchError      the query tower does not reproduce its golden vectors or hits
@@ -89,6 +90,12 @@ class KeyFileError(SnapshotError):
     """A key file cannot be used."""
 
     code = "key_invalid"
+
+
+class LibraryMissingError(SnapshotError):
+    """What was asked for needs a library that is not installed."""
+
+    code = "library_missing"
 
 
 class CountMismatchError(SnapshotError):

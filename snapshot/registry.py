@@ -133,6 +133,13 @@ class Registry:
             raise UnknownSnapshotError(f"{path}: {text[:200]!r} is not a snapshot id; {again}")
         return text or None
 
+    def current_or_none(self) -> str | None:
+        """None also where CURRENT is garbage: activating is how that is repaired."""
+        try:
+            return self.current()
+        except RegistryError:
+            return None
+
     def desired(self) -> Desire | None:
         """What operators want served, with what the history says about it; None where nobody has said so.
 
@@ -153,7 +160,7 @@ class Registry:
 
     def before(self) -> str | None:
         """Where a rollback would go: what was wanted before the current one and is still there."""
-        stack = activations(self.history(), self._current_or_none())
+        stack = activations(self.history(), self.current_or_none())
         return next((one for one in reversed(stack[:-1]) if isinstance(self._try_read(one), Manifest)), None)
 
     def publish(self, folder: Path, who: str | None = None) -> Manifest:
@@ -189,7 +196,7 @@ class Registry:
                 return  # another publisher was faster
             if target.exists():
                 half = take_away(target)  # a folder without a manifest does not exist
-            self._history.append(make_event("publish", snapshot_id, who, previous=self._current_or_none()))
+            self._history.append(make_event("publish", snapshot_id, who, previous=self.current_or_none()))
             rename(target)
         if half is not None:
             delete_all([half])
@@ -243,7 +250,7 @@ class Registry:
         with self.locked():
             snapshot_id = choose()
             manifest = self.read(snapshot_id)
-            previous = self._current_or_none()
+            previous = self.current_or_none()
             self._history.append(make_event(action, snapshot_id, who, why, previous=previous, forced=force))
             write_text(self._layout.current, f"{snapshot_id}\n")
         return manifest
@@ -303,13 +310,6 @@ class Registry:
     def record(self, event: Event) -> None:
         """Append to the history; the lock must be held."""
         self._history.append(event)
-
-    def _current_or_none(self) -> str | None:
-        """None also where CURRENT is garbage: activating is how that is repaired."""
-        try:
-            return self.current()
-        except RegistryError:
-            return None
 
     def _try_read(self, snapshot_id: str) -> Manifest | SnapshotError:
         try:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from snapshot.errors import KeyFileError, SignatureError, UnsignedError
+from snapshot.errors import KeyFileError, LibraryMissingError, SignatureError, UnsignedError
 from snapshot.files import atomic_write, read_small
 from snapshot.layout import Layout
 from snapshot.manifest import read_bytes
@@ -101,7 +101,9 @@ def library() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise KeyFileError("signatures need the library cryptography; install it: pip install 'scalingnote[signing]'") from error
+        raise LibraryMissingError(
+            "signatures need the library cryptography; install it: pip install 'scalingnote[signing]'"
+        ) from error
 
 
 def _signed_by(keys: Sequence[bytes], signature: bytes, content: bytes) -> bool:

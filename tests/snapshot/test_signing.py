@@ -210,13 +210,13 @@ def test_without_the_library_it_says_what_to_install(layout: Layout, tmp_path: P
 import sys
 sys.modules["cryptography"] = None
 from pathlib import Path
-from snapshot.errors import KeyFileError
+from snapshot.errors import LibraryMissingError
 from snapshot.signing import Trust
 from snapshot.verify import verify
 verify(Path({str(layout.root)!r}))
 try:
     Trust.load([Path({str(public)!r})], required=True)
-except KeyFileError as error:
+except LibraryMissingError as error:
     print(error)
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
