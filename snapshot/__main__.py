@@ -98,7 +98,7 @@ def history(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOption = F
     """Who published and activated what, when and why, and what came of it; the latest last."""
     source = Registry(registry)
     events = source.history()
-    effects = list(happened(events, source.current_or_none()))
+    effects = list(happened(events, source.found()))
     if as_json:
         print_json([{**asdict(event), "took_effect": effect} for event, effect in zip(events, effects, strict=True)])
         return

@@ -18,6 +18,8 @@ from snapshot.files import open_plain
 
 Action = Literal["publish", "activate", "rollback", "pin", "unpin", "remove", "outcome"]
 Outcome = Literal["served", "refused", "rolled_back"]
+UNREADABLE = "?"
+"""In place of an id: CURRENT was garbage, or had been removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Event:
         who: a person, or a service, which writes the outcomes.
         action: what was done; ``outcome`` is what a service made of an activation.
         snapshot: whose it is; what is wanted from now on, for activate and rollback.
-        previous: what was wanted until then.
+        previous: what was wanted until then; UNREADABLE where that could not be told.
         why: in the operator's words; for an outcome, the service's reason.
         forced: the operator overrules the gate.
         outcome: of the action ``outcome``.
@@ -112,7 +114,7 @@ class History:
 
 
 def activations(events: Sequence[Event], current: str | None) -> list[str]:
-    """What was wanted, oldest first and ``current`` last: activate pushes, rollback goes back to where it went.
+    """What was wanted, oldest first and ``current`` (or UNREADABLE) last: activate pushes, rollback goes back to where it went.
 
     An event is written before CURRENT is, so that a kill between the two leaves an event that did not happen. What did
     is told by what the next event found, or by ``current``; that is also how a change by hand is noticed.
@@ -125,8 +127,8 @@ def activations(events: Sequence[Event], current: str | None) -> list[str]:
             del stack[len(stack) - stack[::-1].index(event.snapshot) :]
         elif real and stack[-1:] != [event.snapshot]:
             stack.append(event.snapshot)
-        if after is not None and stack[-1:] != [after]:
-            stack.append(after)
+        if (stack or after) and stack[-1:] != [after or UNREADABLE]:
+            stack.append(after or UNREADABLE)
     return stack
 
 

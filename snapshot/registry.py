@@ -21,7 +21,7 @@ from snapshot.errors import (
     UnsafePathError,
 )
 from snapshot.files import read_small, write_text
-from snapshot.history import Action, Event, History, Outcome, activations, make_event
+from snapshot.history import UNREADABLE, Action, Event, History, Outcome, activations, make_event
 from snapshot.layout import Layout, RegistryLayout
 from snapshot.manifest import Manifest, read_manifest
 from snapshot.paths import is_id
@@ -133,12 +133,12 @@ class Registry:
             raise UnknownSnapshotError(f"{path}: {text[:200]!r} is not a snapshot id; {again}")
         return text or None
 
-    def current_or_none(self) -> str | None:
-        """None also where CURRENT is garbage: activating is how that is repaired."""
+    def found(self) -> str | None:
+        """As ``current``, but UNREADABLE and no error where CURRENT is garbage: activating is how that is repaired."""
         try:
             return self.current()
         except RegistryError:
-            return None
+            return UNREADABLE
 
     def desired(self) -> Desire | None:
         """What operators want served, with what the history says about it; None where nobody has said so.
@@ -160,8 +160,9 @@ class Registry:
 
     def before(self) -> str | None:
         """Where a rollback would go: what was wanted before the current one and is still there."""
-        stack = activations(self.history(), self.current_or_none())
-        return next((one for one in reversed(stack[:-1]) if isinstance(self._try_read(one), Manifest)), None)
+        *older, current = activations(self.history(), self.found()) or [UNREADABLE]
+        there = (one for one in reversed(older) if one != current and isinstance(self._try_read(one), Manifest))
+        return next(there, None)
 
     def publish(self, folder: Path, who: str | None = None) -> Manifest:
         """Verify a sealed snapshot and bring it in under its id. Publishing the same one again changes nothing.
@@ -196,7 +197,7 @@ class Registry:
                 return  # another publisher was faster
             if target.exists():
                 half = take_away(target)  # a folder without a manifest does not exist
-            self._history.append(make_event("publish", snapshot_id, who, previous=self.current_or_none()))
+            self._history.append(make_event("publish", snapshot_id, who, previous=self.found()))
             rename(target)
         if half is not None:
             delete_all([half])
@@ -250,7 +251,7 @@ class Registry:
         with self.locked():
             snapshot_id = choose()
             manifest = self.read(snapshot_id)
-            previous = self.current_or_none()
+            previous = self.found()
             self._history.append(make_event(action, snapshot_id, who, why, previous=previous, forced=force))
             write_text(self._layout.current, f"{snapshot_id}\n")
         return manifest

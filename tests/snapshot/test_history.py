@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from snapshot.errors import RegistryError
-from snapshot.history import Action, Event, History, activations, happened, make_event
+from snapshot.history import UNREADABLE, Action, Event, History, activations, happened, make_event
 
 OLD = {"at": "2025-01-01T00:00:00+00:00", "who": "ops", "action": "activate", "snapshot": "a", "previous": None, "why": "first"}
 
@@ -84,7 +84,9 @@ def test_the_last_switch_to_a_snapshot_is_found(history: History) -> None:
         # the same one again
         ([switch("a", None), switch("a", "a")], "a", ["a"], [True, True]),
         # CURRENT was garbage, or removed
-        ([switch("a", None), switch("b", "a"), switch("c", None)], "c", ["a", "b", "c"], [True] * 3),
+        ([switch("a", None), switch("b", "a"), switch("c", None)], "c", ["a", "b", UNREADABLE, "c"], [True] * 3),
+        ([switch("a", None)], UNREADABLE, ["a", UNREADABLE], [True]),
+        ([switch("a", None), switch("b", UNREADABLE)], "b", ["a", UNREADABLE, "b"], [True, True]),
         ([switch("a", None)], None, [], [False]),
     ],
 )
