@@ -31,7 +31,7 @@ class Event:
         who: a person, or a service, which writes the outcomes.
         action: what was done; ``outcome`` is what a service made of an activation.
         snapshot: whose it is; what is wanted from now on, for activate and rollback.
-        previous: what was wanted until then; UNREADABLE where that could not be told.
+        previous: what was wanted until then; "?" where that could not be told.
         why: in the operator's words; for an outcome, the service's reason.
         forced: the operator overrules the gate.
         outcome: of the action ``outcome``.

@@ -177,7 +177,7 @@ class Manifest(_Frozen):
     build: dict[str, str] = {}
     """Versions of the libraries that made this."""
     files: Annotated[dict[str, FileEntry], Field(max_length=MAX_FILES)]
-    """Path relative to the snapshot folder, with forward slashes; every file but the manifest."""
+    """Path relative to the snapshot folder, with forward slashes; every file but the manifest and its signature."""
 
 
 def parse_manifest(text: bytes, where: Path) -> Manifest:
