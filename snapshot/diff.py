@@ -89,7 +89,7 @@ def compare(before: Layout, after: Layout) -> Diff:
 
 
 def compare_documents(before: pa.Table, after: pa.Table) -> Documents:
-    """Compare two tables of documents, each with unique ids; for a million rows 2 s where the order is alike, 5 s where it is not.
+    """Compare two tables of documents, each with unique ids. A million rows take 2 s, or 5 s in another order.
 
     Nothing is a value: a field that is missing in both is the same, NaN and NaN are the same.
     """
