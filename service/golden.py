@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
 
 from service.encoder import Encoder
-from service.engines.base import Engine, Rows, Vectors
-from snapshot.errors import CountMismatchError, GoldenMismatchError
-from snapshot.layout import Layout
+from service.engines.base import Engine, Vectors
+from snapshot.errors import GoldenMismatchError
+from snapshot.golden import GoldenSet as GoldenSet
+from snapshot.golden import read_golden as read_golden
 from snapshot.manifest import Manifest
 
 _AGAIN = "distil, export and publish again, or activate another snapshot"
-
-
-@dataclass(frozen=True, slots=True)
-class GoldenSet:
-    """Raw probe queries and their answers.
-
-    Attributes:
-        vectors: float32[q, dim], made by the torch tower.
-        rows: int64[q, k], the best rows by exact search with those vectors.
-    """
-
-    queries: list[str]
-    vectors: Vectors
-    rows: Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +31,6 @@ class Proof:
     k: int
     max_cosine_distance: float
     recall: float
-
-
-def read_golden(layout: Layout, manifest: Manifest) -> GoldenSet:
-    """Read the golden set of a verified snapshot.
-
-    Raises:
-        GoldenMismatchError: a file is not in the format that the layout says.
-        CountMismatchError: the files are not of the shape that the manifest says.
-    """
-    try:
-        queries = json.loads(layout.golden_queries.read_text(encoding="utf-8"))
-        vectors = np.load(layout.golden_vectors, allow_pickle=False)
-        rows = np.load(layout.golden_rows, allow_pickle=False)
-    except ValueError as error:
-        raise GoldenMismatchError(f"{layout.golden}: cannot be read ({error}); {_AGAIN}") from error
-    asked = manifest.golden.queries
-    expected = [asked, (asked, manifest.space.dim), (asked, manifest.golden.k)]
-    found = [len(queries), vectors.shape, rows.shape]
-    if found != expected:
-        raise CountMismatchError(
-            f"{layout.golden}: queries, vectors and rows are {found}, the manifest says {expected}; {_AGAIN}"
-        )
-    return GoldenSet(queries, vectors, rows)
 
 
 def prove(golden: GoldenSet, manifest: Manifest, encoder: Encoder, engine: Engine) -> Proof:

@@ -142,17 +142,24 @@ def open_documents(folder: Path, filter_cache_bytes: int = 0) -> Documents:
         ManifestError: no file, or one that is not Arrow IPC.
         CountMismatchError: the files have different schemas.
     """
+    return Documents(open_table(folder), filter_cache_bytes)
+
+
+def open_table(folder: Path) -> pa.Table:
+    """The documents as one memory-mapped table; raises what ``open_documents`` does."""
     paths = sorted(folder.glob("*.arrow"))
     if not paths:
         raise ManifestError(f"{folder}: no *.arrow file; publish the snapshot again")
     tables = [_open(path) for path in paths]
     if any(table.schema != tables[0].schema for table in tables):
         raise CountMismatchError(f"{folder}: the files have different columns; publish the snapshot again")
-    return Documents(pa.concat_tables(tables), filter_cache_bytes)
+    return pa.concat_tables(tables)
 
 
 def _open(path: Path) -> pa.Table:
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        columns_of(reader.schema)  # before anything is read that would be decoded
+        return reader.read_all()
+    except (pa.ArrowException, OSError) as error:
         raise ManifestError(f"{path}: not an Arrow IPC file ({error}); publish the snapshot again") from error

@@ -7,6 +7,11 @@ SnapshotError
 │   ├── MissingFileError
 │   ├── ExtraFileError
 │   └── HashMismatchError    size or sha256 differ
+├── UnsafePathError          an id or a path leaves its folder: ../, absolute, a symbolic link, two names that differ in case
+├── SignatureError           the manifest is signed by no key that is trusted
+│   └── UnsignedError        there is no signature, and one is required
+├── KeyFileError             a key file is missing, exists already, or holds no Ed25519 key
+├── LibraryMissingError      what was asked for needs a library that is an extra
 ├── CountMismatchError       index, documents and golden set disagree about rows
 ├── SpaceMismatchError       the query tower was distilled for another document space
 ├── GoldenMismatchError      the query tower does not reproduce its golden vectors or hits
@@ -14,7 +19,8 @@ SnapshotError
 ├── TextError                a template names a field that is not given
 └── RegistryError            the registry folder is missing, read-only or names something that is not there
     ├── UnknownSnapshotError
-    └── NothingPublishedError
+    ├── NothingPublishedError
+    └── ReasonMissingError   something is forced, and nobody said why
 """
 
 from __future__ import annotations
@@ -60,6 +66,36 @@ class HashMismatchError(IntegrityError):
     """A file's size or sha256 is not the one in the manifest."""
 
     code = "hash_mismatch"
+
+
+class UnsafePathError(SnapshotError):
+    """An id or a path leaves the folder that it belongs to, or could on another machine."""
+
+    code = "path_unsafe"
+
+
+class SignatureError(SnapshotError):
+    """The manifest's signature is not one of a trusted key."""
+
+    code = "signature_wrong"
+
+
+class UnsignedError(SignatureError):
+    """The manifest has no signature, and one is required."""
+
+    code = "signature_missing"
+
+
+class KeyFileError(SnapshotError):
+    """A key file cannot be used."""
+
+    code = "key_invalid"
+
+
+class LibraryMissingError(SnapshotError):
+    """What was asked for needs a library that is not installed."""
+
+    code = "library_missing"
 
 
 class CountMismatchError(SnapshotError):
@@ -116,3 +152,9 @@ class NothingPublishedError(RegistryError):
     """The registry holds no snapshot that is declared as wanted."""
 
     code = "nothing_published"
+
+
+class ReasonMissingError(RegistryError):
+    """Whoever overrules a check must say why."""
+
+    code = "reason_missing"

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
+TEMPORARY = ".tmp"
+"""How the names of files end that a kill may leave behind."""
 _CHUNK_BYTES = 16 << 20
 """Read and hashed without the interpreter's lock. Between two of them whoever imports modules meanwhile keeps it for 5 ms."""
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path``; on success fsync it and rename it to ``path``, else remove it."""
+def atomic_write(path: Path, staging: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a temporary file; on success fsync it and rename it to ``path``, else remove it.
+
+    Args:
+        path: of the file to be written.
+        staging: folder of the temporary file, on the same file system; that of ``path`` unless given.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = (staging or path.parent) / f".{path.name}.{os.getpid()}{TEMPORARY}"
     try:
         with temporary.open("wb") as handle:
             yield handle
@@ -34,6 +44,37 @@ def write_text(path: Path, text: str) -> None:
     """Atomically replace ``path`` by ``text`` in UTF-8."""
     with atomic_write(path) as handle:
         handle.write(text.encode())
+
+
+def open_plain(path: Path) -> BufferedReader:
+    """Open a plain file for reading; never follows a symbolic link in the last place, never waits for a pipe.
+
+    Raises:
+        OSError: it is missing, not a plain file, or cannot be read; ``strerror`` says which.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "a symbolic link", str(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_small(path: Path, limit_bytes: int) -> bytes:
+    """All bytes of a plain file that has no business to be large.
+
+    Raises:
+        OSError: as ``open_plain``, and EFBIG where it has more than ``limit_bytes``.
+    """
+    with open_plain(path) as handle:
+        content = handle.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise OSError(errno.EFBIG, f"larger than {limit_bytes} bytes", str(path))
+    return content
 
 
 def fsync_folder(folder: Path) -> None:
@@ -54,8 +95,8 @@ def fsync_file(path: Path) -> None:
 def sha256(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as handle:
+    with open_plain(path) as handle:
         buffer = memoryview(bytearray(min(_CHUNK_BYTES, os.fstat(handle.fileno()).st_size + 1)))
-        while size := handle.readinto(buffer):
+        while size := handle.raw.readinto(buffer):
             digest.update(buffer[:size])
     return digest.hexdigest()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
 QUERY_TOWER = "query_tower"
 
 
@@ -18,6 +19,11 @@ class Layout:
     @property
     def manifest(self) -> Path:
         return self.root / MANIFEST
+
+    @property
+    def signature(self) -> Path:
+        """Detached Ed25519 signature of the manifest's bytes, if it was signed; 64 bytes, not listed in the manifest."""
+        return self.root / SIGNATURE
 
     @property
     def model(self) -> Path:
@@ -72,6 +78,11 @@ class RegistryLayout:
     @property
     def history(self) -> Path:
         return self.root / "history.jsonl"
+
+    @property
+    def pins(self) -> Path:
+        """Ids that are never removed, one a line."""
+        return self.root / "PINS"
 
     @property
     def lock(self) -> Path:

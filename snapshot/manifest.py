@@ -11,10 +11,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from snapshot.errors import ManifestError, NewerSchemaError
+from snapshot.errors import ManifestError, NewerSchemaError, UnsafePathError
+from snapshot.files import read_small
+from snapshot.paths import ID_PATTERN, check_paths, is_id
 
 SCHEMA_VERSION = 1
-ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+MAX_MANIFEST_BYTES = 16 << 20
+MAX_FILES = 65_536
 SPACE_KEY = "scalingnote.space"
 """Key of the ONNX metadata entry that carries the space fingerprint inside the graph file."""
 
@@ -22,7 +25,7 @@ ColumnType = Literal["string", "integer", "number", "boolean"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class TextSpec(_Frozen):
@@ -76,7 +79,7 @@ class _Index(_Frozen):
     """Why this kind was chosen."""
     default_effort: Annotated[int, Field(ge=0)]
     """The cheapest effort that reaches the recipe's recall target; one of ``efforts``."""
-    efforts: Annotated[tuple[Effort, ...], Field(min_length=1)]
+    efforts: Annotated[tuple[Effort, ...], Field(min_length=1, max_length=1024)]
     """Sorted by effort, ascending."""
 
 
@@ -117,15 +120,15 @@ class Column(_Frozen):
 class Documents(_Frozen):
     """Rows of the documents; row i is row i of the index."""
 
-    count: Annotated[int, Field(ge=1)]
-    columns: tuple[Column, ...]
+    count: Annotated[int, Field(ge=1, lt=2**40)]
+    columns: Annotated[tuple[Column, ...], Field(max_length=1024)]
 
 
 class Golden(_Frozen):
     """Probe queries with answers from another implementation (torch, brute force), and the bounds to meet."""
 
-    queries: Annotated[int, Field(ge=1)]
-    k: Annotated[int, Field(ge=1)]
+    queries: Annotated[int, Field(ge=1, le=100_000)]
+    k: Annotated[int, Field(ge=1, le=10_000)]
     max_cosine_distance: Annotated[float, Field(ge=0.0)]
     """1 - cosine between the served and the torch vector may not exceed this for any probe."""
     min_recall: Annotated[float, Field(ge=0.0, le=1.0)]
@@ -150,7 +153,7 @@ class Retention(_Frozen):
 class FileEntry(_Frozen):
     """Size and hash of one file."""
 
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0, lt=2**50)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -173,17 +176,22 @@ class Manifest(_Frozen):
     """None where the data has no judged queries to measure it on."""
     build: dict[str, str] = {}
     """Versions of the libraries that made this."""
-    files: dict[str, FileEntry]
-    """Path relative to the snapshot folder, with forward slashes; every file but the manifest."""
+    files: Annotated[dict[str, FileEntry], Field(max_length=MAX_FILES)]
+    """Path relative to the snapshot folder, with forward slashes; every file but the manifest and its signature."""
 
 
-def parse_manifest(text: str | bytes, where: Path) -> Manifest:
-    """Parse a manifest.
+def parse_manifest(text: bytes, where: Path) -> Manifest:
+    """Parse a manifest; whatever it claims, nothing is allocated for it but what was parsed.
 
     Raises:
         NewerSchemaError: ``schema_version`` is above ``SCHEMA_VERSION``.
+        UnsafePathError: its id or a path could mean something outside the snapshot's folder.
         ManifestError: anything else that does not fit; the message names the field.
     """
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise ManifestError(
+            f"{where}: not a manifest ({len(text)} bytes, at most {MAX_MANIFEST_BYTES}); publish the snapshot again"
+        )
     try:
         version = _Version.model_validate_json(text).schema_version
     except ValidationError as error:
@@ -194,18 +202,28 @@ def parse_manifest(text: str | bytes, where: Path) -> Manifest:
             "upgrade the service, or activate a snapshot made by the older version"
         )
     try:
-        return Manifest.model_validate_json(text)
+        manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         raise ManifestError(f"{where}: {_first(error)}; publish the snapshot again") from error
+    if not is_id(manifest.id):
+        raise UnsafePathError(
+            f"{where}: id: {manifest.id!r} is the name of one of the registry's own files; do not use this snapshot"
+        )
+    check_paths(manifest.files, where)
+    return manifest
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read and parse the manifest at ``path``; ManifestError where it is missing."""
+    """Read and parse the manifest at ``path``; ManifestError where it is missing, or anything but a plain file."""
+    return parse_manifest(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The manifest's bytes, which are what is signed."""
     try:
-        text = path.read_bytes()
+        return read_small(path, MAX_MANIFEST_BYTES)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror}); a folder without a manifest is no snapshot") from error
-    return parse_manifest(text, path)
 
 
 class _Version(BaseModel):

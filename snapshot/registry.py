@@ -2,58 +2,82 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import getpass
-import json
 import os
-import re
-import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from snapshot.errors import NothingPublishedError, RegistryError, SnapshotError, UnknownSnapshotError
-from snapshot.files import fsync_file, fsync_folder, write_text
+from snapshot import gc, signing
+from snapshot.errors import (
+    NothingPublishedError,
+    ReasonMissingError,
+    RegistryError,
+    SnapshotError,
+    UnknownSnapshotError,
+    UnsafePathError,
+)
+from snapshot.files import read_small, write_text
+from snapshot.history import UNREADABLE, Action, Event, History, Outcome, activations, make_event
 from snapshot.layout import Layout, RegistryLayout
-from snapshot.manifest import ID_PATTERN, Manifest, read_manifest
-from snapshot.seal import files_of
+from snapshot.manifest import Manifest, read_manifest
+from snapshot.paths import is_id
+from snapshot.staging import copy, delete_all, leftovers, make_incoming, take_away
 from snapshot.verify import verify
 
-Action = Literal["publish", "activate", "rollback"]
 _MAKE_ONE = "publish one with: python -m offline run RECIPE"
+_LOCK_WAIT_SECONDS = 30.0
+"""Nothing slow is done under the lock: who holds it for so long has been stopped, or its mount is gone."""
+_LOCK_LOOK_SECONDS = 0.005
+_MAX_CURRENT_BYTES = 1024
+_MAX_PINS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """A line of history.jsonl."""
+class Desire:
+    """What operators want served.
 
-    at: str
-    who: str
-    action: Action
+    Attributes:
+        snapshot: the id in CURRENT; it may name nothing.
+        forced: whoever wanted it overrules the gate.
+        why: in their words; empty, like ``who`` and ``at``, where CURRENT was changed by hand.
+        who: a person or a service.
+        at: UTC, ISO 8601.
+        action: how it came to be wanted.
+    """
+
     snapshot: str
-    previous: str | None
-    why: str
+    forced: bool = False
+    why: str = ""
+    who: str = ""
+    at: str = ""
+    action: Action = "activate"
 
 
 class Registry:
-    """The registry in the folder ``root``. Readers need no lock; writers take one."""
+    """The registry in the folder ``root``. Readers need no lock; writers take one, for milliseconds."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, lock_wait_seconds: float = _LOCK_WAIT_SECONDS) -> None:
         self.root = root
         self._layout = RegistryLayout(root)
+        self._history = History(self._layout.history)
+        self._lock_wait_seconds = lock_wait_seconds
 
     def layout(self, snapshot_id: str) -> Layout:
         """Where the snapshot lies.
 
         Raises:
             UnknownSnapshotError: the id is malformed, or no sealed snapshot has it.
+            UnsafePathError: its folder is a symbolic link.
         """
-        if not re.fullmatch(ID_PATTERN, snapshot_id):
-            raise UnknownSnapshotError(f"{snapshot_id!r} is not a snapshot id; see: python -m snapshot list")
+        if not is_id(snapshot_id):
+            raise UnknownSnapshotError(f"{snapshot_id[:200]!r} is not a snapshot id; see: python -m snapshot list")
         layout = self._layout.snapshot(snapshot_id)
+        if layout.root.is_symlink():
+            raise UnsafePathError(f"{layout.root}: a symbolic link; a snapshot is a folder of the registry: publish it here")
         if not layout.manifest.is_file():
             known = self.ids()
             remedy = f"activate another one with: python -m snapshot activate {known[-1]}" if known else _MAKE_ONE
@@ -61,18 +85,23 @@ class Registry:
         return layout
 
     def ids(self) -> list[str]:
-        """Ids of the sealed snapshots, oldest first (an id begins with its time)."""
+        """Ids of the sealed snapshots in the order in which they were published, the latest last.
+
+        Those that nobody published here (copied by hand) come first, by id. Ids begin with a time, but clocks are set back.
+        """
         if not self.root.is_dir():
             return []
-        folders = [path for path in self.root.iterdir() if re.fullmatch(ID_PATTERN, path.name)]
-        return sorted(path.name for path in folders if Layout(path).manifest.is_file())
+        found = {path.name for path in self.root.iterdir() if is_id(path.name) and Layout(path).manifest.is_file()}
+        published = [event.snapshot for event in self._history.events() if event.action == "publish"]
+        latest = {snapshot_id: number for number, snapshot_id in enumerate(published)}
+        return sorted(found, key=lambda snapshot_id: (latest.get(snapshot_id, -1), snapshot_id))
 
     def read(self, snapshot_id: str) -> Manifest:
         """The manifest of one snapshot; ManifestError or UnknownSnapshotError where there is none to read."""
         return read_manifest(self.layout(snapshot_id).manifest)
 
     def manifests(self) -> list[Manifest]:
-        """Manifests that this software can read, oldest first; the others are named by ``unreadable``."""
+        """Manifests that this software can read, in the order of ``ids``; the others are named by ``unreadable``."""
         return [manifest for manifest in map(self._try_read, self.ids()) if isinstance(manifest, Manifest)]
 
     def unreadable(self) -> dict[str, str]:
@@ -81,23 +110,59 @@ class Registry:
         return {snapshot_id: str(found) for snapshot_id, found in read.items() if isinstance(found, SnapshotError)}
 
     def current(self) -> str | None:
-        """The id that operators want served, as written (it may name nothing), or None where nobody has said so."""
+        """The id that operators want served (it may name nothing), or None where nobody has said so.
+
+        Raises:
+            UnknownSnapshotError: what CURRENT says cannot be an id.
+            RegistryError: CURRENT cannot be read.
+        """
+        path = self._layout.current
+        again = "activate a snapshot again: python -m snapshot activate ID"
         try:
-            return self._layout.current.read_text(encoding="utf-8").strip() or None
+            text = read_small(path, _MAX_CURRENT_BYTES).decode().strip()
         except FileNotFoundError:
             return None
         except NotADirectoryError as error:
             raise RegistryError(f"{self.root}: not a folder; name the folder of snapshots with --registry") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise RegistryError(f"{self._layout.current}: cannot be read ({error}); activate a snapshot again") from error
+        except UnicodeDecodeError as error:
+            raise RegistryError(f"{path}: cannot be read ({error.reason}); {again}") from error
+        except OSError as error:
+            kind = UnknownSnapshotError if error.errno == errno.EFBIG else RegistryError
+            raise kind(f"{path}: cannot be read ({error.strerror}); {again}") from error
+        if text and not is_id(text):
+            raise UnknownSnapshotError(f"{path}: {text[:200]!r} is not a snapshot id; {again}")
+        return text or None
+
+    def found(self) -> str | None:
+        """As ``current``, but UNREADABLE and no error where CURRENT is garbage: activating is how that is repaired."""
+        try:
+            return self.current()
+        except RegistryError:
+            return UNREADABLE
+
+    def desired(self) -> Desire | None:
+        """What operators want served, with what the history says about it; None where nobody has said so.
+
+        Raises:
+            RegistryError: as ``current``, or the history cannot be read.
+        """
+        current = self.current()  # before the history, into which it is written first
+        if current is None:
+            return None
+        event = self._history.last_switch(current)
+        if event is None:
+            return Desire(current)
+        return Desire(current, event.forced, event.why, event.who, event.at, event.action)
 
     def history(self) -> list[Event]:
-        """What was done, oldest first. A torn last line (a kill while appending) is left out."""
-        try:
-            lines = self._layout.history.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return []
-        return [event for event in map(_parse_event, lines) if event is not None]
+        """What was done, oldest first. A torn line (a kill while appending) is left out."""
+        return self._history.events()
+
+    def before(self) -> str | None:
+        """Where a rollback would go: what was wanted before the current one and is still there."""
+        *older, current = activations(self.history(), self.found()) or [UNREADABLE]
+        there = (one for one in reversed(older) if one != current and isinstance(self._try_read(one), Manifest))
+        return next(there, None)
 
     def publish(self, folder: Path, who: str | None = None) -> Manifest:
         """Verify a sealed snapshot and bring it in under its id. Publishing the same one again changes nothing.
@@ -109,61 +174,143 @@ class Registry:
             RegistryError: the registry cannot be written.
         """
         manifest = verify(folder)
-        with self._locked():
-            target = self._layout.snapshot(manifest.id).root
-            if Layout(target).manifest.is_file():
+        with self.locked(make=True):
+            if self._is_there(manifest.id):
                 return manifest
-            incoming = self.root / f".incoming-{manifest.id}"
-            shutil.rmtree(incoming, ignore_errors=True)
-            _copy(folder, incoming)
-            shutil.rmtree(target, ignore_errors=True)
-            incoming.rename(target)
-            fsync_folder(self.root)
-            self._record(_event("publish", manifest.id, self.current(), "", who))
+            left = leftovers(self.root)
+            incoming = make_incoming(self.root, manifest.id)
+        with self._writing(), closing(incoming):
+            try:
+                delete_all(left)
+                copy(folder, incoming.folder)
+                self._bring_in(manifest.id, incoming.rename, who)
+            finally:
+                if incoming.folder != self._layout.snapshot(manifest.id).root:
+                    incoming.delete()
         return manifest
 
-    def activate(self, snapshot_id: str, why: str, who: str | None = None) -> Manifest:
+    def _bring_in(self, snapshot_id: str, rename: Callable[[Path], None], who: str | None) -> None:
+        target = self._layout.snapshot(snapshot_id).root
+        half = None
+        with self.locked():
+            if self._is_there(snapshot_id):
+                return  # another publisher was faster
+            if target.exists():
+                half = take_away(target)  # a folder without a manifest does not exist
+            self._history.append(make_event("publish", snapshot_id, who, previous=self.found()))
+            rename(target)
+        if half is not None:
+            delete_all([half])
+
+    def _is_there(self, snapshot_id: str) -> bool:
+        """UnsafePathError where the id is taken by what is no folder, or differs in case only from another one's."""
+        alike = [path.name for path in self.root.iterdir() if path.name.casefold() == snapshot_id.casefold()]
+        target = self._layout.snapshot(snapshot_id)
+        if set(alike) - {snapshot_id} or target.root.is_symlink() or (alike and not target.root.is_dir()):
+            raise UnsafePathError(f"{self.root}: {snapshot_id!r} is no free name, there is {alike}; seal the snapshot again")
+        return target.manifest.is_file()
+
+    def activate(self, snapshot_id: str, why: str, who: str | None = None, force: bool = False) -> Manifest:
         """Declare a snapshot as the one to serve. Services follow; this does not wait for them.
+
+        Args:
+            snapshot_id: which one.
+            why: kept in the history.
+            who: kept in the history; the user who runs this process unless given.
+            force: services shall serve it whatever their gate finds, as far as a gate can be overruled.
 
         Raises:
             UnknownSnapshotError, ManifestError: there is no such snapshot, or its manifest cannot be read.
+            ReasonMissingError: forced without a reason.
         """
-        return self._switch("activate", lambda: snapshot_id, why, who)
+        if force and not why.strip():
+            raise ReasonMissingError("overruling the gate needs a reason; say it with: --why TEXT")
+        return self._switch("activate", lambda: snapshot_id, why, who, force)
 
     def rollback(self, why: str, who: str | None = None) -> Manifest:
-        """Activate the snapshot that was active before the current one.
+        """Activate the snapshot that was active before the current one and is still there.
 
         Raises:
             NothingPublishedError: nothing was active before.
         """
-        return self._switch("rollback", self._before, why, who)
+        return self._switch("rollback", self._before_or_raise, why, who, force=False)
 
-    def _before(self) -> str:
-        stack = self._activations()
-        if len(stack) < 2:
+    def _before_or_raise(self) -> str:
+        before = self.before()
+        if before is None:
             raise NothingPublishedError(f"{self.root}: nothing was active before; see: python -m snapshot history")
-        return stack[-2]
+        return before
 
-    def _switch(self, action: Action, choose: Callable[[], str], why: str, who: str | None) -> Manifest:
-        """``choose`` is called under the lock: two operators who roll back at once must not both leave from the same place."""
+    def _switch(self, action: Action, choose: Callable[[], str], why: str, who: str | None, force: bool) -> Manifest:
+        """``choose`` is called under the lock: two operators who roll back at once must not both leave from the same place.
+
+        The event is written first: whoever reads the new CURRENT must find who forced it, and why.
+        """
         if not self.root.is_dir():
             raise UnknownSnapshotError(f"{self.root}: no such folder; {_MAKE_ONE}")
-        with self._locked():
+        with self.locked():
             snapshot_id = choose()
             manifest = self.read(snapshot_id)
-            self._record(_event(action, snapshot_id, self.current(), why, who))
+            previous = self.found()
+            self._history.append(make_event(action, snapshot_id, who, why, previous=previous, forced=force))
             write_text(self._layout.current, f"{snapshot_id}\n")
         return manifest
 
-    def _activations(self) -> list[str]:
-        """What was active, oldest first: activate pushes, rollback goes back to where it went."""
-        stack: list[str] = []
-        for event in self.history():
-            if event.action == "rollback" and event.snapshot in stack:
-                del stack[len(stack) - stack[::-1].index(event.snapshot) :]
-            elif event.action != "publish" and stack[-1:] != [event.snapshot]:
-                stack.append(event.snapshot)
-        return stack
+    def record_outcome(self, snapshot: str, outcome: Outcome, detail: str, who: str | None = None) -> bool:
+        """Write into the history what came of an activation; False, and never an error, where that cannot be done."""
+        if not self.root.is_dir():
+            return False
+        try:
+            with self.locked():
+                self._history.append(make_event("outcome", snapshot, who, detail, outcome=outcome))
+        except RegistryError:
+            return False
+        return True
+
+    def pins(self) -> frozenset[str]:
+        """Ids that are never removed; RegistryError where that cannot be read."""
+        try:
+            return frozenset(read_small(self._layout.pins, _MAX_PINS_BYTES).decode().split())
+        except FileNotFoundError:
+            return frozenset()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RegistryError(f"{self._layout.pins}: cannot be read ({error}); remove it, and pin again") from error
+
+    def pin(self, snapshot_id: str, why: str = "", who: str | None = None) -> None:
+        """Keep a snapshot from being removed; UnknownSnapshotError where there is none."""
+        self.layout(snapshot_id)
+        self._set_pins("pin", snapshot_id, lambda pins: pins | {snapshot_id}, why, who)
+
+    def unpin(self, snapshot_id: str, why: str = "", who: str | None = None) -> None:
+        """Let a snapshot be removed again; nothing happens where it was not pinned."""
+        self._set_pins("unpin", snapshot_id, lambda pins: pins - {snapshot_id}, why, who)
+
+    def _set_pins(
+        self, action: Action, snapshot_id: str, change: Callable[[frozenset[str]], frozenset[str]], why: str, who: str | None
+    ) -> None:
+        with self.locked():
+            pins = self.pins()
+            if change(pins) != pins:
+                write_text(self._layout.pins, "".join(f"{one}\n" for one in sorted(change(pins))))
+                self._history.append(make_event(action, snapshot_id, who, why))
+
+    def gc(self, keep: int, dry_run: bool = False, who: str | None = None) -> gc.Collected:
+        """Remove all but the ``keep`` latest, and never what is wanted, served, pinned, or where a rollback would go.
+
+        Raises:
+            RegistryError: what is wanted or pinned cannot be read, or the registry cannot be written.
+        """
+        return gc.collect(self, keep, dry_run=dry_run, who=who)
+
+    def sign(self, snapshot_id: str, private_key: Path) -> bytes:
+        """Sign a snapshot's manifest; returns the public key. KeyFileError where the key cannot be used."""
+        folder = self.layout(snapshot_id).root
+        with self.locked():
+            return signing.sign(folder, private_key)
+
+    def record(self, event: Event) -> None:
+        """Append to the history; the lock must be held."""
+        self._history.append(event)
 
     def _try_read(self, snapshot_id: str) -> Manifest | SnapshotError:
         try:
@@ -171,52 +318,45 @@ class Registry:
         except SnapshotError as error:
             return error
 
-    def _record(self, event: Event) -> None:
-        with self._layout.history.open("ab+") as handle:
-            size = handle.seek(0, os.SEEK_END)
-            torn = size > 0 and handle.seek(size - 1) >= 0 and handle.read(1) != b"\n"
-            handle.write(b"\n" * torn + json.dumps(asdict(event)).encode() + b"\n")
-        fsync_file(self._layout.history)
+    @contextmanager
+    def locked(self, *, make: bool = False) -> Iterator[None]:
+        """Alone among those who write.
+
+        Args:
+            make: the folder, if it is missing.
+
+        Raises:
+            RegistryError: the registry cannot be written, or somebody has held the lock for too long.
+        """
+        with self._writing():
+            if make:
+                self.root.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            try:
+                self._take(descriptor)
+                yield
+            finally:
+                os.close(descriptor)
+
+    def _take(self, descriptor: int) -> None:
+        give_up = time.monotonic() + self._lock_wait_seconds
+        while True:
+            try:
+                return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() >= give_up:
+                    wait = f"{self._lock_wait_seconds:.0f} s"
+                    raise RegistryError(
+                        f"{self._layout.lock}: held by another process for {wait}; look for one that hangs"
+                    ) from error
+                time.sleep(_LOCK_LOOK_SECONDS)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _writing(self) -> Iterator[None]:
+        """OSErrors as a RegistryError."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            handle = self._layout.lock.open("w")
-        except OSError as error:
-            raise RegistryError(f"{self.root}: cannot be written ({error.strerror}); choose another folder") from error
-        with handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
             yield
-
-
-def _copy(folder: Path, target: Path) -> None:
-    """Link or copy every file, the manifest last."""
-    for path in [*files_of(folder).values(), Layout(folder).manifest]:
-        copy = target / path.relative_to(folder)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(path, copy)
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(path, copy)
-        fsync_file(copy)
-    for parent in [target, *(path for path in target.rglob("*") if path.is_dir())]:
-        fsync_folder(parent)
-
-
-def _event(action: Action, snapshot_id: str, previous: str | None, why: str, who: str | None) -> Event:
-    return Event(datetime.now(UTC).isoformat(timespec="seconds"), who or _user(), action, snapshot_id, previous, why)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without a name
-        return str(os.getuid())
-
-
-def _parse_event(line: str) -> Event | None:
-    try:
-        return Event(**json.loads(line))
-    except (ValueError, TypeError):
-        return None
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "make room, for example with: python -m snapshot gc --keep 3" if full else "check the folder and its owner"
+            raise RegistryError(f"{self.root}: cannot be written ({error.strerror or error}); {remedy}") from error

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Iterator
+from dataclasses import fields
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from snapshot.manifest import SCHEMA_VERSION, Manifest
+from snapshot.history import Event
+from snapshot.manifest import MAX_FILES, MAX_MANIFEST_BYTES, SCHEMA_VERSION, Manifest
+from snapshot.paths import ID_PATTERN, MAX_PATH
 
 _HEAD = f"""# The snapshot format, schema version {SCHEMA_VERSION}
 
@@ -18,9 +22,13 @@ manifest is written last: a folder without a manifest does not exist.
 ```
 <registry>/
   CURRENT                      id of the snapshot that operators want served (atomic rename)
-  history.jsonl                who published and activated what, when and why
+  history.jsonl                who wanted what, when and why, and what came of it; one Event a line, append only
+  PINS                         ids that gc never removes, one a line
+  .lock                        flock of whoever writes
+  .incoming-*, .removed-*      snapshots on their way in or out, with a flock while somebody works on them; they do not exist
   <id>/
-    manifest.json              the tables below
+    manifest.json              the tables below; who serves the snapshot holds a shared flock on it
+    manifest.sig               Ed25519 signature of the manifest's bytes, 64 bytes, if it was signed
     query_tower/model.onnx     input_ids, attention_mask int64[b, t] -> sentence_embedding float32[b, dim], L2-normalised;
                                the metadata entry scalingnote.space carries the fingerprint of the document space
     query_tower/tokenizer.json of the library tokenizers; padding and truncation come from the manifest
@@ -32,14 +40,22 @@ manifest is written last: a folder without a manifest does not exist.
     report/                    evaluation, retention, parity, plots
 ```
 
-The service checks, in this order: schema version, set of files, sizes and sha256 (before any parser sees a byte), counts,
-the space fingerprint inside the graph against `space.fingerprint`, golden vectors, golden hits. Any failure is a refusal by name.
+The service checks, in this order: signature (before anything is parsed), schema version, ids and paths, set of files, sizes and
+sha256 (before any parser sees a byte), counts, the space fingerprint inside the graph against `space.fingerprint`, golden
+vectors, golden hits. Any failure is a refusal by name.
+
+Names stay inside their folders, on every file system: an id matches `{ID_PATTERN}` and is none of the registry's own
+files, a path has at most {MAX_PATH} characters, no `..`, backslash, colon or control character, and no two differ in case only.
+Symbolic links are refused wherever they are. A manifest has at most {MAX_MANIFEST_BYTES >> 20} MiB and {MAX_FILES} files.
+
+An event is written to `history.jsonl` before `CURRENT` is replaced. Whether it happened is told by what the next event found
+(`previous`), or by `CURRENT`; so a kill between the two leaves the old state. The order of events is that of the lines.
 """
 
 
 def render_markdown() -> str:
     """The whole page."""
-    return _HEAD + "".join(_table(model) for model in _models(Manifest, set())).replace("``", "`")
+    return _HEAD + (_events() + "".join(_table(model) for model in _models(Manifest, set()))).replace("``", "`")
 
 
 def _models(model: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[type[BaseModel]]:
@@ -58,6 +74,15 @@ def _mentioned(annotation: object) -> Iterator[type[BaseModel]]:
         yield annotation
     for argument in typing.get_args(annotation):
         yield from _mentioned(argument)
+
+
+def _events() -> str:
+    """The fields of an event: their types from the class, their meaning from its docstring."""
+    summary, _, attributes = inspect.cleandoc(Event.__doc__ or "").partition("\n\nAttributes:\n")
+    meanings = {name.strip(): text.strip() for name, _, text in (line.partition(":") for line in attributes.splitlines())}
+    types = typing.get_type_hints(Event)
+    rows = "".join(f"| `{field.name}` | `{_type(types[field.name])}` | {meanings[field.name]} |\n" for field in fields(Event))
+    return f"\n## Event\n\n{' '.join(summary.split())}\n\n| field | type | meaning |\n|---|---|---|\n{rows}"
 
 
 def _table(model: type[BaseModel]) -> str:

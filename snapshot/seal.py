@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from snapshot.files import fsync_file, fsync_folder, sha256, write_text
-from snapshot.layout import MANIFEST, Layout
+from snapshot.layout import MANIFEST, SIGNATURE, Layout
 from snapshot.manifest import Documents, FileEntry, Golden, Index, Manifest, QueryTower, Retention, Space, TextSpec
 
 
@@ -51,6 +51,6 @@ def seal(staging: Path, draft: Draft) -> Path:
 
 
 def files_of(folder: Path) -> dict[str, Path]:
-    """Every file below ``folder`` but the manifest, by its relative path with forward slashes, sorted."""
+    """Every file below ``folder`` but the manifest and its signature, by its relative path with forward slashes, sorted."""
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
-    return {name: found[name] for name in sorted(found) if name != MANIFEST}
+    return {name: found[name] for name in sorted(found) if name not in (MANIFEST, SIGNATURE)}

@@ -8,7 +8,9 @@ import pytest
 
 COMMANDS = {
     "offline": ["run", "prepare", "train", "distill", "encode", "export", "index", "evaluate", "pack", "publish"],
-    "snapshot": ["list", "show", "verify", "activate", "rollback", "history"],
+    "snapshot": [
+        *("list", "show", "verify", "diff", "activate", "rollback", "pin", "unpin", "gc", "history", "schema", "keygen", "sign"),
+    ],
 }
 
 
@@ -29,7 +31,9 @@ def test_commands_are_listed_with_what_they_do(program):
     [
         (("offline", "run"), ("--data", "--query-log", "--out", "--registry", "--set")),
         (("offline", "evaluate"), ("--data", "--out", "--set")),
-        (("snapshot", "activate"), ("--registry", "--why")),
+        (("snapshot", "activate"), ("--registry", "--why", "--force", "--json")),
+        (("snapshot", "gc"), ("--keep", "--dry-run", "--json")),
+        (("snapshot", "verify"), ("--deep", "--key", "--json")),
         (("service",), ("--registry", "--host", "--port")),
     ],
     ids=" ".join,

@@ -1,13 +1,18 @@
 """``python -m snapshot`` as an operator types it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from make_snapshot import make_snapshot
 
+from snapshot import cli_trust
+from snapshot.errors import LibraryMissingError
+from snapshot.leases import hold
 from snapshot.registry import Registry
 
 
@@ -19,28 +24,81 @@ def registry(tmp_path: Path) -> Registry:
     return registry
 
 
-def snapshot(registry: Registry, *arguments: str) -> subprocess.CompletedProcess[str]:
+def snapshot(registry: Registry, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snapshot", *arguments, "--registry", str(registry.root)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+def as_json(registry: Registry, *arguments: str) -> Any:
+    done = snapshot(registry, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_list_activate_rollback(registry: Registry) -> None:
     a, b = registry.ids()
     assert "nothing is desired" in snapshot(registry, "list").stdout
     assert f"{a} is desired now" in snapshot(registry, "activate", a, "--why", "first").stdout
-    snapshot(registry, "activate", b)
-    listing = json.loads(snapshot(registry, "list", "--json").stdout)
+    assert as_json(registry, "activate", b) == {"desired": b, "forced": False}
+    listing = as_json(registry, "list")
     assert listing["desired"] == b
     assert {row["id"]: row["desired"] for row in listing["snapshots"]} == {a: False, b: True}
     assert f"{a} is desired again" in snapshot(registry, "rollback").stdout
-    events = json.loads(snapshot(registry, "history", "--json").stdout)
-    assert [event["action"] for event in events][-3:] == ["activate", "activate", "rollback"]
+    assert as_json(registry, "activate", b)["desired"] == b
+    assert as_json(registry, "rollback", "--why", "worse") == {"desired": a, "forced": False}
+    events = as_json(registry, "history")
+    assert [event["action"] for event in events][-3:] == ["rollback", "activate", "rollback"]
+    assert (events[-1]["why"], events[-1]["previous"], events[-1]["snapshot"]) == ("worse", b, a)
+    assert all(event["took_effect"] for event in events)
+
+
+def test_a_forced_activation_needs_a_reason_which_is_kept(registry: Registry) -> None:
+    a, _ = registry.ids()
+    refused = snapshot(registry, "activate", a, "--force", "--json")
+    assert refused.returncode == 2
+    assert json.loads(refused.stdout)["error"]["code"] == "reason_missing"
+    assert "--why" in refused.stderr
+    assert as_json(registry, "activate", a, "--force", "--why", "known to be slow")["forced"]
+    assert "activate, forced" in snapshot(registry, "history").stdout
+    registry.record_outcome(a, "served", "in 1 s", "service on node-1")
+    shown = snapshot(registry, "history").stdout
+    assert "service on node-1" in shown
+    assert "served" in shown
+
+
+def test_the_list_is_a_table_of_what_operators_ask_for(registry: Registry) -> None:
+    a, b = registry.ids()
+    registry.activate(a, "")
+    registry.pin(b)
+    with hold(registry.layout(b).root):
+        rows = {row["id"]: row for row in as_json(registry, "list")["snapshots"]}
+        lines = snapshot(registry, "list", COLUMNS="80").stdout.splitlines()
+    (row_a,) = (line for line in lines if a in line and "│" in line)
+    (row_b,) = (line for line in lines if b in line and "│" in line)
+    (head,) = (line for line in lines if "documents" in line)
+    for heading in ("id", "age", "documents", "space", "size", "retention", "desired", "serving"):
+        assert heading in head
+    cells = [[cell.strip() for cell in row.split("│")[1:-1]] for row in (row_a, row_b)]
+    assert cells[0][0] == "*"
+    assert cells[1][0] == "p"
+    assert (cells[0][-2:], cells[1][-2:]) == (["yes", ""], ["", "yes"])
+    assert (rows[a]["desired"], rows[a]["serving"], rows[a]["pinned"]) == (True, False, False)
+    assert (rows[b]["desired"], rows[b]["serving"], rows[b]["pinned"]) == (False, True, True)
+    assert rows[a]["documents"] == 20
+    assert rows[a]["space"] == "0" * 64
+    sizes = [path.stat().st_size for path in registry.layout(a).root.rglob("*") if path.is_file()]
+    assert rows[a]["bytes"] == sum(sizes) - registry.layout(a).manifest.stat().st_size
+    assert 0 <= rows[a]["age_seconds"] < 600
 
 
 def test_show_and_verify(registry: Registry) -> None:
     snapshot_id = registry.ids()[0]
-    assert json.loads(snapshot(registry, "show", snapshot_id).stdout)["documents"]["count"] == 20
+    assert as_json(registry, "show", snapshot_id)["documents"]["count"] == 20
+    shown = snapshot(registry, "show", snapshot_id).stdout
+    for part in ("effort table", "recall@10", "retention", "not measured", "filterable"):
+        assert part in shown
     assert "intact" in snapshot(registry, "verify", snapshot_id).stdout
+    assert as_json(registry, "verify", snapshot_id)["signature"] == "none"
     registry.layout(snapshot_id).index.write_bytes(b"")
     damaged = snapshot(registry, "verify", snapshot_id)
     assert damaged.returncode == 2
@@ -48,8 +106,93 @@ def test_show_and_verify(registry: Registry) -> None:
     assert "index.faiss: 0 bytes" in damaged.stderr
 
 
+def test_keys_sign_and_are_asked_for(registry: Registry, tmp_path: Path) -> None:
+    a, b = registry.ids()
+    key = tmp_path / "key"
+    made = subprocess.run([sys.executable, "-m", "snapshot", "keygen", str(key)], capture_output=True, text=True, check=True)
+    assert f"{key}.pub" in made.stdout
+    assert key.stat().st_mode & 0o777 == 0o600
+    again = subprocess.run([sys.executable, "-m", "snapshot", "keygen", str(key)], capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "never overwritten" in again.stderr
+    signed = as_json(registry, "sign", a, "--key", str(key))
+    assert signed["id"] == a
+    assert as_json(registry, "verify", a, "--key", f"{key}.pub")["signature"] == "trusted"
+    refused = snapshot(registry, "verify", b, "--key", f"{key}.pub", "--json")
+    assert refused.returncode == 2
+    assert json.loads(refused.stdout)["error"]["code"] == "signature_missing"
+    assert [row["signed"] for row in as_json(registry, "list")["snapshots"]] == [True, False]
+    registry.layout(b).model.write_bytes(b"")
+    assert "model.onnx: 0 bytes" in snapshot(registry, "sign", b, "--key", str(key)).stderr
+
+
+def test_pins_and_gc(registry: Registry, tmp_path: Path) -> None:
+    a, b = registry.ids()
+    c = registry.publish(make_snapshot(tmp_path / "made", rows=20, seed=2).root).id
+    assert "is pinned" in snapshot(registry, "pin", a, "--why", "the last good one").stdout
+    planned = as_json(registry, "gc", "--keep", "1", "--dry-run")
+    assert planned["removed"] == [b]
+    assert planned["kept"] == {a: ["pinned"], c: ["latest"]}
+    assert registry.ids() == [a, b, c]
+    assert "1 would be removed" in snapshot(registry, "gc", "--keep", "1", "--dry-run").stdout
+    assert "1 removed" in snapshot(registry, "gc", "--keep", "1").stdout
+    assert as_json(registry, "unpin", a) == {"pins": []}
+    assert as_json(registry, "gc", "--keep", "1")["removed"] == [a]
+    assert registry.ids() == [c]
+    assert "no snapshot" in snapshot(registry, "pin", a).stderr
+    assert snapshot(registry, "gc").returncode == 2
+
+
+def test_diff(registry: Registry) -> None:
+    a, b = registry.ids()
+    found = as_json(registry, "diff", a, b)
+    assert found["documents"]["changed"] == 20
+    assert found["same"]["space"] is False
+    shown = snapshot(registry, "diff", a, b).stdout
+    assert "0 added, 0 removed, 20 changed" in shown
+    assert "overlap@5" in shown
+
+
+def test_looking_works_where_current_is_garbage(registry: Registry) -> None:
+    (registry.root / "CURRENT").write_bytes(b"\xff" * 1_000_000)
+    listing = as_json(registry, "list")
+    assert listing["desired"] is None
+    assert "CURRENT: cannot be read" in listing["desired_error"]
+    assert "CURRENT: cannot be read" in snapshot(registry, "list").stdout
+    assert snapshot(registry, "gc", "--keep", "1").returncode == 2
+    assert len(registry.ids()) == 2
+    assert snapshot(registry, "activate", registry.ids()[0]).returncode == 0
+
+
+def test_what_others_wrote_does_not_reach_the_terminal(registry: Registry) -> None:
+    registry.activate(registry.ids()[0], "\x1b[2J[red]why[/red]\r", who="\x1b]0;title\x07")
+    shown = snapshot(registry, "history").stdout
+    assert "\x1b" not in shown
+    assert "[red]why[/red]" in shown
+
+
 def test_an_unknown_id_and_an_empty_registry_say_what_to_do(registry: Registry, tmp_path: Path) -> None:
     unknown = snapshot(registry, "activate", "nope")
     assert unknown.returncode == 2
     assert f"no snapshot 'nope'; activate another one with: python -m snapshot activate {registry.ids()[-1]}" in unknown.stderr
     assert "python -m offline run" in snapshot(Registry(tmp_path / "empty"), "list").stdout
+
+
+def test_deep_runs_the_gate_of_the_service(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the two fit is tested where the gate is; here, what is run and what becomes of its answer."""
+    asked: list[list[str]] = []
+
+    def fake(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 1, b'{"passed": false}')
+
+    monkeypatch.setattr(cli_trust.subprocess, "run", fake)
+    assert cli_trust._gate("id", registry.root, "other", as_json=True) == (1, {"passed": False})
+    expected = [sys.executable, "-m", "service", "gate", "id", "--registry", str(registry.root), "--against", "other", "--json"]
+    assert asked == [expected]
+
+
+def test_deep_says_what_is_missing(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_trust, "find_spec", lambda name: None if name == "onnxruntime" else True)
+    with pytest.raises(LibraryMissingError, match="needs onnxruntime; run it where the service is"):
+        cli_trust._gate("id", registry.root, None, as_json=False)

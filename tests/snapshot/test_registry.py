@@ -1,5 +1,6 @@
 """The registry: publishing is all or nothing, activation is one rename, rollback goes back."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,19 +8,27 @@ from pathlib import Path
 import pytest
 from make_snapshot import make_snapshot
 
-from snapshot.errors import HashMismatchError, ManifestError, NothingPublishedError, RegistryError, UnknownSnapshotError
+from snapshot.errors import (
+    HashMismatchError,
+    ManifestError,
+    NothingPublishedError,
+    ReasonMissingError,
+    RegistryError,
+    UnknownSnapshotError,
+    UnsafePathError,
+)
 from snapshot.layout import Layout
-from snapshot.registry import Registry
+from snapshot.registry import Desire, Registry
 
 KILLED = """
 import os, sys
 from pathlib import Path
 import snapshot.registry as r
-copy = r._copy
+copy = r.copy
 def torn(folder, target):
     copy(folder, target)
     os.kill(os.getpid(), 9)
-r._copy = torn
+r.copy = torn
 r.Registry(Path(sys.argv[1])).publish(Path(sys.argv[2]))
 """
 
@@ -77,6 +86,35 @@ def test_ids_cannot_leave_the_registry(registry: Registry, snapshots: list[Layou
     assert registry.current() is None
 
 
+@pytest.mark.parametrize("name", ["CURRENT", "history.jsonl", "PINS", "pins", "Current"])
+def test_a_snapshot_cannot_be_called_like_a_file_of_the_registry(registry: Registry, snapshots: list[Layout], name: str) -> None:
+    manifest = json.loads(snapshots[0].manifest.read_text())
+    folder = snapshots[0].root.rename(snapshots[0].root.with_name(name))
+    Layout(folder).manifest.write_text(json.dumps({**manifest, "id": name}))
+    with pytest.raises(UnsafePathError, match="one of the registry's own files"):
+        registry.publish(folder)
+    assert not registry.root.exists()
+
+
+def test_ids_that_differ_in_case_only_are_not_both_published(registry: Registry, snapshots: list[Layout]) -> None:
+    (snapshot_id, *_) = publish_all(registry, snapshots)
+    manifest = json.loads(snapshots[0].manifest.read_text())
+    folder = snapshots[0].root.rename(snapshots[0].root.with_name(snapshot_id.lower()))
+    Layout(folder).manifest.write_text(json.dumps({**manifest, "id": snapshot_id.lower()}))
+    with pytest.raises(UnsafePathError, match="no free name"):
+        registry.publish(folder)
+
+
+def test_a_link_to_a_snapshot_elsewhere_is_listed_as_unreadable_and_not_served(
+    registry: Registry, snapshots: list[Layout]
+) -> None:
+    registry.publish(snapshots[0].root)
+    (registry.root / snapshots[1].root.name).symlink_to(snapshots[1].root)
+    with pytest.raises(UnsafePathError, match="a symbolic link"):
+        registry.activate(snapshots[1].root.name, "")
+    assert list(registry.unreadable()) == [snapshots[1].root.name]
+
+
 def test_a_damaged_folder_is_not_published(registry: Registry, snapshots: list[Layout]) -> None:
     snapshots[0].index.write_bytes(b"")
     with pytest.raises(HashMismatchError):
@@ -119,3 +157,57 @@ def test_a_registry_that_cannot_be_made_says_so(tmp_path: Path, snapshots: list[
     (tmp_path / "file").write_text("")
     with pytest.raises(RegistryError, match="cannot be written"):
         Registry(tmp_path / "file" / "registry").publish(snapshots[0].root)
+
+
+def test_what_is_desired_says_who_forced_it_and_why(registry: Registry, snapshots: list[Layout]) -> None:
+    a, b, _ = publish_all(registry, snapshots)
+    assert registry.desired() is None
+    with pytest.raises(ReasonMissingError, match="--why"):
+        registry.activate(a, " ", force=True)
+    registry.activate(a, "p99 is known to be high", who="ops", force=True)
+    desired = registry.desired()
+    assert desired is not None
+    assert (desired.snapshot, desired.forced, desired.why, desired.who) == (a, True, "p99 is known to be high", "ops")
+    assert desired.at == registry.history()[-1].at
+    registry.activate(b, "next")
+    registry.activate(a, "again, through the gate")
+    assert registry.desired() == Desire(a, False, "again, through the gate", *_who_and_when(registry))
+    registry.rollback("back")
+    desired = registry.desired()
+    assert desired is not None
+    assert (desired.snapshot, desired.action) == (b, "rollback")
+    (registry.root / "CURRENT").write_text("by-hand\n")
+    assert registry.desired() == Desire("by-hand")
+
+
+def _who_and_when(registry: Registry) -> tuple[str, str]:
+    last = registry.history()[-1]
+    return last.who, last.at
+
+
+def test_services_write_what_came_of_it(registry: Registry, snapshots: list[Layout]) -> None:
+    a, b, _ = publish_all(registry, snapshots)
+    registry.activate(a, "first")
+    assert registry.record_outcome(a, "served", "in 1.5 s", who="service on node-1")
+    registry.activate(b, "second")
+    assert registry.record_outcome(b, "refused", "golden recall 0.2", who="service on node-1")
+    assert [(event.snapshot, event.outcome, event.why) for event in registry.history() if event.action == "outcome"] == [
+        (a, "served", "in 1.5 s"),
+        (b, "refused", "golden recall 0.2"),
+    ]
+    assert registry.rollback("refused").id == a
+
+
+def test_an_outcome_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    assert not Registry(tmp_path / "nothing").record_outcome("a", "served", "", "service")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_who_waits_too_long_for_the_lock_is_told(registry: Registry, snapshots: list[Layout]) -> None:
+    a, *_ = publish_all(registry, snapshots)
+    hurried = Registry(registry.root, lock_wait_seconds=0)
+    with registry.locked():
+        with pytest.raises(RegistryError, match="held by another process"):
+            hurried.activate(a, "")
+        assert not hurried.record_outcome(a, "served", "")
+    hurried.activate(a, "")

@@ -1,0 +1,108 @@
+"""Removing snapshots that nobody wants, serves or keeps."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snapshot.errors import RegistryError
+from snapshot.history import make_event
+from snapshot.leases import claimed, is_held
+from snapshot.staging import Held, delete_all, leftovers, take_away
+
+if TYPE_CHECKING:
+    from snapshot.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What was removed and what was kept.
+
+    Attributes:
+        removed: ids, in the order in which they were published.
+        kept: ids, with the reasons why each was kept.
+        freed_bytes: of files that no other folder links to.
+        leftovers: folders that killed processes had left behind.
+        dry_run: nothing was removed; ``removed`` is what would be.
+    """
+
+    removed: tuple[str, ...]
+    kept: dict[str, tuple[str, ...]]
+    freed_bytes: int
+    leftovers: int
+    dry_run: bool
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What no longer exists and is still to be deleted."""
+
+    held: list[Held] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+
+
+def collect(registry: Registry, keep: int, *, dry_run: bool, who: str | None) -> Collected:
+    """See ``Registry.gc``. A snapshot is first renamed, so that it does not exist any more, and then deleted."""
+    if keep < 0:
+        raise RegistryError(f"keep is {keep}; say how many of the latest snapshots to keep, 0 or more")
+    if dry_run:
+        kept = reasons(registry, keep)
+        removed = [one for one in registry.ids() if one not in kept]
+        return Collected(tuple(removed), kept, _freed([registry.root / one for one in removed]), 0, dry_run=True)
+    taken = _Taken()
+    with registry.locked():
+        left = leftovers(registry.root)
+        kept = reasons(registry, keep)
+        for snapshot_id in registry.ids():
+            if snapshot_id not in kept and not _take(registry, snapshot_id, taken, who):
+                kept[snapshot_id] = ("serving",)
+    freed = _freed([held.folder for held in taken.held])
+    delete_all([*left, *taken.held])
+    return Collected(tuple(taken.ids), kept, freed, len(left), dry_run=False)
+
+
+def reasons(registry: Registry, keep: int) -> dict[str, tuple[str, ...]]:
+    """Why each snapshot that must stay does, by its id, in the order in which they were published."""
+    ids = registry.ids()
+    protected: dict[str, Collection[str | None]] = {
+        "desired": {registry.current()},
+        "serving": {one for one in ids if is_held(registry.root / one)},
+        "pinned": registry.pins(),
+        "rollback goes there": {registry.before()},
+        "latest": set(ids[len(ids) - keep :] if keep < len(ids) else ids),
+        "not a folder": {one for one in ids if (registry.root / one).is_symlink()},
+    }
+    found = {one: tuple(why for why, those in protected.items() if one in those) for one in ids}
+    return {one: why for one, why in found.items() if why}
+
+
+def _take(registry: Registry, snapshot_id: str, taken: _Taken, who: str | None) -> bool:
+    """False where somebody has begun to serve it, or to bring it in."""
+    folder = registry.root / snapshot_id
+    try:
+        with claimed(folder) as free:
+            if not free:
+                return False
+            registry.record(make_event("remove", snapshot_id, who, "gc"))
+            taken.held.append(take_away(folder))
+    except BlockingIOError:
+        return False
+    taken.ids.append(snapshot_id)
+    return True
+
+
+def _freed(folders: Sequence[Path]) -> int:
+    """Bytes of the files whose every link lies in ``folders``."""
+    links: Counter[tuple[int, int]] = Counter()
+    found: dict[tuple[int, int], os.stat_result] = {}
+    for folder in folders:
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                status = path.lstat()
+                found[status.st_dev, status.st_ino] = status
+                links[status.st_dev, status.st_ino] += 1
+    return sum(status.st_size for key, status in found.items() if links[key] >= status.st_nlink)

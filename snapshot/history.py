@@ -1,0 +1,165 @@
+"""history.jsonl: who wanted what, when, instead of what and why, and what came of it; append only, the latest last."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from snapshot.errors import RegistryError
+from snapshot.files import open_plain
+
+Action = Literal["publish", "activate", "rollback", "pin", "unpin", "remove", "outcome"]
+Outcome = Literal["served", "refused", "rolled_back"]
+UNREADABLE = "?"
+"""In place of an id: CURRENT was garbage, or had been removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A line of history.jsonl. Later versions may add fields, and read lines without them.
+
+    Attributes:
+        at: UTC, ISO 8601. The order of events is that of the lines: clocks are set back.
+        who: a person, or a service, which writes the outcomes.
+        action: what was done; ``outcome`` is what a service made of an activation.
+        snapshot: whose it is; what is wanted from now on, for activate and rollback.
+        previous: what was wanted until then; "?" where that could not be told.
+        why: in the operator's words; for an outcome, the service's reason.
+        forced: the operator overrules the gate.
+        outcome: of the action ``outcome``.
+    """
+
+    at: str
+    who: str
+    action: Action
+    snapshot: str
+    previous: str | None = None
+    why: str = ""
+    forced: bool = False
+    outcome: Outcome | None = None
+
+
+_EVENT = TypeAdapter(Event)
+
+
+def make_event(
+    action: Action,
+    snapshot: str,
+    who: str | None,
+    why: str = "",
+    *,
+    previous: str | None = None,
+    forced: bool = False,
+    outcome: Outcome | None = None,
+) -> Event:
+    """An event of now, by ``who`` or else by the user who runs this process."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return Event(at, who or _user(), action, snapshot, previous, why, forced, outcome)
+
+
+class History:
+    """The file at ``path``, which need not exist. Appending needs the registry's lock, reading does not."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def events(self) -> list[Event]:
+        """What was done, oldest first. Lines that are no events (torn by a kill, of a later version) are left out.
+
+        Raises:
+            RegistryError: the file cannot be read.
+        """
+        return [event for event in map(_parse, self._lines()) if event is not None]
+
+    def last_switch(self, snapshot: str) -> Event | None:
+        """The latest activation of or rollback to ``snapshot``; parses no more lines than it must."""
+        needle = json.dumps(snapshot).encode()
+        for line in reversed(self._lines()):
+            event = _parse(line) if needle in line else None
+            if event is not None and event.snapshot == snapshot and event.action in ("activate", "rollback"):
+                return event
+        return None
+
+    def append(self, event: Event) -> None:
+        """Durably add a line; OSError, and the file as it was, where that cannot be done."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            try:
+                _write_all(descriptor, b"\n" * torn + json.dumps(asdict(event)).encode() + b"\n")
+                os.fsync(descriptor)
+            except OSError:  # a full disk takes part of a line
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+
+    def _lines(self) -> list[bytes]:
+        try:
+            with open_plain(self._path) as handle:
+                return handle.read().splitlines()
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise RegistryError(f"{self._path}: cannot be read ({error.strerror}); move it away") from error
+
+
+def activations(events: Sequence[Event], current: str | None) -> list[str]:
+    """What was wanted, oldest first and ``current`` (or UNREADABLE) last: activate pushes, rollback goes back to where it went.
+
+    An event is written before CURRENT is, so that a kill between the two leaves an event that did not happen. What did
+    is told by what the next event found, or by ``current``; that is also how a change by hand is noticed.
+    """
+    switches = [event for event in events if event.action in ("activate", "rollback")]
+    found = [*(event.previous for event in switches), current]
+    stack = [found[0]] if found[0] is not None else []
+    for event, real, after in zip(switches, happened(switches, current), found[1:], strict=True):
+        if real and event.action == "rollback" and event.snapshot in stack:
+            del stack[len(stack) - stack[::-1].index(event.snapshot) :]
+        elif real and stack[-1:] != [event.snapshot]:
+            stack.append(event.snapshot)
+        if (stack or after) and stack[-1:] != [after or UNREADABLE]:
+            stack.append(after or UNREADABLE)
+    return stack
+
+
+def happened(events: Sequence[Event], current: str | None) -> Iterator[bool]:
+    """For each event, whether it took effect; False for one that a kill or a full disk cut short."""
+    after = current
+    effects: list[bool] = []
+    for event in reversed(events):
+        if event.action in ("activate", "rollback"):
+            effects.append(after == event.snapshot or after != event.previous)
+            after = event.previous
+        else:
+            effects.append(True)
+    return reversed(effects)
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        return _EVENT.validate_json(line)
+    except ValidationError:
+        return None
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    written = 0
+    while written < len(content):
+        written += os.write(descriptor, content[written:])
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return str(os.getuid())

@@ -1,0 +1,83 @@
+"""Who serves a snapshot holds a lease on it, so that nobody removes it: a shared flock, which dies with its process.
+
+It is taken on the manifest, opened for reading: that works on a read-only mount, needs no file of its own, and moves
+with the folder. See docs/adr/0022-signatures-and-leases.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from snapshot.errors import UnknownSnapshotError
+from snapshot.files import open_plain
+from snapshot.layout import Layout
+
+_LOOKS = 3
+"""Another one who looks has the lock for a moment; nobody looks so often in a row."""
+
+
+class Lease:
+    """Held until it is closed, or the process ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def close(self) -> None:
+        """Let go; once is enough, twice does no harm."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def hold(folder: Path) -> Lease:
+    """Take a lease on the snapshot in ``folder``; any number may hold one.
+
+    Raises:
+        UnknownSnapshotError: there is no such snapshot, or it was removed at this moment.
+    """
+    manifest = Layout(folder).manifest
+    try:
+        with open_plain(manifest) as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            if not os.path.samestat(os.fstat(handle.fileno()), manifest.lstat()):
+                raise FileNotFoundError(0, "another file by now")
+            return Lease(os.dup(handle.fileno()))  # the lock is the open file's, and stays
+    except OSError as error:
+        raise UnknownSnapshotError(f"{folder}: cannot be held ({error.strerror}); see: python -m snapshot list") from error
+
+
+def is_held(folder: Path) -> bool:
+    """Whether somebody holds a lease on the snapshot. Where that cannot be told, as on some network mounts, True."""
+    try:
+        with open_plain(Layout(folder).manifest) as handle:
+            return all(not _try_exclusive(handle.fileno()) for _ in range(_LOOKS))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Keep leases from being taken meanwhile; False, and nothing is kept, where somebody holds one."""
+    with open_plain(Layout(folder).manifest) as handle:
+        yield any(_try_exclusive(handle.fileno()) for _ in range(_LOOKS))
+
+
+def _try_exclusive(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody holds it, or this mount cannot tell: then somebody might
+        return False
+    return True

@@ -1,0 +1,113 @@
+"""Folders that come into the registry or leave it: under a hidden name, so that nothing half exists.
+
+Who works on one holds an exclusive flock on the folder itself. One that nobody holds is what a kill left behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+
+from snapshot.files import TEMPORARY, fsync_file, fsync_folder
+from snapshot.layout import Layout
+from snapshot.seal import files_of
+
+_INCOMING = ".incoming-"
+_REMOVED = ".removed-"
+
+
+class Held:
+    """A folder whose flock this process holds; renaming it does not let go."""
+
+    def __init__(self, folder: Path) -> None:
+        """BlockingIOError where another process holds it."""
+        self.folder = folder
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._descriptor)
+            raise
+
+    def rename(self, target: Path) -> None:
+        self.folder.rename(target)
+        self.folder = target
+        fsync_folder(target.parent)
+
+    def delete(self) -> None:
+        """Remove it with all that is in it."""
+        shutil.rmtree(self.folder)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def make_incoming(root: Path, snapshot_id: str) -> Held:
+    """A new folder for a snapshot that is being copied into the registry; call it under the registry's lock."""
+    folder = root / f"{_INCOMING}{snapshot_id}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
+    return Held(folder)
+
+
+def take_away(folder: Path) -> Held:
+    """Rename a snapshot so that it no longer exists; call it under the registry's lock, and delete it after."""
+    held = Held(folder)
+    try:
+        held.rename(folder.with_name(f"{_REMOVED}{folder.name}-{uuid.uuid4().hex[:8]}"))
+    except OSError:
+        held.close()
+        raise
+    return held
+
+
+def leftovers(root: Path) -> list[Held]:
+    """What killed processes left behind, held so that it can be deleted without the lock; call it under the registry's lock."""
+    found = []
+    for path in sorted(root.iterdir()):
+        if path.name.startswith((_INCOMING, _REMOVED)) and path.is_dir() and not path.is_symlink():
+            try:
+                found.append(Held(path))
+            except BlockingIOError:  # somebody works on it
+                continue
+        elif path.name.startswith(".") and path.name.endswith(TEMPORARY) and not path.is_dir():
+            path.unlink(missing_ok=True)  # its writer would hold the registry's lock
+    return found
+
+
+def delete_all(held: list[Held]) -> None:
+    """Delete folders and let go of them."""
+    with ExitStack() as closing:
+        for one in held:
+            closing.callback(one.close)
+        for one in held:
+            one.delete()
+
+
+def copy(folder: Path, target: Path) -> None:
+    """Link or copy every file of a sealed snapshot into the empty folder ``target``, the manifest last.
+
+    The manifest is copied: leases are locks on it, and two registries must not share them.
+    """
+    layout = Layout(folder)
+    for path in files_of(folder).values():
+        copied = target / path.relative_to(folder)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, copied, follow_symlinks=False)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(path, copied, follow_symlinks=False)
+        fsync_file(copied)
+    if layout.signature.is_file():
+        _copy_durably(layout.signature, Layout(target).signature)
+    _copy_durably(layout.manifest, Layout(target).manifest)
+    for parent in [target, *(path for path in target.rglob("*") if path.is_dir())]:
+        fsync_folder(parent)
+
+
+def _copy_durably(path: Path, target: Path) -> None:
+    shutil.copyfile(path, target, follow_symlinks=False)
+    fsync_file(target)

@@ -1,0 +1,97 @@
+"""history.jsonl: old lines parse, torn ones cost only themselves, and what never happened is told apart."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from snapshot.errors import RegistryError
+from snapshot.history import UNREADABLE, Action, Event, History, activations, happened, make_event
+
+OLD = {"at": "2025-01-01T00:00:00+00:00", "who": "ops", "action": "activate", "snapshot": "a", "previous": None, "why": "first"}
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return History(tmp_path / "history.jsonl")
+
+
+def switch(snapshot: str, previous: str | None, action: Action = "activate") -> Event:
+    return Event("2025-01-01T00:00:00+00:00", "ops", action, snapshot, previous)
+
+
+def test_what_is_appended_is_read_back_in_order(history: History) -> None:
+    events = [
+        make_event("activate", "a", "ops", "for a\nreason", forced=True),
+        make_event("outcome", "a", None, "slow", outcome="refused"),
+    ]
+    for event in events:
+        history.append(event)
+    assert history.events() == events
+    assert events[1].who
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"\xff\xfe",
+        b'{"at": 1}',
+        b"[" * 10_000,
+        b'{"at":"","who":"","action":"explode","snapshot":"a"}',
+    ],
+)
+def test_lines_that_are_no_events_are_left_out(history: History, tmp_path: Path, line: bytes) -> None:
+    lines = [json.dumps(OLD).encode(), line, json.dumps({**OLD, "who": "b", "of a later version": 1}).encode()]
+    (tmp_path / "history.jsonl").write_bytes(b"\n".join(lines))
+    assert [event.who for event in history.events()] == ["ops", "b"]
+    assert history.events()[0] == Event(**OLD)
+    history.append(make_event("pin", "a", "c"))
+    assert [event.who for event in history.events()] == ["ops", "b", "c"]
+
+
+def test_a_history_that_cannot_be_read_is_named(history: History, tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").mkdir()
+    with pytest.raises(RegistryError, match=r"history.jsonl: cannot be read \(not a plain file\)"):
+        history.events()
+
+
+def test_the_last_switch_to_a_snapshot_is_found(history: History) -> None:
+    for event in (switch("a", None), switch("b", "a"), make_event("outcome", "a", "x", outcome="served"), switch("aa", "b")):
+        history.append(event)
+    assert history.last_switch("a") == switch("a", None)
+    assert history.last_switch("c") is None
+
+
+@pytest.mark.parametrize(
+    ("events", "current", "stack", "real"),
+    [
+        ([], None, [], []),
+        ([], "by hand", ["by hand"], []),
+        ([switch("a", None), switch("b", "a")], "b", ["a", "b"], [True, True]),
+        # a kill between the event and CURRENT
+        ([switch("a", None), switch("b", "a")], "a", ["a"], [True, False]),
+        ([switch("a", None), switch("b", "a"), switch("c", "a")], "c", ["a", "c"], [True, False, True]),
+        ([switch("a", None), switch("b", "a"), switch("a", "b", "rollback")], "b", ["a", "b"], [True, True, False]),
+        # back and further back
+        ([switch("a", None), switch("b", "a"), switch("c", "b"), switch("b", "c", "rollback")], "b", ["a", "b"], [True] * 4),
+        # changed by hand after b had been wanted
+        ([switch("a", None), switch("b", "a")], "c", ["a", "b", "c"], [True, True]),
+        ([switch("a", None), switch("b", "a"), switch("d", "c")], "d", ["a", "b", "c", "d"], [True] * 3),
+        # the same one again
+        ([switch("a", None), switch("a", "a")], "a", ["a"], [True, True]),
+        # CURRENT was garbage, or removed
+        ([switch("a", None), switch("b", "a"), switch("c", None)], "c", ["a", "b", UNREADABLE, "c"], [True] * 3),
+        ([switch("a", None)], UNREADABLE, ["a", UNREADABLE], [True]),
+        ([switch("a", None), switch("b", UNREADABLE)], "b", ["a", UNREADABLE, "b"], [True, True]),
+        ([switch("a", None)], None, [], [False]),
+    ],
+)
+def test_what_was_wanted_is_told_by_what_the_next_event_found(
+    events: list[Event], current: str | None, stack: list[str], real: list[bool]
+) -> None:
+    assert activations(events, current) == stack
+    assert list(happened(events, current)) == real

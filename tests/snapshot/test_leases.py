@@ -1,0 +1,92 @@
+"""A lease lasts as long as its process, works without the right to write, and is seen by others."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from make_snapshot import make_snapshot
+
+from snapshot.errors import UnknownSnapshotError
+from snapshot.leases import claimed, hold, is_held
+
+HOLD = """
+import sys
+from pathlib import Path
+from snapshot.leases import hold
+lease = hold(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_snapshot(tmp_path, rows=20).root
+
+
+def test_any_number_may_hold_one_and_the_last_to_go_frees_it(folder: Path) -> None:
+    assert not is_held(folder)
+    with hold(folder) as first:
+        second = hold(folder)
+        assert is_held(folder)
+        first.close()
+        first.close()
+        assert is_held(folder)
+        second.close()
+    assert not is_held(folder)
+
+
+def test_looking_does_not_take_anything(folder: Path) -> None:
+    with hold(folder):
+        assert is_held(folder)
+        assert is_held(folder)
+    assert not is_held(folder)
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_a_lease_of_another_process_ends_with_it(folder: Path, end: str) -> None:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    with process:
+        assert process.stdout.readline() == b"held\n"
+        assert is_held(folder)
+        with claimed(folder) as free:
+            assert not free
+        if end == "kill":
+            process.kill()
+        else:
+            process.stdin.close()
+        process.wait(10)
+    assert not is_held(folder)
+    with claimed(folder) as free:
+        assert free
+
+
+def test_a_snapshot_that_is_not_there_cannot_be_held(folder: Path) -> None:
+    assert not is_held(folder.with_name("other"))
+    assert not is_held(folder / "manifest.json")
+    for nothing in (folder.with_name("other"), folder / "manifest.json"):
+        with pytest.raises(UnknownSnapshotError, match="cannot be held"):
+            hold(nothing)
+
+
+def test_a_folder_that_is_renamed_stays_held(folder: Path) -> None:
+    with hold(folder):
+        assert is_held(folder.rename(folder.with_name("elsewhere")))
+
+
+def test_a_lease_needs_no_right_to_write(folder: Path) -> None:
+    (folder / "manifest.json").chmod(0o444)
+    folder.chmod(0o555)
+    with hold(folder):
+        assert is_held(folder)
+
+
+def test_no_descriptor_is_left_open(folder: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with hold(folder):
+            is_held(folder)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
