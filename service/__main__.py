@@ -11,7 +11,7 @@ import typer
 
 from service.errors import ServiceError, SettingsError
 from service.head_start import HeadStart
-from service.settings import DescribedSetting, described_settings, load_settings, variable
+from service.settings import DescribedSetting, described_settings, load_settings, trust_of, variable
 from snapshot.errors import SnapshotError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -24,7 +24,7 @@ def start(context: typer.Context, **given: str | None) -> None:
     if context.invoked_subcommand is not None:
         return
     settings = load_settings({name: value for name, value in given.items() if value is not None})
-    head_start = HeadStart()
+    head_start = HeadStart(trust_of(settings))
     head_start.begin(settings.registry)
     from service.main import serve  # after the head start: this is what it is ahead of
 

@@ -20,9 +20,12 @@ from snapshot.errors import (
     GateRefusedError,
     GoldenMismatchError,
     IntegrityError,
+    KeyFileError,
     ManifestError,
+    SignatureError,
     SnapshotError,
     SpaceMismatchError,
+    UnsafePathError,
 )
 from snapshot.layout import Layout
 from snapshot.manifest import SCHEMA_VERSION, Manifest
@@ -108,6 +111,7 @@ class GateOptions:
         p99_ms: most that a search may take here.
         memory_share: of the available memory, that both snapshots may take together.
         filter_cache_bytes: memory that a snapshot may take for what filters have selected.
+        trusts: whether signatures are looked at.
     """
 
     recall_tolerance: float = 0.05
@@ -118,6 +122,7 @@ class GateOptions:
     p99_ms: float = 1000.0
     memory_share: float = 0.9
     filter_cache_bytes: int = 0
+    trusts: bool = False
 
 
 class Inspector(Protocol):
@@ -203,7 +208,7 @@ def reason_of(error: Exception | None) -> str | None:
 
 
 def sealed_checks(manifest: Manifest, signature: str) -> list[Check]:
-    """What verifying has established; ``signature`` says by whom, or that none was asked for."""
+    """What verifying has established; ``signature`` says what there is of one."""
     total = sum(entry.bytes for entry in manifest.files.values())
     return [
         _sound("signature", signature, None),
@@ -246,6 +251,9 @@ def _sound(name: str, value: Figure, limit: Figure, detail: str = "") -> Check:
 
 
 _CHECK_OF: Mapping[type[SnapshotError], str] = {
+    SignatureError: "signature",
+    KeyFileError: "signature",
+    UnsafePathError: "hashes",
     ManifestError: "schema",
     CountMismatchError: "counts",
     SpaceMismatchError: "space",
@@ -256,8 +264,6 @@ _CHECK_OF: Mapping[type[SnapshotError], str] = {
 def _check_of(error: Exception) -> str | None:
     if isinstance(error, IntegrityError):
         return "parts" if error.code == IntegrityError.code else "hashes"
-    if isinstance(error, SnapshotError) and error.code.startswith("signature"):
-        return "signature"
     return next((name for kind, name in _CHECK_OF.items() if isinstance(error, kind)), None)
 
 

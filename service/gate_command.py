@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -15,9 +16,10 @@ from service.gate import GateReport, Record, format_figure
 from service.generation import Beside, Generation, GenerationOptions, open_generation
 from service.inspection import Inspection, Peer, nothing_serves
 from service.loader import gate_options
-from service.settings import Settings
+from service.settings import Settings, trust_of
 from snapshot.errors import SnapshotError
 from snapshot.registry import Registry
+from snapshot.verify import verify
 
 
 def inspect(settings: Settings, snapshot: str, against: str | None) -> GateReport:
@@ -38,7 +40,8 @@ def inspect(settings: Settings, snapshot: str, against: str | None) -> GateRepor
         recent=() if other is None else other.golden.queries,
     )
     try:
-        open_generation(layout, options, _no_matter, Beside(other, inspector=inspection)).close()
+        checked = partial(verify, trust=trust_of(settings))
+        open_generation(layout, options, _no_matter, Beside(other, inspector=inspection), checked).close()
     except (SnapshotError, OSError) as error:
         return inspection.report(error)
     finally:

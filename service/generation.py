@@ -24,6 +24,7 @@ from service.stamps import Stamps
 from snapshot.documents import Documents, open_documents
 from snapshot.errors import CountMismatchError
 from snapshot.layout import QUERY_TOWER, Layout
+from snapshot.leases import Lease, hold
 from snapshot.manifest import Manifest
 from snapshot.verify import verify
 
@@ -67,6 +68,7 @@ class Generation:
         golden: to prove it again by.
         layout: where its files are.
         stamps: of its files when they were verified.
+        lease: keeps others from removing the snapshot.
     """
 
     manifest: Manifest
@@ -82,6 +84,7 @@ class Generation:
     golden: GoldenSet = _NO_GOLDEN
     layout: Layout = _NOWHERE
     stamps: Stamps = field(default_factory=Stamps)
+    lease: Lease | None = None
 
     @property
     def id(self) -> str:
@@ -100,6 +103,8 @@ class Generation:
         """Close every part; a second call does nothing. May take tens of milliseconds: never on an event loop."""
         self.encoder.close()
         self.engine.close()
+        if self.lease is not None:
+            self.lease.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +153,10 @@ def open_generation(
         with watch.step("verifying"):
             stamps = Stamps.of(layout)
             manifest = verify(layout.root)
+            lease = opened.enter_context(hold(layout.root))
             inspector.sealed(layout, manifest)
         with watch.step("opening"):
-            generation = _open(layout, manifest, options, beside, stamps, watch.seconds)
+            generation = replace(_open(layout, manifest, options, beside, watch.seconds), stamps=stamps, lease=lease)
             opened.callback(generation.close)
             inspector.opened()
         with watch.step("proving"):
@@ -172,7 +178,6 @@ def _open(
     manifest: Manifest,
     options: GenerationOptions,
     beside: Beside,
-    stamps: Stamps,
     seconds: Mapping[Step, float],
 ) -> Generation:
     """Open every part, or none."""
@@ -188,9 +193,7 @@ def _open(
     costs = Costs(manifest.index, time.monotonic, None if beside.before is None else beside.before.costs)
     planner = Planner(manifest.index, costs, time.monotonic)
     tower, now = _tower_digest(manifest), datetime.now(UTC)
-    return Generation(
-        manifest, encoder, engine, documents, _UNPROVEN, costs, planner, tower, now, seconds, golden, layout, stamps
-    )
+    return Generation(manifest, encoder, engine, documents, _UNPROVEN, costs, planner, tower, now, seconds, golden, layout)
 
 
 def _tower_digest(manifest: Manifest) -> str:

@@ -27,7 +27,6 @@ Peer = Callable[[], AbstractContextManager[Generation | None]]
 """Pins the generation that serves, if one does, for a block."""
 
 _MOST_QUERIES = 64
-NO_SIGNATURE = "not required"
 
 
 def nothing_serves() -> AbstractContextManager[None]:
@@ -68,7 +67,7 @@ class Inspection:
     def sealed(self, layout: Layout, manifest: Manifest) -> None:
         """Note what was verified; refuse what would not fit into the memory, before any of it is opened."""
         self._manifest = manifest
-        self.record.add(*sealed_checks(manifest, NO_SIGNATURE))
+        self.record.add(*sealed_checks(manifest, self._signature(layout)))
         with self._peer() as serving:
             self.record.compared_with(None if serving is None else serving.id)
             beside = [] if serving is None else [(serving.layout, serving.manifest)]
@@ -100,6 +99,11 @@ class Inspection:
     def report(self, error: Exception | None = None) -> GateReport:
         """All that was found."""
         return self.record.report(error)
+
+    def _signature(self, layout: Layout) -> str:
+        if not self._options.trusts:
+            return "not looked at: no keys are trusted"
+        return "of a trusted key" if layout.signature.is_file() else "none"
 
     def _compared(self, new: Generation, serving: Generation | None) -> list[Check]:
         """With what serves: completeness and overlap."""

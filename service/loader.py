@@ -30,6 +30,7 @@ def gate_options(settings: Settings) -> GateOptions:
         p99_ms=settings.gate_p99_ms or settings.default_timeout_ms,
         memory_share=settings.gate_memory_share,
         filter_cache_bytes=settings.filter_cache_bytes,
+        trusts=bool(settings.trusted_keys),
     )
 
 

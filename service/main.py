@@ -43,7 +43,7 @@ from service.pipeline import Pipeline
 from service.recent import RecentQueries
 from service.repeats import Repeats
 from service.runtime import Runtime
-from service.settings import Settings, flag, variable
+from service.settings import Settings, flag, trust_of, variable
 from service.shedding import Shedding
 from service.swap import Generations
 from service.watch import WatchOptions
@@ -85,7 +85,7 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     registry = Registry(settings.registry)
     options = FollowOptions(poll_seconds=settings.follow_interval_seconds)
     guard = _guard(settings, generations, metrics)
-    loader = _loader(settings, threads, generations, recent, (head_start or HeadStart()).verify)
+    loader = _loader(settings, threads, generations, recent, (head_start or HeadStart(trust_of(settings))).verify)
     follower = Follower(registry, generations, loader, options, metrics, guard=guard)
     undo.callback(follower.stop, _STOP_SECONDS)
     pipeline = Pipeline(generations, workers, limiter, cache, metrics, settings.plan_probability, recent.note)

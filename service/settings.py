@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import SettingsError
 from service.limits import LimitKind
+from snapshot.signing import Trust
 
 PREFIX = "SCALINGNOTE_"
 
@@ -77,6 +78,14 @@ class Settings(BaseSettings):
     filter_cache_bytes: int = Field(
         64 * 1024 * 1024, ge=0, le=1 << 40, description="Memory for what filters have selected, a snapshot, in bytes; 0: off."
     )
+    trusted_keys: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description=(
+            "Files of Ed25519 public keys (PEM or base64), separated by commas; a snapshot that is signed must be signed "
+            "by one of them. None: signatures are not looked at."
+        ),
+    )
+    require_signature: bool = Field(False, description="Whether snapshots that are not signed are refused.")
     recent_queries: int = Field(
         256,
         ge=0,
@@ -219,7 +228,7 @@ class Settings(BaseSettings):
         0.0, ge=0, le=1, allow_inf_nan=False, description="Share of requests that get a log line, 0 to 1; never with their query."
     )
 
-    @field_validator("admin_tokens", mode="before")
+    @field_validator("admin_tokens", "trusted_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -237,6 +246,8 @@ class Settings(BaseSettings):
             raise ValueError(f"default_timeout_ms {self.default_timeout_ms:g} is above max_timeout_ms {self.max_timeout_ms:g}")
         if self.drain_min_seconds > self.drain_seconds:
             raise ValueError(f"drain_min_seconds {self.drain_min_seconds:g} is above drain_seconds {self.drain_seconds:g}")
+        if self.require_signature and not self.trusted_keys:
+            raise ValueError("require_signature needs trusted_keys: name the file of a public key")
         if self.gate_min_documents_ratio > self.gate_max_documents_ratio:
             low, high = self.gate_min_documents_ratio, self.gate_max_documents_ratio
             raise ValueError(f"gate_min_documents_ratio {low:g} is above gate_max_documents_ratio {high:g}")
@@ -255,6 +266,17 @@ def load_settings(given: Mapping[str, object]) -> Settings:
         return Settings(**dict(given))  # type: ignore[arg-type]  # pydantic converts and checks each one
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(dict(item)) for item in error.errors())) from error
+
+
+def trust_of(settings: Settings) -> Trust | None:
+    """Whose signatures count; None where none are looked at.
+
+    Raises:
+        KeyFileError: a file has no public key.
+    """
+    if not settings.trusted_keys:
+        return None
+    return Trust.load(settings.trusted_keys, required=settings.require_signature)
 
 
 def effective(settings: Settings) -> dict[str, Any]:
