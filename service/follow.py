@@ -22,6 +22,7 @@ from service.gate import GateReport, code_of, golden_checks, reason_of
 from service.generation import Generation, Step
 from service.guard import Breach, Guard, ProofOptions
 from service.inspection import Inspection
+from service.memory import give_back
 from service.niceness import Pace, yield_to_the_event_loop
 from service.swap import Generations, NullObserver, SwapObserver, SwapState
 from service.watch import WatchOptions
@@ -294,6 +295,7 @@ class Follower:
         self._retry_at = self._clock() + self._options.wait_seconds(attempts)
         self._failure = Failure(wanted, code, reason, datetime.now(UTC), attempts)
         self._generations.enter(SwapState.FAILED)
+        give_back()
         self._observer.failed(wanted, code)
         unforeseen = None if isinstance(error, SnapshotError) else error
         _log.error("snapshot_refused", snapshot=wanted, code=code, reason=reason, attempts=attempts, exc_info=unforeseen)

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from service.gate import INTEGRITY, QUALITY, GateReport
 from service.golden import Proof
 from service.memory import Freed
+from service.shadow import OUTCOMES as SHADOW_OUTCOMES
 
 PREFIX = "scalingnote"
 VERDICTS = ("passed", "forced", "refused")
@@ -39,6 +40,11 @@ class GateMetrics:
         self.returned = Counter(f"{PREFIX}_swap_returned_bytes", "Memory given back by closing snapshots", registry=registry)
         self.open = Gauge(f"{PREFIX}_generations_open", "Snapshots that are open in this process", registry=registry)
         self.recent = Gauge(f"{PREFIX}_recent_queries", "Queries kept to judge the next snapshot by", registry=registry)
+        self.shadowed = Counter(
+            f"{PREFIX}_shadow_queries", "Live queries that a candidate got too", ["outcome"], registry=registry
+        )
+        for outcome in SHADOW_OUTCOMES:
+            self.shadowed.labels(outcome)
         for verdict in VERDICTS:
             self.verdicts.labels(verdict)
         for outcome in PROOFS:
@@ -81,6 +87,10 @@ class GateMetrics:
         """The service went back by itself."""
         self.rollbacks.inc()
         self.proof_ok.set(1)
+
+    def shadow(self, outcome: str) -> None:
+        """A live query was chosen for a candidate."""
+        self.shadowed.labels(outcome).inc()
 
     def freed(self, freed: Freed) -> None:
         """A generation was closed."""

@@ -19,6 +19,7 @@ from service.encoder import Encoder, Tokenizers
 from service.engines import Engine, open_engine
 from service.gate import Inspector, NullInspector
 from service.golden import GoldenSet, Proof, ask, prove, read_golden, require
+from service.memory import let_go_of_pages
 from service.plan import Planner
 from service.stamps import Stamps
 from snapshot.documents import Documents, open_documents
@@ -102,6 +103,8 @@ class Generation:
     def close(self) -> None:
         """Close every part; a second call does nothing. May take tens of milliseconds: never on an event loop."""
         self.encoder.close()
+        if self.layout is not _NOWHERE:
+            let_go_of_pages([self.layout.index, *self.layout.documents.glob("*.arrow")])
         self.engine.close()
         if self.lease is not None:
             self.lease.close()

@@ -60,8 +60,8 @@ class Inspection:
         self._options = options
         self._peer = peer
         self._recent = recent[:_MOST_QUERIES]
-        self._pace = pace
-        self._comparing = comparing
+        self.pace = pace
+        self.comparing = comparing
         self._manifest: Manifest | None = None
 
     def sealed(self, layout: Layout, manifest: Manifest) -> None:
@@ -86,13 +86,13 @@ class Inspection:
 
     def judge(self, generation: Generation) -> None:
         """Measure everything else; GateRefusedError with all that failed."""
-        options, record, pace = self._options, self.record, self._pace
+        options, record, pace = self._options, self.record, self.pace
         golden = generation.golden.queries
         known = [*self._recent, *golden][:_MOST_QUERIES]
         vectors, tolerance = generation.golden.vectors, options.recall_tolerance
         record.add(checks.recall(generation.manifest, generation.engine, vectors, tolerance, pace))
         with self._peer() as serving:
-            record.add(*self._compared(generation, serving if self._comparing else None))
+            record.add(*self._compared(generation, serving if self.comparing else None))
         record.add(checks.p99(generation, known, options.p99_ms, pace))
         record.settle()
 
@@ -113,12 +113,12 @@ class Inspection:
             checks.required_ids(new.documents, options.required_ids),
         ]
         if serving is None:
-            reason = "no snapshot serves" if self._comparing else "an operator goes back"
+            reason = "no snapshot serves" if self.comparing else "an operator goes back"
             return [*found, not_applicable("overlap", options.min_overlap, reason)]
         if len(self._recent) < checks.ENOUGH_QUERIES:
             reason = f"{len(self._recent)} recent queries, {checks.ENOUGH_QUERIES} are needed"
             return [*found, not_applicable("overlap", options.min_overlap, reason)]
-        return [*found, checks.overlap(new, serving, self._recent, options.min_overlap, self._pace)]
+        return [*found, checks.overlap(new, serving, self._recent, options.min_overlap, self.pace)]
 
 
 class Gatekeeper:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from service.encoder import Tokenizers
 from service.follow import Enter
@@ -11,6 +12,7 @@ from service.generation import Beside, Generation, GenerationOptions, Verify, op
 from service.inspection import Gatekeeper, Inspection
 from service.recent import RecentQueries
 from service.settings import Settings
+from service.shadow import Shadow
 from service.swap import Generations
 from snapshot.layout import Layout
 from snapshot.registry import Desire
@@ -44,12 +46,14 @@ class Loader:
         gatekeeper: Gatekeeper,
         recent: RecentQueries,
         verify: Verify = verify,
+        shadow: Shadow | None = None,
     ) -> None:
         self._options = options
         self._generations = generations
         self._gatekeeper = gatekeeper
         self._recent = recent
         self._verify = verify
+        self._shadow = shadow
         self._tokenizers = Tokenizers()
 
     def inspect(self, desire: Desire, pace: Callable[[], None]) -> Inspection:
@@ -58,6 +62,14 @@ class Loader:
         return self._gatekeeper.begin(desire.snapshot, desire.forced, desire.why, comparing, pace)
 
     def open(self, layout: Layout, enter: Enter, inspection: Inspection) -> Generation:
-        """Load, judge and warm a snapshot."""
+        """Load, judge and warm a snapshot, and let it answer a share of the live queries where that is wanted."""
         beside = Beside(self._generations.current, self._recent.latest(_WARM_QUERIES), self._tokenizers, inspection)
-        return open_generation(layout, self._options, enter, beside, self._verify)
+        with ExitStack() as opened:
+            new = open_generation(layout, self._options, enter, beside, self._verify)
+            opened.callback(new.close)
+            if self._shadow is not None and self._shadow.on and beside.before is not None and inspection.comparing:
+                enter("shadowing")
+                inspection.record.add(*self._shadow.run(new, inspection.pace))
+                inspection.record.settle()
+            opened.pop_all()
+        return new

@@ -44,6 +44,7 @@ from service.recent import RecentQueries
 from service.repeats import Repeats
 from service.runtime import Runtime
 from service.settings import Settings, flag, trust_of, variable
+from service.shadow import Shadow, ShadowOptions
 from service.shedding import Shedding
 from service.swap import Generations
 from service.watch import WatchOptions
@@ -85,7 +86,9 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     registry = Registry(settings.registry)
     options = FollowOptions(poll_seconds=settings.follow_interval_seconds)
     guard = _guard(settings, generations, metrics)
-    loader = _loader(settings, threads, generations, recent, (head_start or HeadStart(trust_of(settings))).verify)
+    shadow = Shadow(_shadow_options(settings), generations.peer, recent, metrics.gate.shadow)
+    verify = (head_start or HeadStart(trust_of(settings))).verify
+    loader = _loader(settings, threads, generations, recent, verify, shadow)
     follower = Follower(registry, generations, loader, options, metrics, guard=guard)
     undo.callback(follower.stop, _STOP_SECONDS)
     pipeline = Pipeline(generations, workers, limiter, cache, metrics, settings.plan_probability, recent.note)
@@ -100,10 +103,28 @@ def _guard(settings: Settings, generations: Generations, metrics: Metrics) -> Gu
     return Guard(generations, proofs, watch, metrics.vitals, metrics.gate, keep_former=settings.keep_former)
 
 
-def _loader(settings: Settings, threads: ThreadPlan, generations: Generations, recent: RecentQueries, verify: Verify) -> Loader:
+def _loader(
+    settings: Settings,
+    threads: ThreadPlan,
+    generations: Generations,
+    recent: RecentQueries,
+    verify: Verify,
+    shadow: Shadow,
+) -> Loader:
     loading = GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes)
     gatekeeper = Gatekeeper(gate_options(settings), generations.peer, recent)
-    return Loader(loading, generations, gatekeeper, recent, verify)
+    return Loader(loading, generations, gatekeeper, recent, verify, shadow)
+
+
+def _shadow_options(settings: Settings) -> ShadowOptions:
+    return ShadowOptions(
+        settings.shadow_share,
+        settings.shadow_queries,
+        settings.shadow_seconds,
+        settings.shadow_cpu_share,
+        settings.gate_min_overlap,
+        settings.shadow_max_latency_ratio,
+    )
 
 
 def _limiter(settings: Settings, threads: ThreadPlan) -> Limiter:

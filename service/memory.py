@@ -21,6 +21,8 @@ from snapshot.manifest import Manifest
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 _STATM = Path("/proc/self/statm")
+_MAPS = Path("/proc/self/maps")
+_MADV_DONTNEED = 4
 _MAPPED = ("index/", "documents/")
 _TOWER_FACTOR = 3.0
 """Memory over the bytes of graph and tokenizer while they load: the file's, the weights, and the weights packed for the CPU."""
@@ -89,6 +91,22 @@ def resident_bytes() -> int:
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
 
 
+def let_go_of_pages(paths: Iterable[Path]) -> None:
+    """Let the process forget the pages of files that it has mapped; whoever reads them again gets them again.
+
+    Unmapping a gigabyte takes tens of milliseconds for its pages, and libraries do it holding the interpreter's lock: the
+    event loop would stand still. This does not hold it, and leaves nothing to do for the unmapping.
+    """
+    if sys.platform != "linux":
+        return
+    wanted, madvise = {str(path.resolve()) for path in paths}, ctypes.CDLL(None).madvise
+    for line in _read(_MAPS).splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5] in wanted:
+            begin, end = (int(address, 16) for address in fields[0].split("-"))
+            madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+
+
 def give_back() -> None:
     """Return freed memory to the system: glibc keeps it otherwise, for as long as the process lives."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
@@ -98,6 +116,6 @@ def give_back() -> None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""

@@ -41,7 +41,7 @@ CLOSES = (
     "crowded",
 )
 SWAP_OUTCOMES = ("replaced", "returned", "failed")
-SWAP_STEPS = ("verifying", "opening", "proving", "warming", "shadowing")
+SWAP_STEPS = ("verifying", "opening", "proving", "warming")
 WORK_ROUTES = ("/search", "/search/batch", "/embed", "/v1/embeddings")
 LIBRARIES = ("scalingnote", "onnxruntime", "faiss-cpu", "tokenizers", "pyarrow", "fastapi")
 

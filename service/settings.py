@@ -126,6 +126,19 @@ class Settings(BaseSettings):
     gate_memory_share: float = Field(
         0.9, gt=0, le=1, description="Of the available memory, that a snapshot and the one that serves may take together."
     )
+    shadow_share: Ratio = Field(
+        0.0,
+        description=(
+            "Share of live searches that a new snapshot answers too before it takes over, nobody getting its answers; "
+            "0: it takes over at once."
+        ),
+    )
+    shadow_queries: int = Field(200, ge=1, le=1_000_000, description="Searches that are enough to compare then.")
+    shadow_seconds: Seconds = Field(60.0, description="How long that takes at most, in seconds, however few searches came.")
+    shadow_cpu_share: float = Field(0.1, gt=0, le=1, description="Of one core, that it may take.")
+    shadow_max_latency_ratio: float = Field(
+        1.5, gt=0, allow_inf_nan=False, description="Most of its median search, over that of the snapshot that serves."
+    )
     keep_former: bool = Field(
         True,
         description=(

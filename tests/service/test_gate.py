@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from make_snapshot import (
@@ -23,7 +24,6 @@ from make_snapshot import (
 from service.gate import INTEGRITY, QUALITY, Check, GateOptions, GateReport, Record
 from service.generation import Beside, Generation, GenerationOptions, open_generation
 from service.inspection import Inspection
-from snapshot.documents import open_documents
 from snapshot.errors import GateRefusedError, SnapshotError
 from snapshot.layout import Layout
 from snapshot.seal import Draft
@@ -87,6 +87,7 @@ def test_an_intact_snapshot_passes_every_check(tmp_path: Path, served: Generatio
     assert found["golden_hits"].value == 1.0
     assert 0 < float(found["p99"].value or 0) < 1000
     assert float(found["memory"].value or 0) > sum(path.stat().st_size for path in tmp_path.rglob("*.arrow"))
+    assert "mapped together" in found["memory"].detail
 
 
 def test_the_first_snapshot_has_nothing_to_be_compared_with_and_says_so(tmp_path: Path) -> None:
@@ -197,6 +198,20 @@ def test_an_effort_table_that_is_not_reproduced_is_refused(tmp_path: Path) -> No
     assert "--force" in str(error)
 
 
+def without_entry(layout: Layout) -> None:
+    """A graph that no search gets into: the engine answers all the same, by comparing with everything."""
+    index = faiss.read_index(str(layout.index))
+    index.hnsw.entry_point = -1
+    write_index(layout, index)
+
+
+def test_a_graph_that_finds_nothing_by_itself_is_refused(tmp_path: Path) -> None:
+    report, _ = judged(make_snapshot(tmp_path, rows=2000, kind="hnsw", tamper=without_entry))
+    assert report.code == "gate_recall"
+    assert by_name(report)["golden_hits"].value == 1.0
+    assert "0.000 found" in by_name(report)["recall"].detail
+
+
 def test_recall_is_what_comparing_with_every_document_says(tmp_path: Path) -> None:
     layout = make_snapshot(tmp_path, rows=2000, kind="ivfpq", revise=claims_more)
     report, _ = judged(layout, GateOptions(recall_tolerance=1.0))
@@ -242,12 +257,6 @@ def test_required_ids_are_all_there_or_named(tmp_path: Path) -> None:
     report, error = judged(layout, GateOptions(required_ids=listed))
     assert report.code == "gate_required_ids"
     assert "cannot be read" in by_name(report)["required_ids"].detail
-
-
-def test_missing_ids_are_those_that_no_row_has(tmp_path: Path) -> None:
-    documents = open_documents(make_snapshot(tmp_path).documents)
-    assert documents.missing([]) == []
-    assert documents.missing(["doc-7", "b", "a", "doc-7", "b"]) == ["b", "a"]
 
 
 def test_another_ranking_is_refused_by_its_overlap_by_id(tmp_path: Path, served: Generation) -> None:

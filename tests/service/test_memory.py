@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from make_snapshot import make_snapshot
 
-from service.memory import Freed, available_bytes, give_back, held_bytes, mapped_bytes, resident_bytes
+from service.memory import Freed, available_bytes, give_back, held_bytes, let_go_of_pages, mapped_bytes, resident_bytes
 from snapshot.layout import Layout
 from snapshot.manifest import read_manifest
 
@@ -95,3 +95,15 @@ def test_freed_memory_goes_back_to_the_system() -> None:
 def test_what_was_freed_is_the_difference() -> None:
     assert Freed(100, 70).bytes == 30
     assert Freed(70, 100).bytes == -30
+
+
+def test_pages_that_were_let_go_of_are_read_again_when_they_are_needed(tmp_path: Path) -> None:
+    path, other = tmp_path / "mapped", tmp_path / "other"
+    for each in (path, other):
+        each.write_bytes(b"x" * 64 * MIB)
+    mapped, kept = (np.memmap(each, dtype=np.uint8, mode="r") for each in (path, other))
+    assert mapped.sum() == kept.sum() == 64 * MIB * ord("x")
+    before = resident_bytes()
+    let_go_of_pages([path])
+    assert 56 * MIB < before - resident_bytes() < 72 * MIB
+    assert mapped[::4096].sum() == 64 * MIB // 4096 * ord("x")
