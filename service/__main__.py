@@ -11,7 +11,8 @@ import typer
 
 from service.errors import ServiceError, SettingsError
 from service.head_start import HeadStart
-from service.settings import DescribedSetting, described_settings, load_settings
+from service.settings import DescribedSetting, described_settings, load_settings, trust_of, variable
+from snapshot.errors import SnapshotError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -23,7 +24,7 @@ def start(context: typer.Context, **given: str | None) -> None:
     if context.invoked_subcommand is not None:
         return
     settings = load_settings({name: value for name, value in given.items() if value is not None})
-    head_start = HeadStart()
+    head_start = HeadStart(trust_of(settings))
     head_start.begin(settings.registry)
     from service.main import serve  # after the head start: this is what it is ahead of
 
@@ -46,12 +47,29 @@ def configuration() -> None:
     sys.stdout.write(render_configuration())
 
 
+@app.command()
+def gate(
+    snapshot: Annotated[str, typer.Argument(metavar="ID", help="Which snapshot.")],
+    registry: Annotated[str, typer.Option(help="Folder of snapshots.", envvar=variable("registry"))],
+    against: Annotated[str | None, typer.Option(metavar="ID", help="Compare with this one, on its golden queries.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Judge a snapshot on this machine as the service would before serving it; 1 where it must not.
+
+    The limits are the settings gate_*, from the environment. Recent queries of users are known to a service only.
+    """
+    settings = load_settings({"registry": registry})
+    from service.gate_command import inspect, show  # as above
+
+    raise typer.Exit(show(inspect(settings, snapshot, against), as_json))
+
+
 def main() -> None:
     """Run the command line; an error is one line on standard error."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server listens for it: the default is to die
     try:
         app()
-    except ServiceError as error:
+    except (ServiceError, SnapshotError) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(_WRONG_USE if isinstance(error, SettingsError) else 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,14 @@ from tokenizers import Tokenizer
 
 from service.batching import BatchPlan, batches, measure
 from snapshot.errors import IntegrityError, SpaceMismatchError
+from snapshot.files import sha256
 from snapshot.layout import Layout
 from snapshot.manifest import SPACE_KEY, QueryTower, Space, TextSpec
 from snapshot.text import render_query
 
 _INPUTS = {"input_ids", "attention_mask"}
 _OUTPUT = "sentence_embedding"
+_MOST_TOKENIZERS = 2
 _AGAIN = "publish the snapshot again, or activate another one"
 
 
@@ -52,14 +55,16 @@ class Encoder:
         self.batching = BatchPlan()
 
     @classmethod
-    def open(cls, layout: Layout, tower: QueryTower, space: Space, threads: int) -> Encoder:
+    def open(cls, layout: Layout, tower: QueryTower, space: Space, threads: int, tokenizers: Tokenizers | None = None) -> Encoder:
         """Open tokenizer and graph of a verified snapshot; one call of the graph uses ``threads`` threads.
+
+        A tokenizer that ``tokenizers`` has is not parsed again.
 
         Raises:
             SpaceMismatchError: the graph was distilled for another document space, or is of another width.
             IntegrityError: a file cannot be read, or the graph has other inputs and outputs.
         """
-        tokenizer = _open_tokenizer(layout.tokenizer, tower.text)
+        tokenizer = (tokenizers or Tokenizers()).open(layout.tokenizer, tower.text)
         session = _open_session(layout.model, threads)
         _check_space(session, space, layout.model)
         _check_signature(session, space, layout.model)
@@ -108,6 +113,25 @@ class Encoder:
 
     def _try(self, rows: int, length: int) -> None:
         self.embed([[self._pad] * length] * rows)
+
+
+class Tokenizers:
+    """The latest tokenizers, by content: parsing one holds the interpreter's lock for 30 ms, and the event loop with it.
+
+    Most snapshots have the tokenizer of the one before.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, int], Tokenizer] = OrderedDict()
+
+    def open(self, path: Path, text: TextSpec) -> Tokenizer:
+        """The tokenizer at ``path``; IntegrityError where there is none."""
+        key = (sha256(path), text.max_tokens)
+        known = self._known.pop(key, None) or _open_tokenizer(path, text)
+        self._known[key] = known
+        while len(self._known) > _MOST_TOKENIZERS:
+            self._known.popitem(last=False)
+        return known
 
 
 def _open_tokenizer(path: Path, text: TextSpec) -> Tokenizer:

@@ -1,76 +1,55 @@
-"""Follows the registry's CURRENT: opens what is wanted beside what serves, replaces it, backs off where it cannot."""
+"""Follows the registry's CURRENT: opens what is wanted beside what serves, replaces it, backs off where it cannot.
+
+Everything that is done about snapshots is done by this one thread, at low priority: loading, judging, proving again, going
+back. So there is at most one swap at a time, and none beside a proof.
+"""
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
+from typing import Literal, Protocol
 
 import structlog
 
+from service.attempts import Failure, FollowOptions, Outcome
+from service.gate import GateReport, code_of, golden_checks, reason_of
 from service.generation import Generation, Step
+from service.guard import Breach, Guard, ProofOptions
+from service.inspection import Inspection
+from service.memory import give_back
+from service.niceness import Pace, yield_to_the_event_loop
 from service.swap import Generations, NullObserver, SwapObserver, SwapState
+from service.watch import WatchOptions
 from snapshot.errors import NothingPublishedError, RegistryError, SnapshotError
 from snapshot.layout import Layout
-from snapshot.registry import Registry
+from snapshot.registry import Desire, Registry
 
-Opener = Callable[[Layout, Callable[[Step], None]], Generation]
+Enter = Callable[[Step], None]
+
+_REPORTS = 32
+"""Kept; about 4 KB each."""
 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class FollowOptions:
-    """When to look and when to try again.
+class Opener(Protocol):
+    """Loads snapshots."""
 
-    Attributes:
-        poll_seconds: how often CURRENT is read.
-        backoff_seconds: wait after the first failure of a snapshot; doubled by each further one.
-        backoff_max_seconds: the longest wait.
-    """
+    def inspect(self, desire: Desire, pace: Callable[[], None]) -> Inspection:
+        """Begin the inspection of what is wanted; ``pace`` is called between its parts and may raise to give up."""
 
-    poll_seconds: float = 1.0
-    backoff_seconds: float = 1.0
-    backoff_max_seconds: float = 60.0
+    def open(self, layout: Layout, enter: Enter, inspection: Inspection) -> Generation:
+        """Load a snapshot, ready to serve; ``enter`` hears each step as it begins, and may raise to give up.
 
-    def wait_seconds(self, attempts: int) -> float:
-        """How long to leave a snapshot alone that failed so often in a row."""
-        doublings = min(attempts - 1, 32)  # 2 ** 32 seconds is beyond any cap, 2 ** 10000 beyond a float
-        return min(self.backoff_max_seconds, self.backoff_seconds * 2.0**doublings)
-
-
-class Outcome(StrEnum):
-    """What one step of following came to."""
-
-    UNWANTED = "unwanted"  # the registry says nothing is wanted; what serves, if anything, goes on
-    UNCHANGED = "unchanged"  # what is wanted serves
-    REPLACED = "replaced"
-    SUPERSEDED = "superseded"  # something else was wanted before this one was ready: step again at once
-    FAILED = "failed"
-    BACKING_OFF = "backing_off"  # failed before and its wait is not over
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why what is wanted does not serve.
-
-    Attributes:
-        snapshot: the id that is wanted; None where that itself cannot be told.
-        code: the error's stable code.
-        reason: the error's message: what, where, what to do.
-        at: when it last failed, UTC.
-        attempts: how often it failed in a row.
-    """
-
-    snapshot: str | None
-    code: str
-    reason: str
-    at: datetime
-    attempts: int
+        Raises:
+            SnapshotError: it must not serve; says why.
+        """
 
 
 class Follower:
@@ -80,18 +59,23 @@ class Follower:
         self,
         registry: Registry,
         generations: Generations,
-        open_snapshot: Opener,
+        opener: Opener,
         options: FollowOptions,
         observer: SwapObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
+        guard: Guard | None = None,
     ) -> None:
         self._registry = registry
         self._generations = generations
-        self._open_snapshot = open_snapshot
+        self._opener = opener
         self._options = options
         self._observer = observer or NullObserver()
         self._clock = clock
-        self._desired: str | None = None
+        self._guard = guard or Guard(generations, ProofOptions(interval_seconds=0), WatchOptions(seconds=0), clock=clock)
+        self._reports: deque[GateReport] = deque(maxlen=_REPORTS)
+        self._desire: Desire | None = None
+        self._declined: Desire | None = None
+        self._tried: Desire | None = None
         self._failure: Failure | None = None
         self._retry_at = clock()
         self._poked = False
@@ -102,29 +86,49 @@ class Follower:
     @property
     def desired(self) -> str | None:
         """The id last read from CURRENT."""
-        return self._desired
+        return None if self._desire is None else self._desire.snapshot
 
     @property
     def last_error(self) -> Failure | None:
         """Why what is wanted does not serve; None where it does, or where it is being tried for the first time."""
         return self._failure
 
+    @property
+    def gate_reports(self) -> tuple[GateReport, ...]:
+        """Of the latest attempts, oldest first."""
+        return tuple(self._reports)
+
+    @property
+    def retry_in_seconds(self) -> float | None:
+        """Until what was refused is tried again; None where nothing waits."""
+        if self._failure is None or self._failure.attempts == 0 or self._declined is not None:
+            return None
+        return max(0.0, self._retry_at - self._clock())
+
     def converge(self) -> Outcome:
-        """One step: read what is wanted and, unless it serves or is backing off, open it and replace. Blocks while opening."""
+        """One step: look after what serves, read what is wanted and, unless it serves or waits, open it and replace.
+
+        Blocks while opening.
+        """
         poked, self._poked = self._poked, False
         if poked:
             self._retry_at = self._clock()
+        breach = self._guard.look()
+        if breach is not None and self._roll_back(breach):
+            return Outcome.ROLLED_BACK
         try:
-            self._desired = desired = self._registry.current()
-        except RegistryError as error:
+            self._desire = desire = self._registry.desired()
+        except (RegistryError, OSError) as error:
+            self._desire = None
             return Outcome.BACKING_OFF if self._backs_off(None) else self._fail(None, error)
-        if desired is None:
+        if desire is None:
             return self._nothing_wanted()
-        if desired == self._generations.serving:
-            self._failure = None
-            self._generations.enter(SwapState.SERVING)
-            return Outcome.UNCHANGED
-        return Outcome.BACKING_OFF if self._backs_off(desired) else self._swap(desired)
+        if desire == self._declined:
+            return Outcome.DECLINED
+        self._declined = None
+        if desire.snapshot == self._generations.serving:
+            return self._unchanged()
+        return Outcome.BACKING_OFF if self._backs_off(desire) else self._change(desire)
 
     def poke(self) -> None:
         """Look now, and forget any wait: an operator says that something has changed."""
@@ -144,14 +148,29 @@ class Follower:
             self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
+        if self._generations.serving is None:
+            self._step()  # nobody is being served yet, so nobody has to be yielded to
+        yield_to_the_event_loop()
         while not self._stopping.is_set():
-            self._wake.clear()
-            if self.converge() is not Outcome.SUPERSEDED:
-                self._wake.wait(self._options.poll_seconds)
+            self._step()
 
-    def _backs_off(self, desired: str | None) -> bool:
-        failure = self._failure
-        return failure is not None and failure.snapshot == desired and self._clock() < self._retry_at
+    def _step(self) -> None:
+        self._wake.clear()
+        if self.converge() is not Outcome.SUPERSEDED:
+            self._wake.wait(self._options.poll_seconds)
+
+    def _backs_off(self, desire: Desire | None) -> bool:
+        """Whether this very desire failed just now; to want the same snapshot once more, or by force, is another desire."""
+        return self._failed_before(desire) and self._clock() < self._retry_at
+
+    def _failed_before(self, desire: Desire | None) -> bool:
+        wanted = None if desire is None else desire.snapshot
+        return self._failure is not None and self._failure.snapshot == wanted and self._tried == desire
+
+    def _unchanged(self) -> Outcome:
+        self._failure = None
+        self._generations.enter(SwapState.SERVING)
+        return Outcome.UNCHANGED
 
     def _nothing_wanted(self) -> Outcome:
         self._retry_at = self._clock()
@@ -165,7 +184,7 @@ class Follower:
         root = self._registry.root
         try:
             ids = self._registry.ids()
-        except OSError:  # only the advice needs them: that nothing is wanted is known
+        except (OSError, RegistryError):  # only the advice needs them: that nothing is wanted is known
             ids = []
         if ids:
             activate = f"python -m snapshot activate {ids[-1]} --registry {root}"
@@ -175,49 +194,117 @@ class Follower:
             f"python -m snapshot activate ID --registry {root}"
         )
 
-    def _swap(self, desired: str) -> Outcome:
-        if self._failure is not None and self._failure.snapshot != desired:
+    def _change(self, desire: Desire) -> Outcome:
+        if not self._failed_before(desire):
             self._failure = None
+        inspection = self._opener.inspect(desire, Pace(lambda: self._go_on(desire), self._clock))
         try:
-            new = self._open_snapshot(self._registry.layout(desired), lambda step: self._enter(step, desired))
-            with ExitStack() as unused:
-                unused.callback(new.close)
-                self._go_on(desired)
-                unused.pop_all()
+            if self._generations.former == desire.snapshot and self._go_back(desire, inspection):
+                return Outcome.RETURNED
+            self._swap(desire, inspection)
         except _SupersededError:
-            return self._superseded(desired)
+            _log.info("snapshot_superseded", snapshot=desire.snapshot)
+            return Outcome.SUPERSEDED
         except Exception as error:  # noqa: BLE001 - kept as the reason and counted by code: following must go on
-            return self._fail(desired, error)
-        self._failure = None
-        self._generations.replace(new)
-        _log.info("snapshot_serving", snapshot=desired, load_seconds=dict(new.load_seconds), recall=new.proof.recall)
+            self._keep(inspection.report(error))
+            return self._fail(desire, error)
         return Outcome.REPLACED
 
-    def _enter(self, step: Step, desired: str) -> None:
-        self._go_on(desired)
+    def _swap(self, desire: Desire, inspection: Inspection) -> None:
+        new = self._opener.open(self._registry.layout(desire.snapshot), lambda step: self._enter(step, desire), inspection)
+        with ExitStack() as unused:
+            unused.callback(new.close)
+            self._go_on(desire)
+            unused.pop_all()
+        report = inspection.report()
+        self._keep(report)
+        first = self._generations.serving is None
+        self._generations.replace(new)
+        if not first:
+            self._guard.begin()
+        self._failure = None
+        _log.info(
+            "snapshot_serving",
+            snapshot=desire.snapshot,
+            load_seconds={step: round(seconds, 3) for step, seconds in new.load_seconds.items()},
+            recall=new.proof.recall,
+            forced=report.forced,
+            why=report.why,
+        )
+        self._record(desire.snapshot, "served", f"forced: {report.why}" if report.forced else "")
+
+    def _go_back(self, desire: Desire, inspection: Inspection) -> bool:
+        """Serve the former, which is open and warm, if it still proves itself; else it is closed, and to be opened anew."""
+        self._enter("proving", desire)
+        with self._generations.lease_former() as former:
+            if former is None:
+                return False
+            try:
+                proof = former.prove()
+            except (SnapshotError, OSError) as error:
+                _log.warning("former_refused", snapshot=former.id, code=code_of(error), reason=reason_of(error))
+                self._generations.forget_former()
+                return False
+            inspection.record.add(*golden_checks(former.manifest, proof))
+        self._go_on(desire)
+        self._guard.end()
+        if not self._generations.go_back():
+            return False
+        self._failure = None
+        self._keep(inspection.report())
+        _log.info("snapshot_serving", snapshot=desire.snapshot, recall=proof.recall, returned=True)
+        self._record(desire.snapshot, "served", "it was still open")
+        return True
+
+    def _roll_back(self, breach: Breach) -> bool:
+        """Undo the swap, and leave alone what was swapped in until somebody wants it anew; False where nothing is open."""
+        left, to = self._generations.serving, self._generations.former
+        self._guard.end()
+        if left is None or to is None or not self._generations.go_back(discard=True):
+            _log.error("cannot_roll_back", snapshot=left, code=breach.code, reason=breach.reason)
+            return False
+        reason = f"{left}: served badly, so {to} serves again: {breach.reason}; look into it, then activate it anew, or another"
+        self._declined = self._desire if self.desired == left else None
+        self._failure = Failure(left, "rolled_back", reason, datetime.now(UTC), attempts=1)
+        self._generations.enter(SwapState.FAILED)
+        self._guard.observer.rolled_back(breach.code)
+        _log.error("snapshot_rolled_back", snapshot=left, to=to, code=breach.code, reason=breach.reason)
+        self._record(left, "rolled_back", reason)
+        return True
+
+    def _enter(self, step: Step, desire: Desire) -> None:
+        self._go_on(desire)
+        if step == "opening":
+            self._generations.forget_former()
         self._generations.enter(SwapState(step))
 
-    def _go_on(self, desired: str) -> None:
-        """_SupersededError where ``desired`` is not wanted any more."""
-        if self._stopping.is_set() or self._registry.current() != desired:
+    def _go_on(self, desire: Desire) -> None:
+        """_SupersededError where ``desire`` is not wanted any more."""
+        if self._stopping.is_set() or self._registry.current() != desire.snapshot:
             raise _SupersededError
 
-    def _superseded(self, desired: str) -> Outcome:
-        _log.info("snapshot_superseded", snapshot=desired)
-        return Outcome.SUPERSEDED
+    def _keep(self, report: GateReport) -> None:
+        self._reports.append(report)
+        self._guard.observer.judged(report)
 
-    def _fail(self, desired: str | None, error: Exception) -> Outcome:
-        before = self._failure
-        attempts = before.attempts + 1 if before is not None and before.snapshot == desired else 1
-        code = error.code if isinstance(error, SnapshotError) else "internal"
-        reason = str(error) if isinstance(error, SnapshotError) else f"{type(error).__name__}: {error}"
+    def _fail(self, desire: Desire | None, error: Exception) -> Outcome:
+        attempts = self._failure.attempts + 1 if self._failure is not None and self._failed_before(desire) else 1
+        wanted = None if desire is None else desire.snapshot
+        code, reason = str(code_of(error)), str(reason_of(error))
+        self._tried = desire
         self._retry_at = self._clock() + self._options.wait_seconds(attempts)
-        self._failure = Failure(desired, code, reason, datetime.now(UTC), attempts)
+        self._failure = Failure(wanted, code, reason, datetime.now(UTC), attempts)
         self._generations.enter(SwapState.FAILED)
-        self._observer.failed(desired, code)
+        give_back()
+        self._observer.failed(wanted, code)
         unforeseen = None if isinstance(error, SnapshotError) else error
-        _log.error("snapshot_refused", snapshot=desired, code=code, reason=reason, attempts=attempts, exc_info=unforeseen)
+        _log.error("snapshot_refused", snapshot=wanted, code=code, reason=reason, attempts=attempts, exc_info=unforeseen)
+        if wanted is not None and attempts == 1:  # once is enough: it is tried again for as long as it is wanted
+            self._record(wanted, "refused", reason)
         return Outcome.FAILED
+
+    def _record(self, snapshot: str, outcome: Literal["served", "refused", "rolled_back"], detail: str) -> None:
+        self._registry.record_outcome(snapshot, outcome, detail, f"service on {socket.gethostname()}")
 
 
 class _SupersededError(Exception):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -14,21 +15,29 @@ from typing import Literal
 import numpy as np
 
 from service.costs import Costs
-from service.encoder import Encoder
+from service.encoder import Encoder, Tokenizers
 from service.engines import Engine, open_engine
-from service.golden import GoldenSet, Proof, prove, read_golden
+from service.gate import Inspector, NullInspector
+from service.golden import GoldenSet, Proof, ask, prove, read_golden, require
+from service.memory import let_go_of_pages
 from service.plan import Planner
+from service.stamps import Stamps
 from snapshot.documents import Documents, open_documents
 from snapshot.errors import CountMismatchError
 from snapshot.layout import QUERY_TOWER, Layout
+from snapshot.leases import Lease, hold
 from snapshot.manifest import Manifest
 from snapshot.verify import verify
 
 Verify = Callable[[Path], Manifest]
-Step = Literal["verifying", "opening", "proving", "warming"]
+Step = Literal["verifying", "opening", "proving", "warming", "shadowing"]
 
 _WARM_TOKENS = (4, 8, 16, 32, 64, 128, 256, 512)
 _WARM_K = 10
+_UNPROVEN = Proof(0, 0, math.nan, math.nan)
+_WARM_QUERIES = 64
+_NO_GOLDEN = GoldenSet([], np.empty((0, 0), np.float32), np.empty((0, 0), np.int64))
+_NOWHERE = Layout(Path())
 _WARM_FLOATS = 1 << 26
 """Larger indexes (268 MB of vectors) are read as they are used: all of one may be more than the memory."""
 
@@ -56,6 +65,11 @@ class Generation:
         costs: what its stages take here, learned from its requests.
         planner: chooses efforts by them.
         tower: digest of all that a query's vector depends on besides the query.
+        load_seconds: by step, as far as loading has come.
+        golden: to prove it again by.
+        layout: where its files are.
+        stamps: of its files when they were verified.
+        lease: keeps others from removing the snapshot.
     """
 
     manifest: Manifest
@@ -68,22 +82,59 @@ class Generation:
     tower: str
     opened_at: datetime
     load_seconds: Mapping[Step, float]
+    golden: GoldenSet = _NO_GOLDEN
+    layout: Layout = _NOWHERE
+    stamps: Stamps = field(default_factory=Stamps)
+    lease: Lease | None = None
 
     @property
     def id(self) -> str:
         return self.manifest.id
 
+    def prove(self) -> Proof:
+        """Prove it again: the files that were verified, and the golden answers.
+
+        Raises:
+            SnapshotError: a file has changed since, or it does not reproduce its golden set any more.
+        """
+        self.stamps.check(self.layout, self.manifest)
+        return prove(self.golden, self.manifest, self.encoder, self.engine)
+
     def close(self) -> None:
         """Close every part; a second call does nothing. May take tens of milliseconds: never on an event loop."""
         self.encoder.close()
+        if self.layout is not _NOWHERE:
+            let_go_of_pages([self.layout.index, *self.layout.documents.glob("*.arrow")])
         self.engine.close()
+        if self.lease is not None:
+            self.lease.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a snapshot is loaded beside.
+
+    Attributes:
+        before: the generation that serves: what it has learned about the machine is used again.
+        recent: queries of users, the latest first, to warm up with.
+        tokenizers: those that need not be parsed again.
+        inspector: hears what is established, and may refuse.
+    """
+
+    before: Generation | None = None
+    recent: Sequence[str] = ()
+    tokenizers: Tokenizers = field(default_factory=Tokenizers)
+    inspector: Inspector = field(default_factory=NullInspector)
+
+
+_ALONE = Beside()
 
 
 def open_generation(
     layout: Layout,
     options: GenerationOptions,
     on_state: Callable[[Step], None],
-    before: Generation | None = None,
+    beside: Beside = _ALONE,
     verify: Verify = verify,
 ) -> Generation:
     """Load the snapshot at ``layout``.
@@ -94,35 +145,58 @@ def open_generation(
         layout: of the snapshot.
         options: how it is loaded.
         on_state: hears each step as it begins, and may raise to give up.
-        before: what this generation has learned about the machine is kept.
+        beside: what it is loaded beside.
         verify: reads the manifest and checks every file.
 
     Raises:
-        SnapshotError: the snapshot is damaged, of another space, or does not reproduce its golden set.
+        SnapshotError: the snapshot is damaged, of another space, does not reproduce its golden set, or was refused.
     """
-    watch = _Watch(on_state)
+    watch, inspector = _Watch(on_state), beside.inspector
     with ExitStack() as opened:
         with watch.step("verifying"):
+            stamps = Stamps.of(layout)
             manifest = verify(layout.root)
+            lease = opened.enter_context(hold(layout.root))
+            inspector.sealed(layout, manifest)
         with watch.step("opening"):
-            encoder = Encoder.open(layout, manifest.query_tower, manifest.space, options.encoder_threads)
-            opened.callback(encoder.close)
-            engine = open_engine(manifest, layout)
-            opened.callback(engine.close)
-            documents = open_documents(layout.documents, options.filter_cache_bytes)
-            _check_counts(manifest, engine, documents, layout)
+            generation = replace(_open(layout, manifest, options, beside, watch.seconds), stamps=stamps, lease=lease)
+            opened.callback(generation.close)
+            inspector.opened()
         with watch.step("proving"):
-            golden = read_golden(layout, manifest)
-            proof = prove(golden, manifest, encoder, engine)
+            answers = ask(generation.golden, manifest, generation.encoder, generation.engine)
+            inspector.asked(answers.proof)
+            require(answers, generation.golden, manifest)
+            generation = replace(generation, proof=answers.proof)
+            inspector.judge(generation)
         with watch.step("warming"):
-            _warm(golden, manifest, encoder, engine, documents)
+            _warm(generation, beside.recent)
             if options.batching:
-                encoder.measure_batches(manifest.query_tower.text.max_tokens)
+                generation.encoder.measure_batches(manifest.query_tower.text.max_tokens)
         opened.pop_all()
-    costs = Costs(manifest.index, time.monotonic, None if before is None else before.costs)
+    return generation
+
+
+def _open(
+    layout: Layout,
+    manifest: Manifest,
+    options: GenerationOptions,
+    beside: Beside,
+    seconds: Mapping[Step, float],
+) -> Generation:
+    """Open every part, or none."""
+    with ExitStack() as opened:
+        encoder = Encoder.open(layout, manifest.query_tower, manifest.space, options.encoder_threads, beside.tokenizers)
+        opened.callback(encoder.close)
+        engine = open_engine(manifest, layout)
+        opened.callback(engine.close)
+        documents = open_documents(layout.documents, options.filter_cache_bytes)
+        _check_counts(manifest, engine, documents, layout)
+        golden = read_golden(layout, manifest)
+        opened.pop_all()
+    costs = Costs(manifest.index, time.monotonic, None if beside.before is None else beside.before.costs)
     planner = Planner(manifest.index, costs, time.monotonic)
     tower, now = _tower_digest(manifest), datetime.now(UTC)
-    return Generation(manifest, encoder, engine, documents, proof, costs, planner, tower, now, watch.seconds)
+    return Generation(manifest, encoder, engine, documents, _UNPROVEN, costs, planner, tower, now, seconds, golden, layout)
 
 
 def _tower_digest(manifest: Manifest) -> str:
@@ -155,16 +229,18 @@ def _check_counts(manifest: Manifest, engine: Engine, documents: Documents, layo
         )
 
 
-def _warm(golden: GoldenSet, manifest: Manifest, encoder: Encoder, engine: Engine, documents: Documents) -> None:
+def _warm(generation: Generation, recent: Sequence[str]) -> None:
     """Take the slow first times (arenas that grow, pages not yet mapped) before a request does."""
+    manifest, encoder, engine = generation.manifest, generation.encoder, generation.engine
+    golden, effort = generation.golden, manifest.index.default_effort
     [tokens] = encoder.tokenize([encoder.render(golden.queries[0])])
     longest = manifest.query_tower.text.max_tokens
     for length in (*(length for length in _WARM_TOKENS if length < longest), longest):
         encoder.embed([np.resize(tokens.ids or [0], length).tolist()])
-    queries = golden.vectors[:1]
-    found = engine.search(queries, min(_WARM_K, engine.count), manifest.index.default_effort)
+    k = min(_WARM_K, engine.count)
     if engine.count * engine.dim <= _WARM_FLOATS:
-        found = engine.exact(queries, min(_WARM_K, engine.count))  # touches every vector
-    rows_found = found.rows[0]
-    documents.ids(rows_found)
-    documents.fields(rows_found)
+        engine.exact(golden.vectors[:1], k)  # touches every vector
+    for query in [*recent, *golden.queries][:_WARM_QUERIES]:
+        rows = engine.search(encoder.encode([query]), k, effort).rows[0]
+        generation.documents.ids(rows)
+        generation.documents.fields(rows)

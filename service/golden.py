@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,30 +34,47 @@ class Proof:
     recall: float
 
 
-def prove(golden: GoldenSet, manifest: Manifest, encoder: Encoder, engine: Engine) -> Proof:
-    """Ask the probes as a request would be asked.
+class Answers(NamedTuple):
+    """What the probes gave, and the one with the worst vector."""
 
-    Raises:
-        GoldenMismatchError: a vector or the hits are further off than the manifest allows; carries the figures.
-    """
+    proof: Proof
+    worst: int
+
+
+def ask(golden: GoldenSet, manifest: Manifest, encoder: Encoder, engine: Engine) -> Answers:
+    """Ask the probes as a request would be asked."""
     served = encoder.encode(golden.queries)
     distances = _cosine_distances(served, golden.vectors)
     k = manifest.golden.k
     hits = engine.search(served, k, manifest.index.default_effort)
     found = [len(np.intersect1d(got, right)) / k for got, right in zip(hits.rows, golden.rows, strict=True)]
-    proof = Proof(len(found), k, float(distances.max()), float(np.mean(found)))
+    return Answers(Proof(len(found), k, float(distances.max()), float(np.mean(found))), int(distances.argmax()))
+
+
+def prove(golden: GoldenSet, manifest: Manifest, encoder: Encoder, engine: Engine) -> Proof:
+    """Ask the probes, and compare; raises what ``require`` raises."""
+    answers = ask(golden, manifest, encoder, engine)
+    require(answers, golden, manifest)
+    return answers.proof
+
+
+def require(answers: Answers, golden: GoldenSet, manifest: Manifest) -> None:
+    """Compare the answers with the manifest's bounds.
+
+    Raises:
+        GoldenMismatchError: a vector or the hits are further off than the manifest allows; carries the figures.
+    """
+    proof, worst = answers
     if not proof.max_cosine_distance <= manifest.golden.max_cosine_distance:  # so that NaN fails too
-        worst = int(distances.argmax())
         raise GoldenMismatchError(
             f"{manifest.id}: cosine distance {proof.max_cosine_distance:.2e} to the golden vector of probe {worst} "
             f"({golden.queries[worst][:60]!r}), at most {manifest.golden.max_cosine_distance:.2e} is allowed; {_AGAIN}"
         )
     if not proof.recall >= manifest.golden.min_recall:
         raise GoldenMismatchError(
-            f"{manifest.id}: recall@{k} {proof.recall:.3f} of the golden hits at effort {manifest.index.default_effort}, "
+            f"{manifest.id}: recall@{proof.k} {proof.recall:.3f} of the golden hits at effort {manifest.index.default_effort}, "
             f"at least {manifest.golden.min_recall:.3f} is required; {_AGAIN}"
         )
-    return proof
 
 
 def _cosine_distances(served: Vectors, golden: Vectors) -> Vectors:

@@ -9,13 +9,16 @@ from pathlib import Path
 from snapshot.errors import RegistryError, SnapshotError
 from snapshot.manifest import Manifest
 from snapshot.registry import Registry
+from snapshot.signing import Trust
 from snapshot.verify import verify
 
 
 class HeadStart:
     """One verification that runs before it is asked for. Its result is used once: what is verified later is read anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, trust: Trust | None = None) -> None:
+        """Nothing runs yet; ``trust`` says whose signatures count."""
+        self._trust = trust
         self._folder: Path | None = None
         self._result: Future[Manifest] = Future()
 
@@ -33,10 +36,10 @@ class HeadStart:
     def verify(self, folder: Path) -> Manifest:
         """``snapshot.verify.verify``, which may have begun already."""
         begun, self._folder = self._folder, None
-        return self._result.result() if begun == folder else verify(folder)
+        return self._result.result() if begun == folder else verify(folder, trust=self._trust)
 
     def _verify(self, folder: Path) -> None:
         try:
-            self._result.set_result(verify(folder))
+            self._result.set_result(verify(folder, trust=self._trust))
         except (SnapshotError, OSError) as error:
             self._result.set_exception(error)

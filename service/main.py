@@ -13,9 +13,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from types import FrameType
 
 import structlog
@@ -24,27 +23,33 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from service.admission import Limiter, Shares
 from service.app import create_app
+from service.attempts import FollowOptions
 from service.cache import VectorCache
 from service.connections import Connections
 from service.cores import ThreadPlan, available_cores, plan_threads
 from service.descriptors import connection_limit, raise_file_limit
 from service.errors import AddressInUseError
-from service.follow import Follower, FollowOptions
-from service.generation import Generation, GenerationOptions, Step, Verify, open_generation
+from service.follow import Follower
+from service.generation import GenerationOptions, Verify
+from service.guard import Guard, ProofOptions
 from service.head_start import HeadStart
+from service.inspection import Gatekeeper
 from service.limits import make_limit
+from service.loader import Loader, gate_options
 from service.logs import configure
 from service.metrics import Metrics
 from service.parts import Parts
 from service.pipeline import Pipeline
+from service.recent import RecentQueries
 from service.repeats import Repeats
 from service.runtime import Runtime
-from service.settings import Settings, flag, variable
+from service.settings import Settings, flag, trust_of, variable
+from service.shadow import Shadow, ShadowOptions
 from service.shedding import Shedding
 from service.swap import Generations
+from service.watch import WatchOptions
 from service.workers import Workers
 from snapshot.errors import RegistryError
-from snapshot.layout import Layout
 from snapshot.registry import Registry
 
 _BACKLOG = 2048
@@ -73,28 +78,58 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     workers = Workers(threads.workers, metrics.encoded)
     workers.start()
     undo.callback(workers.close)
-    generations = Generations(metrics)
+    generations = Generations(metrics, settings.keep_former or settings.watch_seconds > 0)
     undo.callback(generations.close, _STOP_SECONDS)
     metrics.plain.register(Runtime(lambda: generations.current, limiter, workers, cache))
+    recent = RecentQueries(settings.recent_queries, settings.recent_query_bytes)
+    metrics.gate.held(lambda: generations.open, lambda: len(recent))
     registry = Registry(settings.registry)
     options = FollowOptions(poll_seconds=settings.follow_interval_seconds)
-    loading = GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes)
-    verify = (head_start or HeadStart()).verify
-    follower = Follower(registry, generations, partial(_open, loading, generations, verify), options, metrics)
+    guard = _guard(settings, generations, metrics)
+    shadow = Shadow(_shadow_options(settings), generations.peer, recent, metrics.gate.shadow)
+    verify = (head_start or HeadStart(trust_of(settings))).verify
+    loader = _loader(settings, threads, generations, recent, verify, shadow)
+    follower = Follower(registry, generations, loader, options, metrics, guard=guard)
     undo.callback(follower.stop, _STOP_SECONDS)
-    pipeline = Pipeline(generations, workers, limiter, cache, metrics, settings.plan_probability)
+    pipeline = Pipeline(generations, workers, limiter, cache, metrics, settings.plan_probability, recent.note)
     return Parts(settings, metrics, limiter, pipeline, generations, follower, registry, cache, threads, time.monotonic)
+
+
+def _guard(settings: Settings, generations: Generations, metrics: Metrics) -> Guard:
+    proofs = ProofOptions(settings.proof_interval_seconds, settings.proof_rollback)
+    watch = WatchOptions(
+        settings.watch_seconds, settings.watch_max_error_share, settings.watch_max_late_share, settings.watch_min_answers
+    )
+    return Guard(generations, proofs, watch, metrics.vitals, metrics.gate, keep_former=settings.keep_former)
+
+
+def _loader(
+    settings: Settings,
+    threads: ThreadPlan,
+    generations: Generations,
+    recent: RecentQueries,
+    verify: Verify,
+    shadow: Shadow,
+) -> Loader:
+    loading = GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes)
+    gatekeeper = Gatekeeper(gate_options(settings), generations.peer, recent)
+    return Loader(loading, generations, gatekeeper, recent, verify, shadow)
+
+
+def _shadow_options(settings: Settings) -> ShadowOptions:
+    return ShadowOptions(
+        settings.shadow_share,
+        settings.shadow_queries,
+        settings.shadow_seconds,
+        settings.shadow_cpu_share,
+        settings.gate_min_overlap,
+        settings.shadow_max_latency_ratio,
+    )
 
 
 def _limiter(settings: Settings, threads: ThreadPlan) -> Limiter:
     limit = make_limit(settings.concurrency_limit, threads.workers, settings.max_concurrency)
     return Limiter(limit, threads.workers, random.random, Shares(settings.embed_share, settings.batch_share))
-
-
-def _open(
-    options: GenerationOptions, generations: Generations, verify: Verify, layout: Layout, on_step: Callable[[Step], None]
-) -> Generation:
-    return open_generation(layout, options, on_step, generations.current, verify)
 
 
 def serve(settings: Settings, head_start: HeadStart) -> int:

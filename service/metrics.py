@@ -13,16 +13,20 @@ import time
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, PlatformCollector, ProcessCollector
 
 from service.cores import ThreadPlan
 from service.errors import CallerGoneError, DeadlineExceededError, DrainingError, OverloadedError
+from service.gate_metrics import GateMetrics
 from service.generation import Generation
 from service.histograms import Histograms
+from service.memory import Freed
 from service.plan import CAUSES, SearchPlan
 from service.settings import Settings
 from service.swap import SwapState
 from service.walk import STAGES, Stage
+from service.watch import Vitals
 
 PREFIX = "scalingnote"
 DROPPED = ("late", "gone")
@@ -36,8 +40,9 @@ CLOSES = (
     "pipeline",
     "crowded",
 )
-SWAP_OUTCOMES = ("replaced", "failed")
+SWAP_OUTCOMES = ("replaced", "returned", "failed")
 SWAP_STEPS = ("verifying", "opening", "proving", "warming")
+WORK_ROUTES = ("/search", "/search/batch", "/embed", "/v1/embeddings")
 LIBRARIES = ("scalingnote", "onnxruntime", "faiss-cpu", "tokenizers", "pyarrow", "fastapi")
 
 _FIRST_EDGE_SECONDS = 0.00025
@@ -45,6 +50,9 @@ _LAST_EDGE_SECONDS = 16.0
 _RECALL_EDGES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
 _ROWS_EDGES = (1.0, 2.0, 4.0, 8.0, 16.0)
 _SWAP_EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+
+
+_log = structlog.get_logger(__name__)
 
 
 def edges(budgets_seconds: Iterable[float]) -> list[float]:
@@ -60,6 +68,7 @@ class Metrics:
     Attributes:
         registry: everything.
         plain: all but what ``histograms`` gives as text at a fraction of the cost.
+        gate: of what snapshots had to show.
     """
 
     def __init__(self, registry: CollectorRegistry, settings: Settings, threads: ThreadPlan) -> None:
@@ -69,6 +78,7 @@ class Metrics:
         self._overload(self.plain, settings, threads)
         self._connections(self.plain)
         self._snapshots(self.plain)
+        self.gate = GateMetrics(self.plain)
         self._build(self.plain)
         for collector in (self.plain, *self._histograms):
             registry.register(collector)
@@ -226,10 +236,18 @@ class Metrics:
 
     def replaced(self, new: Generation, old: str | None) -> None:  # noqa: ARG002 - the observer's signature
         """SwapObserver: ``new`` serves."""
-        manifest = new.manifest
         self.swaps.labels("replaced").inc()
         for step, seconds in new.load_seconds.items():
             self.swap_seconds.labels(step).observe(seconds)
+        self._serves(new)
+
+    def returned(self, to: Generation, left: str) -> None:  # noqa: ARG002 - as above
+        """SwapObserver: what served before serves again, without having been loaded."""
+        self.swaps.labels("returned").inc()
+        self._serves(to)
+
+    def _serves(self, new: Generation) -> None:
+        manifest = new.manifest
         self.snapshot.clear()
         self.snapshot.labels(manifest.id, manifest.name, manifest.index.kind, manifest.query_tower.precision).set(1)
         self.documents.set(manifest.documents.count)
@@ -244,13 +262,34 @@ class Metrics:
         self.swaps.labels("failed").inc()
         self.swap_failures.labels(code).inc()
 
-    def closed(self, snapshot: str) -> None:
-        """SwapObserver: memory given back; nothing to count."""
+    def closed(self, snapshot: str, freed: Freed) -> None:
+        """SwapObserver: a generation is closed, and its memory given back."""
+        self.gate.freed(freed)
+        _log.info(
+            "snapshot_closed",
+            snapshot=snapshot,
+            returned_bytes=freed.bytes,
+            resident_before_bytes=freed.before_bytes,
+            resident_after_bytes=freed.after_bytes,
+        )
+
+    def vitals(self) -> Vitals:
+        """Answers of the routes that work on queries, errors and late ones among them."""
+        found = {200: 0.0, 500: 0.0, 504: 0.0}
+        for (route, status), counter in list(self._answers.items()):
+            if status in found and route in WORK_ROUTES:
+                found[status] += _count(counter)
+        return Vitals(sum(found.values()), found[500], found[504])
 
 
 def _initialise(metric: Counter | Histogram, label_sets: Iterable[tuple[str, ...]]) -> None:
     for labels in label_sets:
         metric.labels(*labels)
+
+
+def _count(counter: Counter) -> float:
+    [family] = counter.collect()
+    return sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
 
 
 def _version(library: str) -> str:

@@ -56,6 +56,10 @@ class Embedded:
     timings_ms: dict[str, float]
 
 
+def _unheard(query: str) -> None:
+    """Nobody remembers."""
+
+
 class Pipeline:
     """Runs requests. ``then`` renders the answer on the worker thread, so that a large one does not hold the event loop.
 
@@ -71,6 +75,7 @@ class Pipeline:
         cache: VectorCache,
         metrics: Metrics,
         plan_probability: float = 0.99,
+        note: Callable[[str], object] = _unheard,
     ) -> None:
         self._generations = generations
         self._workers = workers
@@ -78,12 +83,14 @@ class Pipeline:
         self._cache = cache
         self._metrics = metrics
         self._probability = plan_probability
+        self._note = note
 
     async def search(self, search: Search, walk: Walk, then: Callable[[Answer], T]) -> T:
         """Answer one search."""
 
         def work(generation: Generation) -> Steps[T]:
             result = yield from self._stages(generation, walk).search(search)
+            self._note(search.query)
             return self._answer([result], generation, walk, then)
 
         return await self._run(Lane.SEARCH, 1, work, walk)

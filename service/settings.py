@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import SettingsError
 from service.limits import LimitKind
+from snapshot.signing import Trust
 
 PREFIX = "SCALINGNOTE_"
 
@@ -22,6 +23,7 @@ MOST_BATCH, MOST_K, MOST_WINDOW = 4096, 10_000, 100_000
 Milliseconds = Annotated[float, Field(gt=0, le=3_600_000, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=0.4, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024, le=1 << 30)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "text"]
@@ -76,6 +78,98 @@ class Settings(BaseSettings):
     filter_cache_bytes: int = Field(
         64 * 1024 * 1024, ge=0, le=1 << 40, description="Memory for what filters have selected, a snapshot, in bytes; 0: off."
     )
+    trusted_keys: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description=(
+            "Files of Ed25519 public keys (PEM or base64), separated by commas; a snapshot that is signed must be signed "
+            "by one of them. None: signatures are not looked at."
+        ),
+    )
+    require_signature: bool = Field(False, description="Whether snapshots that are not signed are refused.")
+    recent_queries: int = Field(
+        256,
+        ge=0,
+        le=100_000,
+        description=(
+            "Different queries that are kept in memory, the latest ones, to judge and warm the next snapshot with; "
+            "0: none. Never logged."
+        ),
+    )
+    recent_query_bytes: int = Field(
+        1024 * 1024, ge=1024, le=1 << 30, description="Most memory for these queries, in bytes; longer ones are not kept."
+    )
+    gate_recall_tolerance: Ratio = Field(
+        0.05,
+        description=(
+            "How far a snapshot's recall@10 may be found below its effort table, beyond three standard errors of the sample."
+        ),
+    )
+    gate_min_documents_ratio: float = Field(
+        0.8, ge=0, allow_inf_nan=False, description="Least documents of a snapshot, over those of the one that serves."
+    )
+    gate_max_documents_ratio: float = Field(
+        2.0, gt=0, allow_inf_nan=False, description="Most documents of a snapshot, over those of the one that serves."
+    )
+    gate_required_ids: Path | None = Field(
+        None, description="File of document ids, one a line, that every snapshot must have; unset: none."
+    )
+    gate_min_overlap: Ratio = Field(
+        0.2,
+        description=(
+            "Least mean overlap of a snapshot's ten best ids with those of the one that serves, on recent queries; "
+            "measured where there are 20 of them."
+        ),
+    )
+    gate_p99_ms: Milliseconds | None = Field(
+        None, description="Most that 99% of a snapshot's searches may take here, in milliseconds; unset: default_timeout_ms."
+    )
+    gate_memory_share: float = Field(
+        0.9, gt=0, le=1, description="Of the available memory, that a snapshot and the one that serves may take together."
+    )
+    shadow_share: Ratio = Field(
+        0.0,
+        description=(
+            "Share of live searches that a new snapshot answers too before it takes over, nobody getting its answers; "
+            "0: it takes over at once."
+        ),
+    )
+    shadow_queries: int = Field(200, ge=1, le=1_000_000, description="Searches that are enough to compare then.")
+    shadow_seconds: Seconds = Field(60.0, description="How long that takes at most, in seconds, however few searches came.")
+    shadow_cpu_share: float = Field(0.1, gt=0, le=1, description="Of one core, that it may take.")
+    shadow_max_latency_ratio: float = Field(
+        1.5, gt=0, allow_inf_nan=False, description="Most of its median search, over that of the snapshot that serves."
+    )
+    keep_former: bool = Field(
+        True,
+        description=(
+            "Whether the snapshot that served before stays open, so that going back takes one assignment; "
+            "false: only while the new one is watched."
+        ),
+    )
+    proof_interval_seconds: float = Field(
+        300.0,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="How often the snapshot that serves proves itself on its golden queries again, in seconds; 0: never.",
+    )
+    proof_rollback: bool = Field(
+        False, description="Whether a failed proof brings back the snapshot that served before, also long after a swap."
+    )
+    watch_seconds: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="How long after a swap errors, late answers or a failed proof undo it, in seconds; 0: never.",
+    )
+    watch_max_error_share: Ratio = Field(
+        0.01, description="Most errors (500) among the answers then, beyond their share in the same time before the swap."
+    )
+    watch_max_late_share: Ratio = Field(
+        0.05, description="Most late answers (504) then, beyond their share in the same time before the swap."
+    )
+    watch_min_answers: int = Field(100, ge=1, le=1_000_000, description="Answers since the swap, below which nothing is undone.")
     plan_probability: float = Field(
         0.99,
         ge=0.5,
@@ -147,7 +241,7 @@ class Settings(BaseSettings):
         0.0, ge=0, le=1, allow_inf_nan=False, description="Share of requests that get a log line, 0 to 1; never with their query."
     )
 
-    @field_validator("admin_tokens", mode="before")
+    @field_validator("admin_tokens", "trusted_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -165,6 +259,11 @@ class Settings(BaseSettings):
             raise ValueError(f"default_timeout_ms {self.default_timeout_ms:g} is above max_timeout_ms {self.max_timeout_ms:g}")
         if self.drain_min_seconds > self.drain_seconds:
             raise ValueError(f"drain_min_seconds {self.drain_min_seconds:g} is above drain_seconds {self.drain_seconds:g}")
+        if self.require_signature and not self.trusted_keys:
+            raise ValueError("require_signature needs trusted_keys: name the file of a public key")
+        if self.gate_min_documents_ratio > self.gate_max_documents_ratio:
+            low, high = self.gate_min_documents_ratio, self.gate_max_documents_ratio
+            raise ValueError(f"gate_min_documents_ratio {low:g} is above gate_max_documents_ratio {high:g}")
         if self.max_k > self.max_window:
             raise ValueError(f"max_k {self.max_k} is above max_window {self.max_window}")
         return self
@@ -180,6 +279,17 @@ def load_settings(given: Mapping[str, object]) -> Settings:
         return Settings(**dict(given))  # type: ignore[arg-type]  # pydantic converts and checks each one
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(dict(item)) for item in error.errors())) from error
+
+
+def trust_of(settings: Settings) -> Trust | None:
+    """Whose signatures count; None where none are looked at.
+
+    Raises:
+        KeyFileError: a file has no public key.
+    """
+    if not settings.trusted_keys:
+        return None
+    return Trust.load(settings.trusted_keys, required=settings.require_signature)
 
 
 def effective(settings: Settings) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Which generation serves: pinned by whoever uses it, replaced by one assignment, closed when its last user has gone."""
+"""Which generation serves: pinned by whoever uses it, replaced by one assignment, closed when its last user has gone.
+
+The one before may be kept open beside it, so that going back is one assignment too.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Protocol
 
 from service.errors import DrainingError, NoGenerationError
 from service.generation import Generation
+from service.memory import Freed, give_back, resident_bytes
 
 
 class SwapState(StrEnum):
@@ -21,6 +25,7 @@ class SwapState(StrEnum):
     OPENING = "opening"
     PROVING = "proving"
     WARMING = "warming"
+    SHADOWING = "shadowing"  # answers a share of the live queries beside the one that serves; nobody gets its answers
     SERVING = "serving"  # what is wanted serves
     DRAINING = "draining"  # shutting down: leases are still given, readiness is not
     FAILED = "failed"  # the last attempt was refused; the one before, if any, still serves
@@ -35,7 +40,9 @@ class SwapObserver(Protocol):
 
     def failed(self, snapshot: str | None, code: str) -> None: ...
 
-    def closed(self, snapshot: str) -> None: ...
+    def closed(self, snapshot: str, freed: Freed) -> None: ...
+
+    def returned(self, to: Generation, left: str) -> None: ...
 
 
 class NullObserver:
@@ -47,7 +54,9 @@ class NullObserver:
 
     def failed(self, snapshot: str | None, code: str) -> None: ...
 
-    def closed(self, snapshot: str) -> None: ...
+    def closed(self, snapshot: str, freed: Freed) -> None: ...
+
+    def returned(self, to: Generation, left: str) -> None: ...
 
 
 @dataclass(slots=True)
@@ -62,7 +71,15 @@ class _Slot:
 class Generations:
     """The serving generation and those that still have users. Every method is safe from any thread."""
 
-    def __init__(self, observer: SwapObserver | None = None) -> None:
+    def __init__(self, observer: SwapObserver | None = None, keep_former: bool = False) -> None:
+        """Nothing serves yet.
+
+        Args:
+            observer: hears of everything.
+            keep_former: whether what is replaced stays open, until it is replaced itself.
+        """
+        self._keep_former = keep_former
+        self._former: _Slot | None = None
         self._observer = observer or NullObserver()
         self._changed = threading.Condition()
         self._slot: _Slot | None = None
@@ -82,6 +99,17 @@ class Generations:
         """The generation that answers now, NOT pinned: read its manifest and proof, never search with it."""
         slot = self._slot
         return None if slot is None else slot.generation
+
+    @property
+    def former(self) -> str | None:
+        """Id of the snapshot that is kept open to go back to."""
+        slot = self._former
+        return None if slot is None else slot.generation.id
+
+    @property
+    def open(self) -> int:
+        """Generations that hold memory: the serving one, the former, and those that still have users."""
+        return self._open
 
     @property
     def state(self) -> SwapState:
@@ -109,8 +137,36 @@ class Generations:
         finally:
             self._give_back(slot)
 
+    @contextmanager
+    def peer(self) -> Iterator[Generation | None]:
+        """Pin the serving generation for the block, to compare with; None where none serves."""
+        try:
+            slot = self._take()
+        except (NoGenerationError, DrainingError):
+            yield None
+            return
+        try:
+            yield slot.generation
+        finally:
+            self._give_back(slot)
+
+    @contextmanager
+    def lease_former(self) -> Iterator[Generation | None]:
+        """Pin the generation that is kept open, to prove it again; None where there is none."""
+        with self._changed:
+            slot = self._former
+            if slot is not None:
+                slot.leases += 1
+        try:
+            yield None if slot is None else slot.generation
+        finally:
+            if slot is not None:
+                self._give_back(slot)
+
     def replace(self, new: Generation) -> None:
-        """Serve ``new`` from now on; the one before is closed, in a worker thread, when its last lease ends.
+        """Serve ``new`` from now on; the one before becomes the former, or is closed.
+
+        What is closed is closed in a worker thread, when its last lease ends.
 
         After ``close`` nothing serves any more, and ``new`` is closed instead.
         """
@@ -122,11 +178,30 @@ class Generations:
                 self._retire(slot)
             else:
                 self._slot = slot
-                if old is not None:
-                    self._retire(old)
+                self._set_former(old if self._keep_former else None, old)
         if not ended:
             self._observer.replaced(new, None if old is None else old.generation.id)
             self.enter(SwapState.SERVING)
+
+    def go_back(self, discard: bool = False) -> bool:
+        """Serve the former again, by one assignment; False where there is none.
+
+        What served becomes the former, so that an operator may change their mind, or with ``discard`` is closed.
+        """
+        with self._changed:
+            former, left = self._former, self._slot
+            if self._ended or former is None or left is None:
+                return False
+            self._slot, self._former = former, None
+            self._set_former(None if discard else left, left)
+        self._observer.returned(former.generation, left.generation.id)
+        self.enter(SwapState.SERVING)
+        return True
+
+    def forget_former(self) -> None:
+        """Close the former: two generations are enough memory while the next one is opened."""
+        with self._changed:
+            self._set_former(None, None)
 
     def drain(self) -> None:
         """Announce the end: DRAINING from now on. Leases are still given, because callers come until they have heard."""
@@ -137,10 +212,18 @@ class Generations:
         self.drain()
         with self._changed:
             self._ended = True
+            self._set_former(None, None)
             if self._slot is not None:
                 self._retire(self._slot)
                 self._slot = None
             return self._changed.wait_for(lambda: self._open == 0, timeout_seconds)
+
+    def _set_former(self, kept: _Slot | None, left: _Slot | None) -> None:
+        """Keep ``kept``, which is ``left`` or nothing; whatever is not kept is retired. Needs the lock."""
+        dropped = [slot for slot in (self._former, left) if slot is not None and slot is not kept]
+        self._former = kept
+        for slot in dropped:
+            self._retire(slot)
 
     def _take(self) -> _Slot:
         with self._changed:
@@ -164,13 +247,21 @@ class Generations:
     def _close_unused(self, slot: _Slot) -> None:
         """Close in a thread of its own: unmapping an index takes tens of milliseconds, and the last user may be anybody."""
         if slot.retired and slot.leases == 0:
-            threading.Thread(target=self._close, args=(slot.generation,), name=f"close-{slot.generation.id}").start()
+            generation = slot.generation
+            threading.Thread(target=self._close, args=([generation],), name=f"close-{generation.id}").start()
 
-    def _close(self, generation: Generation) -> None:
-        """What goes wrong here goes to threading.excepthook, with the id in the thread's name; nobody waits in vain."""
+    def _close(self, handed: list[Generation]) -> None:
+        """Close what is handed over, and let go of it before memory is counted: what is mapped goes with the last reference.
+
+        What goes wrong here goes to threading.excepthook, with the id in the thread's name; nobody waits in vain.
+        """
         try:
+            generation, before = handed.pop(), resident_bytes()
+            snapshot = generation.id
             generation.close()
-            self._observer.closed(generation.id)
+            del generation
+            give_back()
+            self._observer.closed(snapshot, Freed(before, resident_bytes()))
         finally:
             with self._changed:
                 self._open -= 1

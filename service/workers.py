@@ -9,8 +9,6 @@ requests, so that a batch of a thousand texts cannot starve single queries, nor 
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections import OrderedDict, deque
@@ -20,6 +18,7 @@ from typing import Any
 
 from service.admission import Lane
 from service.errors import DrainingError
+from service.niceness import yield_to_the_event_loop
 from service.steps import Encode, Graph, Pause, Step, Steps, Vectors, Wait
 from service.walk import Walk
 
@@ -28,9 +27,6 @@ WEIGHTS: Mapping[Lane, float] = {Lane.SEARCH: 8.0, Lane.EMBED: 2.0, Lane.BATCH: 
 
 _LOOK_AHEAD = 16
 """New requests that are tokenized to find company for one: what that takes is spent before the first is encoded."""
-
-_NICER = 10
-"""Ten steps of niceness are a tenth of the weight."""
 
 Sent = Vectors | Exception | None
 """What a waiting generator is told: a vector, that it cannot have one, or nothing."""
@@ -83,16 +79,6 @@ class _LaneQueue:
     jobs: deque[Job] = field(default_factory=deque)
     busy: int = 0
     spent: float = 0.0
-
-
-def _yield_to_the_event_loop() -> None:
-    """Take the processor only while the event loop does not want it: refusals and probes must not wait for work.
-
-    On Linux a thread has a niceness of its own, and needs no privilege to raise it.
-    """
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _NICER))
 
 
 def _unheard(rows: int) -> None:
@@ -199,7 +185,7 @@ class Workers:
     # -- the threads
 
     def _run(self) -> None:
-        _yield_to_the_event_loop()
+        yield_to_the_event_loop()
         sleep = threading.Lock()  # of its own: threads that sleep on one lock wake each other
         sleep.acquire()
         while True:

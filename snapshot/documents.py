@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from snapshot.cells import Cell, cells_of
 from snapshot.errors import CountMismatchError, ManifestError
@@ -95,6 +96,16 @@ class Documents:
         if not wanted:
             return [{} for _ in rows]
         return list(map(dict, map(zip, repeat(wanted), zip(*self._read(rows, wanted), strict=True))))
+
+    def missing(self, ids: Sequence[str]) -> list[str]:
+        """Those of ``ids`` that no row has, in their order."""
+        wanted = list(dict.fromkeys(ids))
+        if not wanted:
+            return []
+        column = self._table.column("id")
+        matches = column.filter(pc.is_in(column, value_set=array_of(wanted, pa.string())))
+        found = set(matches.to_pylist())
+        return [each for each in wanted if each not in found]
 
     def _read(self, rows: Rows, names: Sequence[str]) -> list[list[FieldValue]]:
         if len(rows) > _FEW_ROWS:

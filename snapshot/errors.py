@@ -15,6 +15,7 @@ SnapshotError
 ├── CountMismatchError       index, documents and golden set disagree about rows
 ├── SpaceMismatchError       the query tower was distilled for another document space
 ├── GoldenMismatchError      the query tower does not reproduce its golden vectors or hits
+├── GateRefusedError         intact, but not good enough to serve here: a figure is beyond its limit
 ├── FilterError              a filter names an unknown field or operator, or a value of the wrong type
 ├── TextError                a template names a field that is not given
 └── RegistryError            the registry folder is missing, read-only or names something that is not there
@@ -114,6 +115,21 @@ class GoldenMismatchError(SnapshotError):
     """The query tower does not reproduce its golden vectors or hits."""
 
     code = "golden_failed"
+
+
+class GateRefusedError(SnapshotError):
+    """The snapshot is intact, but a figure is beyond its limit; an operator may have it served all the same.
+
+    Attributes:
+        check: name of the first check that failed; ``code`` carries it too.
+    """
+
+    code = "gate_refused"
+
+    def __init__(self, message: str, check: str) -> None:
+        super().__init__(message)
+        self.check = check
+        self.code = f"gate_{check}"
 
 
 class FilterError(SnapshotError):

@@ -12,13 +12,19 @@ import numpy as np
 import pytest
 from make_snapshot import make_oracle, make_snapshot
 
-from service.follow import Follower, FollowOptions, Outcome
-from service.generation import Generation, GenerationOptions, Step, open_generation
+from service.attempts import FollowOptions, Outcome
+from service.follow import Follower
+from service.gate import GateOptions, Record
+from service.generation import Generation, GenerationOptions, Step
 from service.golden import Proof
+from service.inspection import Gatekeeper, Inspection
+from service.loader import Loader
+from service.memory import Freed
+from service.recent import RecentQueries
 from service.swap import Generations, SwapState
 from snapshot.errors import HashMismatchError
 from snapshot.layout import Layout
-from snapshot.registry import Registry
+from snapshot.registry import Desire, Registry
 
 DEADLINE_SECONDS = 10.0
 OPTIONS = FollowOptions(poll_seconds=60.0, backoff_seconds=1.0, backoff_max_seconds=8.0)
@@ -47,7 +53,9 @@ class Refusals:
     def failed(self, snapshot: str | None, code: str) -> None:
         self.heard.append((snapshot, code))
 
-    def closed(self, snapshot: str) -> None: ...
+    def closed(self, snapshot: str, freed: Freed) -> None: ...
+
+    def returned(self, to: Generation, left: str) -> None: ...
 
 
 class Opener:
@@ -58,7 +66,10 @@ class Opener:
         self.closed: list[str] = []
         self.at: dict[Step, Callable[[], None]] = {}
 
-    def __call__(self, layout: Layout, on_state: Callable[[Step], None]) -> Generation:
+    def inspect(self, desire: Desire, pace: Callable[[], None]) -> Inspection:
+        return Inspection(Record(desire.snapshot, desire.forced, desire.why, lambda: 0.0), GateOptions(), pace=pace)
+
+    def open(self, layout: Layout, on_state: Callable[[Step], None], inspection: Inspection) -> Generation:
         name = layout.root.name
         self.opened.append(name)
         for step in ("verifying", "opening", "proving", "warming"):
@@ -77,8 +88,8 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         self.registry = Registry(root)
-        self.clock, self.open, self.refusals, self.generations = Clock(), Opener(), Refusals(), Generations()
-        self.follower = Follower(self.registry, self.generations, self.open, OPTIONS, self.refusals, self.clock)
+        self.clock, self.opener, self.refusals, self.generations = Clock(), Opener(), Refusals(), Generations()
+        self.follower = Follower(self.registry, self.generations, self.opener, OPTIONS, self.refusals, self.clock)
 
     def want(self, name: str) -> None:
         """Make CURRENT say ``name``, and a snapshot of that name exist if it can be one."""
@@ -124,7 +135,7 @@ def test_what_is_wanted_comes_to_serve_and_is_left_alone(bench):
     assert bench.generations.state is SwapState.SERVING
     bench.follower.poke()
     assert bench.follower.converge() is Outcome.UNCHANGED
-    assert bench.open.opened == ["a"]
+    assert bench.opener.opened == ["a"]
 
 
 def test_going_back_is_wanting_the_one_before(bench):
@@ -137,7 +148,7 @@ def test_going_back_is_wanting_the_one_before(bench):
 def test_a_refused_snapshot_leaves_the_old_one_serving_and_says_why(bench):
     bench.want("a")
     bench.follower.converge()
-    bench.open.at["verifying"] = bench.fail
+    bench.opener.at["verifying"] = bench.fail
     bench.want("b")
     assert bench.follower.converge() is Outcome.FAILED
     assert bench.generations.serving == "a"
@@ -150,14 +161,14 @@ def test_a_refused_snapshot_leaves_the_old_one_serving_and_says_why(bench):
 
 
 def test_retries_wait_twice_as_long_each_time_up_to_the_cap(bench):
-    bench.open.at["verifying"] = bench.fail
+    bench.opener.at["verifying"] = bench.fail
     bench.want("a")
     for wait in (1.0, 2.0, 4.0, 8.0, 8.0):
         assert bench.follower.converge() is Outcome.FAILED
         bench.clock.now += wait - 0.1
         assert bench.follower.converge() is Outcome.BACKING_OFF
         bench.clock.now += 0.2
-    assert len(bench.open.opened) == len(bench.refusals.heard) == 5
+    assert len(bench.opener.opened) == len(bench.refusals.heard) == 5
 
 
 def test_waits_double_up_to_the_cap():
@@ -165,10 +176,10 @@ def test_waits_double_up_to_the_cap():
 
 
 def test_a_retry_that_succeeds_forgets_the_failure(bench):
-    bench.open.at["proving"] = bench.fail
+    bench.opener.at["proving"] = bench.fail
     bench.want("a")
     assert bench.follower.converge() is Outcome.FAILED
-    bench.open.at.clear()
+    bench.opener.at.clear()
     assert bench.follower.converge() is Outcome.BACKING_OFF
     bench.clock.now += 1.0
     assert bench.follower.converge() is Outcome.REPLACED
@@ -177,10 +188,10 @@ def test_a_retry_that_succeeds_forgets_the_failure(bench):
 
 
 def test_another_desire_is_tried_at_once(bench):
-    bench.open.at["verifying"] = bench.fail
+    bench.opener.at["verifying"] = bench.fail
     bench.want("a")
     bench.follower.converge()
-    bench.open.at.clear()
+    bench.opener.at.clear()
     bench.want("b")
     assert bench.follower.converge() is Outcome.REPLACED
     assert bench.generations.serving == "b"
@@ -189,7 +200,7 @@ def test_another_desire_is_tried_at_once(bench):
 def test_wanting_again_what_serves_ends_the_failure(bench):
     bench.want("a")
     bench.follower.converge()
-    bench.open.at["verifying"] = bench.fail
+    bench.opener.at["verifying"] = bench.fail
     bench.want("b")
     bench.follower.converge()
     bench.want("a")
@@ -199,42 +210,42 @@ def test_wanting_again_what_serves_ends_the_failure(bench):
 
 
 def test_a_poke_tries_at_once_even_if_it_came_while_failing(bench):
-    bench.open.at["verifying"] = bench.fail
+    bench.opener.at["verifying"] = bench.fail
     bench.want("a")
     bench.follower.converge()
     assert bench.follower.converge() is Outcome.BACKING_OFF
     bench.follower.poke()
-    bench.open.at["verifying"] = lambda: (bench.follower.poke(), bench.fail())
+    bench.opener.at["verifying"] = lambda: (bench.follower.poke(), bench.fail())
     assert bench.follower.converge() is Outcome.FAILED
-    bench.open.at.clear()
+    bench.opener.at.clear()
     assert bench.follower.converge() is Outcome.REPLACED
 
 
 @pytest.mark.parametrize("step", ["verifying", "opening", "proving", "warming"])
 def test_a_newer_desire_supersedes_at_every_step(bench, step):
     bench.want("a")
-    bench.open.at[step] = lambda: (bench.want("b"), bench.open.at.clear())
+    bench.opener.at[step] = lambda: (bench.want("b"), bench.opener.at.clear())
     assert bench.follower.converge() is Outcome.SUPERSEDED
     assert bench.generations.serving is None
     assert bench.refusals.heard == []
-    assert bench.open.closed == (["a"] if step == "warming" else [])
+    assert bench.opener.closed == (["a"] if step == "warming" else [])
     assert bench.follower.converge() is Outcome.REPLACED
     assert bench.generations.serving == "b"
 
 
 def test_what_was_opened_is_closed_where_the_desire_cannot_be_read(bench):
     bench.want("a")
-    bench.open.at["warming"] = lambda: (bench.registry.root / "CURRENT").write_bytes(b"\xff\xfe\x00")
+    bench.opener.at["warming"] = lambda: (bench.registry.root / "CURRENT").write_bytes(b"\xff\xfe\x00")
     assert bench.follower.converge() is Outcome.FAILED
     assert bench.generations.serving is None
-    assert bench.open.closed == ["a"]
+    assert bench.opener.closed == ["a"]
 
 
 def test_taking_the_desire_back_while_opening_keeps_what_serves(bench):
     bench.want("a")
     bench.follower.converge()
     bench.want("b")
-    bench.open.at["proving"] = (bench.registry.root / "CURRENT").unlink
+    bench.opener.at["proving"] = (bench.registry.root / "CURRENT").unlink
     assert bench.follower.converge() is Outcome.SUPERSEDED
     assert bench.follower.converge() is Outcome.UNWANTED
     assert bench.generations.serving == "a"
@@ -250,7 +261,7 @@ def test_a_bad_current_is_a_reason_and_not_a_crash(bench, content):
     assert bench.generations.serving == "a"
     assert bench.follower.last_error is not None
     assert bench.follower.last_error.code == "snapshot_unknown"
-    assert bench.open.opened == ["a"]
+    assert bench.opener.opened == ["a"]
 
 
 def test_a_current_that_cannot_be_read_backs_off_too(bench):
@@ -265,7 +276,7 @@ def test_even_an_unforeseen_error_is_a_reason(bench):
     def fail() -> None:
         raise OSError(28, "No space left on device")
 
-    bench.open.at["opening"] = fail
+    bench.opener.at["opening"] = fail
     bench.want("a")
     assert bench.follower.converge() is Outcome.FAILED
     assert bench.refusals.heard == [("a", "internal")]
@@ -282,21 +293,21 @@ def running(bench) -> Iterator[Bench]:
 
 def test_the_thread_follows_when_poked(running):
     served = threading.Event()
-    running.open.at["warming"] = served.set
+    running.opener.at["warming"] = served.set
     for name in ("a", "b"):
         served.clear()
         running.want(name)
         running.follower.poke()
         assert served.wait(DEADLINE_SECONDS)
     running.follower.stop(DEADLINE_SECONDS)
-    assert running.open.opened == ["a", "b"]
+    assert running.opener.opened == ["a", "b"]
 
 
 def test_the_thread_polls(bench):
     served = threading.Event()
-    bench.open.at["warming"] = served.set
+    bench.opener.at["warming"] = served.set
     options = FollowOptions(poll_seconds=0.01)
-    follower = Follower(bench.registry, bench.generations, bench.open, options)
+    follower = Follower(bench.registry, bench.generations, bench.opener, options)
     follower.start()
     bench.want("a")
     assert served.wait(DEADLINE_SECONDS)
@@ -305,7 +316,7 @@ def test_the_thread_polls(bench):
 
 def test_stopping_gives_up_what_is_being_opened(running):
     opening, leave = threading.Event(), threading.Event()
-    running.open.at["opening"] = lambda: (opening.set(), leave.wait(DEADLINE_SECONDS))
+    running.opener.at["opening"] = lambda: (opening.set(), leave.wait(DEADLINE_SECONDS))
     running.want("a")
     running.follower.poke()
     assert opening.wait(DEADLINE_SECONDS)
@@ -319,12 +330,14 @@ def test_a_follower_that_never_ran_can_be_stopped(bench):
     bench.follower.stop(timeout_seconds=0)
 
 
+def real_loader(generations: Generations) -> Loader:
+    recent = RecentQueries(100, 1 << 20)
+    return Loader(GenerationOptions(), generations, Gatekeeper(GateOptions(), generations.peer, recent), recent)
+
+
 def test_real_snapshots_activate_refuse_and_roll_back(tmp_path):
     registry, generations = Registry(tmp_path), Generations()
     names = [make_snapshot(tmp_path, rows=60, seed=seed).root.name for seed in (0, 1)]
-
-    def open_real(layout: Layout, on_state: Callable[[Step], None]) -> Generation:
-        return open_generation(layout, GenerationOptions(), on_state)
 
     def answers_as(seed: int) -> None:
         with generations.lease() as leased:
@@ -332,7 +345,7 @@ def test_real_snapshots_activate_refuse_and_roll_back(tmp_path):
             oracle = make_oracle(rows=60, seed=seed)
             np.testing.assert_array_equal(leased.engine.search(vectors, 5, 0).rows, oracle.rows(["lamp mirror"], 5))
 
-    follower = Follower(registry, generations, open_real, FollowOptions(backoff_seconds=0.0))
+    follower = Follower(registry, generations, real_loader(generations), FollowOptions(backoff_seconds=0.0))
     for seed in (0, 1):
         registry.activate(names[seed], why="test")
         assert follower.converge() is Outcome.REPLACED

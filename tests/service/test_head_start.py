@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from make_snapshot import make_snapshot
@@ -22,9 +23,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the threads that verified."""
     threads: list[str] = []
 
-    def counting(folder: Path) -> Manifest:
+    def counting(folder: Path, **options: Any) -> Manifest:
         threads.append(threading.current_thread().name)
-        return verify(folder)
+        return verify(folder, **options)
 
     monkeypatch.setattr(service.head_start, "verify", counting)
     return threads

@@ -224,7 +224,7 @@ def test_a_swap_in_mid_request_does_not_touch_it(parts: Parts, registry: Path, t
     make_registry(tmp_path, rows=50)
 
     async def swap() -> Answer:
-        task = asyncio.create_task(search(parts))
+        task = asyncio.create_task(search(parts, budget_ms=60_000))  # the other one is loaded meanwhile, on this loop
         await until(gate.reached)
         with composed(tmp_path) as other, other.generations.lease() as new:
             parts.generations.replace(new)

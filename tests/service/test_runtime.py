@@ -16,7 +16,7 @@ from serving import Client, client_of, composed, make_registry
 from service.admission import Lane
 from service.batching import BatchPlan, BatchSize
 from service.costs import Costs, Load
-from service.generation import Generation, GenerationOptions, open_generation
+from service.generation import Beside, Generation, GenerationOptions, open_generation
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_costs_of_a_generation_go_with_it(client: Client, tmp_path: Path) -> Non
         serving(client).costs.observe("search", "64", 2.0, Load.QUIET)
     assert costs_shown(client)
     layout = make_snapshot(tmp_path, rows=50, seed=1)
-    client.parts.generations.replace(open_generation(layout, GenerationOptions(), lambda step: None, serving(client)))
+    client.parts.generations.replace(open_generation(layout, GenerationOptions(), lambda step: None, Beside(serving(client))))
     assert costs_shown(client) == {}
 
 

@@ -15,6 +15,7 @@ from make_snapshot import make_oracle, make_snapshot
 from service.errors import DrainingError, NoGenerationError
 from service.generation import Generation, GenerationOptions, open_generation
 from service.golden import Proof
+from service.memory import Freed
 from service.swap import Generations, SwapState
 
 DEADLINE_SECONDS = 10.0
@@ -47,8 +48,11 @@ class Recorder:
     def failed(self, snapshot: str | None, code: str) -> None:
         self.heard.append(("failed", snapshot, code))
 
-    def closed(self, snapshot: str) -> None:
+    def closed(self, snapshot: str, freed: Freed) -> None:
         self.heard.append(("closed", snapshot))
+
+    def returned(self, to: Generation, left: str) -> None:
+        self.heard.append(("returned", to.id, left))
 
 
 def fake(name: str) -> Any:

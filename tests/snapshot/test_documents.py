@@ -95,3 +95,9 @@ def test_files_with_different_columns_are_refused(folder: Path) -> None:
 def test_schemas_that_no_snapshot_has_are_refused(fields: list[tuple[str, pa.DataType]]) -> None:
     with pytest.raises(ManifestError, match="documents:"):
         columns_of(pa.schema(fields))
+
+
+def test_missing_ids_are_those_that_no_row_has(folder: Path) -> None:
+    documents = open_documents(folder)
+    assert documents.missing([]) == []
+    assert documents.missing(["b", "y", "x", "a", "y"]) == ["y", "x"]

@@ -74,8 +74,9 @@ def test_activate_declares_what_the_follower_then_serves(operator: Client, tmp_p
     assert (answer.desired, answer.serving) == (ids[1], ids[0])
     operator.parts.follower.converge()
     assert operator.get("/readyz").json()["snapshot"] == ids[1]
-    last = Registry(tmp_path).history()[-1]
+    last, outcome = Registry(tmp_path).history()[-2:]
     assert (last.action, last.snapshot, last.why) == ("activate", ids[1], "better recall")
+    assert (outcome.snapshot, outcome.outcome) == (ids[1], "served")
     assert last.who.startswith("admin API")
 
 

@@ -12,7 +12,7 @@ from serving import TOKEN, Client, assert_problem, client_of, make_registry
 
 from service.api.schemas import InfoResponse, LiveResponse, ReadyResponse
 from service.swap import SwapState
-from snapshot.registry import Registry
+from snapshot.registry import Desire, Registry
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/healthz"])
@@ -120,7 +120,7 @@ def test_gauges_are_fresh_at_each_scrape(tmp_path: Path) -> None:
         wanted = make_snapshot(tmp_path, rows=20, seed=3).root.name
         registry.activate(wanted, "for a test")
         client.parts.generations.enter(SwapState.FAILED)
-        client.parts.follower._desired = wanted
+        client.parts.follower._desire = Desire(wanted)
         client.parts.limiter.drain()
         client.get("/metrics")
         assert client.metric("scalingnote_ready") == 0

@@ -1,0 +1,84 @@
+"""``python -m service gate``: what the gate says about a snapshot on this machine, without a server."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+from rich.console import Console
+from rich.table import Table
+
+from service.cores import available_cores, plan_threads
+from service.gate import GateReport, Record, format_figure
+from service.generation import Beside, Generation, GenerationOptions, open_generation
+from service.inspection import Inspection, Peer, nothing_serves
+from service.loader import gate_options
+from service.settings import Settings, trust_of
+from snapshot.errors import SnapshotError
+from snapshot.registry import Registry
+from snapshot.verify import verify
+
+
+def inspect(settings: Settings, snapshot: str, against: str | None) -> GateReport:
+    """Load a snapshot as the service would, and judge it; compared with ``against`` on the golden queries of both.
+
+    Raises:
+        SnapshotError: there is no such snapshot, or ``against`` cannot be loaded.
+    """
+    registry = Registry(settings.registry)
+    layout = registry.layout(snapshot)
+    threads = plan_threads(available_cores(), settings.threads, settings.encoder_threads)
+    options = GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes)
+    other = None if against is None else open_generation(registry.layout(against), options, _no_matter)
+    inspection = Inspection(
+        Record(snapshot, forced=False, why="", clock=time.monotonic),
+        gate_options(settings),
+        peer=nothing_serves if other is None else _always(other),
+        recent=() if other is None else other.golden.queries,
+    )
+    try:
+        checked = partial(verify, trust=trust_of(settings))
+        open_generation(layout, options, _no_matter, Beside(other, inspector=inspection), checked).close()
+    except (SnapshotError, OSError) as error:
+        return inspection.report(error)
+    finally:
+        if other is not None:
+            other.close()
+    return inspection.report()
+
+
+def show(report: GateReport, as_json: bool) -> int:
+    """Print a report; the exit code."""
+    if as_json:
+        sys.stdout.write(json.dumps(report.as_dict(), indent=1) + "\n")
+    else:
+        console = Console(soft_wrap=True)
+        console.print(_table(report))
+        console.print(f"{report.snapshot}: {report.reason}" if report.reason else f"{report.snapshot}: passed", markup=False)
+    return 0 if report.passed else 1
+
+
+def _table(report: GateReport) -> Table:
+    table = Table("check", "value", "limit", "passed", "forcible", "what")
+    for check in report.checks:
+        row = (check.name, format_figure(check.value), format_figure(check.limit), _yes(check.passed), _yes(check.forcible))
+        table.add_row(*row, check.detail)
+    return table
+
+
+def _yes(fact: bool) -> str:
+    return "yes" if fact else "no"
+
+
+def _always(generation: Generation) -> Peer:
+    def peer() -> AbstractContextManager[Generation]:
+        return nullcontext(generation)
+
+    return peer
+
+
+def _no_matter(step: str) -> None:
+    """Nobody follows the steps."""

@@ -1,0 +1,142 @@
+"""One inspection by the gate: what loading establishes and what is measured beside the snapshot that serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from service import checks
+from service.gate import (
+    Check,
+    GateOptions,
+    GateReport,
+    Record,
+    golden_checks,
+    not_applicable,
+    opened_checks,
+    sealed_checks,
+)
+from service.generation import Generation
+from service.golden import Proof
+from service.recent import RecentQueries
+from snapshot.layout import Layout
+from snapshot.manifest import Manifest
+
+Peer = Callable[[], AbstractContextManager[Generation | None]]
+"""Pins the generation that serves, if one does, for a block."""
+
+_MOST_QUERIES = 64
+
+
+def nothing_serves() -> AbstractContextManager[None]:
+    """The peer of a service that has none."""
+    return nullcontext()
+
+
+class Inspection:
+    """An Inspector that measures, remembers and, unless it may be forced, refuses."""
+
+    def __init__(
+        self,
+        record: Record,
+        options: GateOptions,
+        peer: Peer = nothing_serves,
+        recent: Sequence[str] = (),
+        pace: Callable[[], None] = lambda: None,
+        comparing: bool = True,
+    ) -> None:
+        """Nothing is measured yet.
+
+        Args:
+            record: of this attempt.
+            options: the limits.
+            peer: what serves meanwhile.
+            recent: queries of users, the latest first.
+            pace: called between two pieces of work; may raise to give up.
+            comparing: False where an operator goes back: then being unlike what serves is the point.
+        """
+        self.record = record
+        self._options = options
+        self._peer = peer
+        self._recent = recent[:_MOST_QUERIES]
+        self.pace = pace
+        self.comparing = comparing
+        self._manifest: Manifest | None = None
+
+    def sealed(self, layout: Layout, manifest: Manifest) -> None:
+        """Note what was verified; refuse what would not fit into the memory, before any of it is opened."""
+        self._manifest = manifest
+        self.record.add(*sealed_checks(manifest, self._signature(layout)))
+        with self._peer() as serving:
+            self.record.compared_with(None if serving is None else serving.id)
+            beside = [] if serving is None else [(serving.layout, serving.manifest)]
+            self.record.add(checks.memory(layout, manifest, beside, self._options))
+        self.record.settle()
+
+    def opened(self) -> None:
+        """Note that the parts belong together."""
+        assert self._manifest is not None  # noqa: S101 - sealed before it is opened
+        self.record.add(*opened_checks(self._manifest))
+
+    def asked(self, proof: Proof) -> None:
+        """Note the golden answers; whoever loads the snapshot refuses wrong ones by name."""
+        assert self._manifest is not None  # noqa: S101 - as above
+        self.record.add(*golden_checks(self._manifest, proof))
+
+    def judge(self, generation: Generation) -> None:
+        """Measure everything else; GateRefusedError with all that failed."""
+        options, record, pace = self._options, self.record, self.pace
+        golden = generation.golden.queries
+        known = [*self._recent, *golden][:_MOST_QUERIES]
+        vectors, tolerance = generation.golden.vectors, options.recall_tolerance
+        record.add(checks.recall(generation.manifest, generation.engine, vectors, tolerance, pace))
+        with self._peer() as serving:
+            record.add(*self._compared(generation, serving if self.comparing else None))
+        record.add(checks.p99(generation, known, options.p99_ms, pace))
+        record.settle()
+
+    def report(self, error: Exception | None = None) -> GateReport:
+        """All that was found."""
+        return self.record.report(error)
+
+    def _signature(self, layout: Layout) -> str:
+        if not self._options.trusts:
+            return "not looked at: no keys are trusted"
+        return "of a trusted key" if layout.signature.is_file() else "none"
+
+    def _compared(self, new: Generation, serving: Generation | None) -> list[Check]:
+        """With what serves: completeness and overlap."""
+        options = self._options
+        found = [
+            checks.documents(new.manifest, None if serving is None else serving.manifest, options),
+            checks.required_ids(new.documents, options.required_ids),
+        ]
+        if serving is None:
+            reason = "no snapshot serves" if self.comparing else "an operator goes back"
+            return [*found, not_applicable("overlap", options.min_overlap, reason)]
+        if len(self._recent) < checks.ENOUGH_QUERIES:
+            reason = f"{len(self._recent)} recent queries, {checks.ENOUGH_QUERIES} are needed"
+            return [*found, not_applicable("overlap", options.min_overlap, reason)]
+        return [*found, checks.overlap(new, serving, self._recent, options.min_overlap, self.pace)]
+
+
+class Gatekeeper:
+    """Begins inspections beside what serves."""
+
+    def __init__(
+        self,
+        options: GateOptions,
+        peer: Peer,
+        recent: RecentQueries,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._options = options
+        self._peer = peer
+        self._recent = recent
+        self._clock = clock
+
+    def begin(self, snapshot: str, forced: bool, why: str, comparing: bool, pace: Callable[[], None]) -> Inspection:
+        """An inspection of one attempt."""
+        record = Record(snapshot, forced, why, self._clock)
+        return Inspection(record, self._options, self._peer, self._recent.latest(_MOST_QUERIES), pace, comparing)

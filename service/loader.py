@@ -1,0 +1,75 @@
+"""How the follower's snapshots are loaded: inspected by the gate beside what serves, and, where wanted, shadowed first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from service.encoder import Tokenizers
+from service.follow import Enter
+from service.gate import GateOptions
+from service.generation import Beside, Generation, GenerationOptions, Verify, open_generation
+from service.inspection import Gatekeeper, Inspection
+from service.recent import RecentQueries
+from service.settings import Settings
+from service.shadow import Shadow
+from service.swap import Generations
+from snapshot.layout import Layout
+from snapshot.registry import Desire
+from snapshot.verify import verify
+
+_WARM_QUERIES = 64
+
+
+def gate_options(settings: Settings) -> GateOptions:
+    """The limits of the gate."""
+    return GateOptions(
+        recall_tolerance=settings.gate_recall_tolerance,
+        min_documents_ratio=settings.gate_min_documents_ratio,
+        max_documents_ratio=settings.gate_max_documents_ratio,
+        required_ids=settings.gate_required_ids,
+        min_overlap=settings.gate_min_overlap,
+        p99_ms=settings.gate_p99_ms or settings.default_timeout_ms,
+        memory_share=settings.gate_memory_share,
+        filter_cache_bytes=settings.filter_cache_bytes,
+        trusts=bool(settings.trusted_keys),
+    )
+
+
+class Loader:
+    """An Opener."""
+
+    def __init__(
+        self,
+        options: GenerationOptions,
+        generations: Generations,
+        gatekeeper: Gatekeeper,
+        recent: RecentQueries,
+        verify: Verify = verify,
+        shadow: Shadow | None = None,
+    ) -> None:
+        self._options = options
+        self._generations = generations
+        self._gatekeeper = gatekeeper
+        self._recent = recent
+        self._verify = verify
+        self._shadow = shadow
+        self._tokenizers = Tokenizers()
+
+    def inspect(self, desire: Desire, pace: Callable[[], None]) -> Inspection:
+        """Begin an inspection; one who goes back is not asked how much is like what they leave."""
+        comparing = desire.action != "rollback"
+        return self._gatekeeper.begin(desire.snapshot, desire.forced, desire.why, comparing, pace)
+
+    def open(self, layout: Layout, enter: Enter, inspection: Inspection) -> Generation:
+        """Load, judge and warm a snapshot, and let it answer a share of the live queries where that is wanted."""
+        beside = Beside(self._generations.current, self._recent.latest(_WARM_QUERIES), self._tokenizers, inspection)
+        with ExitStack() as opened:
+            new = open_generation(layout, self._options, enter, beside, self._verify)
+            opened.callback(new.close)
+            if self._shadow is not None and self._shadow.on and beside.before is not None and inspection.comparing:
+                enter("shadowing")
+                inspection.record.add(*self._shadow.run(new, inspection.pace))
+                inspection.record.settle()
+            opened.pop_all()
+        return new

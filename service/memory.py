@@ -1,0 +1,121 @@
+"""How much memory there is, what a snapshot will take of it, and giving back what is not used any more.
+
+Counted: what a snapshot holds for itself (``held_bytes``: the query tower, and the cache of its filters) and what it maps
+(``mapped_bytes``: index and documents, whose pages all processes on the machine share). Pages can be taken back by the
+system and read again, so a snapshot whose pages do not fit still answers, from disk: slowly, and slowing the one beside it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from snapshot.layout import QUERY_TOWER, Layout
+from snapshot.manifest import Manifest
+
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+_STATM = Path("/proc/self/statm")
+_MAPS = Path("/proc/self/maps")
+_MADV_DONTNEED = 4
+_MAPPED = ("index/", "documents/")
+_TOWER_FACTOR = 3.0
+"""Memory over the bytes of graph and tokenizer while they load: the file's, the weights, and the weights packed for the CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """Resident memory of the process before a generation was closed, and after its memory was given back."""
+
+    before_bytes: int
+    after_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Given back; negative where others took more meanwhile."""
+        return self.before_bytes - self.after_bytes
+
+
+def held_bytes(manifest: Manifest, filter_cache_bytes: int) -> int:
+    """What a snapshot takes for itself, at most, while it is loaded and afterwards."""
+    tower = sum(entry.bytes for name, entry in manifest.files.items() if name.startswith(f"{QUERY_TOWER}/"))
+    return int(_TOWER_FACTOR * tower) + filter_cache_bytes
+
+
+def mapped_bytes(snapshots: Iterable[tuple[Layout, Manifest]]) -> int:
+    """Bytes that these snapshots map together; files that are linked count once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for layout, manifest in snapshots:
+        for name, entry in manifest.files.items():
+            if name.startswith(_MAPPED):
+                found = (layout.root / name).stat()
+                sizes[found.st_dev, found.st_ino] = entry.bytes
+    return sum(sizes.values())
+
+
+def available_bytes(cgroup: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | None:
+    """What the control group (version 2 or 1) and the machine have left, the cache of files counted as free; None: unknown."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", _read(meminfo), flags=re.MULTILINE)
+    machine = None if found is None else int(found[1]) * 1024
+    known = [left for left in (machine, _left_v2(cgroup), _left_v1(cgroup / "memory")) if left is not None]
+    return min(known, default=None)
+
+
+def _left_v2(folder: Path) -> int | None:
+    limit, used = _read(folder / "memory.max"), _read(folder / "memory.current")
+    return _left(limit, used, _stat(folder / "memory.stat", "file"))
+
+
+def _left_v1(folder: Path) -> int | None:
+    limit, used = _read(folder / "memory.limit_in_bytes"), _read(folder / "memory.usage_in_bytes")
+    return _left(limit, used, _stat(folder / "memory.stat", "total_cache"))
+
+
+def _left(limit: str, used: str, cache: int) -> int | None:
+    return max(0, int(limit) - int(used) + cache) if limit.isdigit() and used.isdigit() else None
+
+
+def _stat(path: Path, name: str) -> int:
+    found = re.search(rf"^{name} (\d+)$", _read(path), flags=re.MULTILINE)
+    return 0 if found is None else int(found[1])
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process, mapped files included; 0 where the system does not say."""
+    fields = _read(_STATM).split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
+
+
+def let_go_of_pages(paths: Iterable[Path]) -> None:
+    """Let the process forget the pages of files that it has mapped; whoever reads them again gets them again.
+
+    Unmapping a gigabyte takes tens of milliseconds for its pages, and libraries do it holding the interpreter's lock: the
+    event loop would stand still. This does not hold it, and leaves nothing to do for the unmapping.
+    """
+    if sys.platform != "linux":
+        return
+    wanted, madvise = {str(path.resolve()) for path in paths}, ctypes.CDLL(None).madvise
+    for line in _read(_MAPS).splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5] in wanted:
+            begin, end = (int(address, 16) for address in fields[0].split("-"))
+            madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+
+
+def give_back() -> None:
+    """Return freed memory to the system: glibc keeps it otherwise, for as long as the process lives."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)  # without the interpreter's lock, as every call of a CDLL
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
