@@ -25,16 +25,18 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from service.admission import Limiter, Shares
 from service.app import create_app
 from service.cache import VectorCache
+from service.cache_room import Room
 from service.connections import Connections
 from service.cores import ThreadPlan, available_cores, plan_threads
 from service.descriptors import connection_limit, raise_file_limit
-from service.errors import AddressInUseError
+from service.errors import AddressInUseError, SettingsError
 from service.follow import Follower, FollowOptions
 from service.generation import Generation, GenerationOptions, Step, Verify, open_generation
 from service.head_start import HeadStart
 from service.limits import make_limit
 from service.logs import configure
 from service.metrics import Metrics
+from service.mirror import WHO, Mirror, MirrorOptions
 from service.parts import Parts
 from service.pipeline import Pipeline
 from service.repeats import Repeats
@@ -43,9 +45,11 @@ from service.settings import Settings, flag, variable
 from service.shedding import Shedding
 from service.swap import Generations
 from service.workers import Workers
-from snapshot.errors import RegistryError
+from snapshot.errors import RegistryError, SnapshotError
 from snapshot.layout import Layout
 from snapshot.registry import Registry
+from snapshot.remote import Remote
+from snapshot.stores import StoreOptions
 
 _BACKLOG = 2048
 _WRITE_SECONDS = 1
@@ -58,6 +62,8 @@ _STOP_SECONDS = 1.0
 _GC_THRESHOLDS = (2_000, 10, 200)
 """Of Python's collector, which by default goes through every object whenever some ten thousand are new: with 10,000 idle
 connections that held the event loop for up to 0.2 s. Requests and connections leave nothing to it."""
+_BESIDE_REQUESTS = StoreOptions(connections=4)
+"""A pull beside requests, which must not notice it."""
 _QUIET_SECONDS = 5.0
 """Without a refusal, until an overload is over."""
 
@@ -82,8 +88,26 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     verify = (head_start or HeadStart()).verify
     follower = Follower(registry, generations, partial(_open, loading, generations, verify), options, metrics)
     undo.callback(follower.stop, _STOP_SECONDS)
+    mirror = _mirror(settings, registry, generations, metrics, follower)
+    if mirror is not None:
+        undo.callback(mirror.stop, _STOP_SECONDS)
     pipeline = Pipeline(generations, workers, limiter, cache, metrics, settings.plan_probability)
-    return Parts(settings, metrics, limiter, pipeline, generations, follower, registry, cache, threads, time.monotonic)
+    return Parts(settings, metrics, limiter, pipeline, generations, follower, registry, cache, threads, time.monotonic, mirror)
+
+
+def _mirror(
+    settings: Settings, registry: Registry, generations: Generations, metrics: Metrics, follower: Follower
+) -> Mirror | None:
+    """SettingsError where the remote registry cannot even be tried."""
+    if settings.remote_registry is None:
+        return None
+    try:
+        remote = Remote(settings.remote_registry, _BESIDE_REQUESTS)
+    except SnapshotError as error:
+        raise SettingsError(f"remote_registry: {error}") from error
+    room = Room(registry, settings.registry_cache_bytes, WHO, lambda: generations.serving)
+    options = MirrorOptions(poll_seconds=settings.remote_interval_seconds)
+    return Mirror(remote, registry, room, options, metrics, follower.poke)
 
 
 def _limiter(settings: Settings, threads: ThreadPlan) -> Limiter:
@@ -110,6 +134,8 @@ def serve(settings: Settings, head_start: HeadStart) -> int:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # read by the library at each call: its pool has a thread for each core
     with listening(settings) as listener, ExitStack() as undo:
         parts = compose(settings, undo, head_start)
+        if parts.mirror is not None:
+            parts.mirror.start()
         parts.follower.start()
         _announce(listener, parts)
         undo.callback(repeats.flush)
