@@ -20,9 +20,9 @@ import structlog
 
 from service.cache_room import Room
 from snapshot.errors import SnapshotError, TransferCancelledError
+from snapshot.pointer import Seen
 from snapshot.pull import Pulled, PullOptions
 from snapshot.registry import Desire, Registry
-from snapshot.remote import Seen
 from snapshot.signing import Trust
 
 WHO = "remote"

@@ -17,10 +17,9 @@ from rich.progress import Progress as Bar
 from snapshot import remote
 from snapshot.cli import DEFAULT_REGISTRY, JsonOption, RegistryOption, WhyOption, print_json, size
 from snapshot.errors import ReasonMissingError, RemoteAddressError
-from snapshot.manifest import Manifest
 from snapshot.progress import Progress
-from snapshot.pull import PullOptions
-from snapshot.push import PushOptions
+from snapshot.pull import Pulled, PullOptions
+from snapshot.push import Pushed, PushOptions
 from snapshot.registry import Registry
 from snapshot.signing import Trust
 
@@ -51,35 +50,20 @@ def push(
     _check_force(activate=activate, force=force, why=why)
     with progress_to(sys.stderr) as progress:
         done = remote.push(Registry(registry), url, ids, PushOptions(again, progress))
+    last = done[-1].manifest.id
     if activate:
-        remote.Remote(url).activate(done[-1].manifest.id, why, force=force)
+        remote.Remote(url).activate(last, why, force=force)
     if as_json:
-        typer.echo(
-            json.dumps(
-                [
-                    {
-                        **_described(one.manifest, url),
-                        "new": one.new,
-                        "sent_bytes": one.sent_bytes,
-                        "copied_bytes": one.copied_bytes,
-                        "kept_bytes": one.kept_bytes,
-                    }
-                    for one in done
-                ],
-                indent=2,
-            )
-        )
+        print_json([_described(one, url) for one in done])
         return
     for one in done:
         how = f"{size(one.sent_bytes)} sent, {size(one.copied_bytes)} copied there, {size(one.kept_bytes)} were there"
         typer.echo(f"pushed {one.manifest.id} to {url} ({len(one.manifest.files)} files: {how})")
-    last = done[-1].manifest.id
-    pull_it = f"python -m snapshot pull {url} --registry REGISTRY --activate"
-    typer.echo(
-        f"{last} is desired in {url} now; elsewhere: {pull_it}"
-        if activate
-        else f"next, make it the desired one there: python -m snapshot push {last} {url} --registry {registry} --activate"
-    )
+    if activate:
+        typer.echo(f"{last} is desired in {url} now; elsewhere: python -m snapshot pull {url} --registry REGISTRY --activate")
+    else:
+        again_there = f"python -m snapshot push {last} {url} --registry {registry} --activate"
+        typer.echo(f"next, make it the desired one there: {again_there}")
 
 
 def pull(
@@ -108,27 +92,16 @@ def pull(
     if activate:
         target.activate(pulled, why or f"pulled from {url}", force=force)
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    **_described(done.manifest, str(registry)),
-                    "new": done.new,
-                    "fetched_bytes": done.fetched_bytes,
-                    "linked_bytes": done.linked_bytes,
-                    "resumed_bytes": done.resumed_bytes,
-                },
-                indent=2,
-            )
-        )
+        print_json(_described(done, str(registry)))
         return
-    how = f"{size(done.fetched_bytes)} fetched, {size(done.linked_bytes)} linked, {size(done.resumed_bytes)} from an earlier attempt"
-    what = f"({len(done.manifest.files)} files: {how})" if done.new else "(it was there already)"
-    follow = (
-        "see what is served with: curl -s localhost:8000/info"
-        if activate
-        else (f"next: python -m snapshot activate {pulled} --registry {registry}")
-    )
-    typer.echo(f"pulled {pulled} into {registry / pulled} {what}; {'it is desired now; ' if activate else ''}{follow}")
+    fetched, linked, resumed = size(done.fetched_bytes), size(done.linked_bytes), size(done.resumed_bytes)
+    how = f"{len(done.manifest.files)} files: {fetched} fetched, {linked} linked, {resumed} from an earlier attempt"
+    what = f"pulled {pulled} into {registry / pulled} ({how if done.new else 'it was there already'})"
+    if activate:
+        typer.echo(f"{what}; it is desired now; see what is served with: curl -s localhost:8000/info")
+    else:
+        typer.echo(f"{what}; next: python -m snapshot activate {pulled} --registry {registry}")
+
 
 def _check_url(url: str, ids: list[str]) -> None:
     """Somebody may have forgotten the URL, and named an id last."""
@@ -143,9 +116,11 @@ def _check_force(*, activate: bool, force: bool, why: str) -> None:
         raise ReasonMissingError("--force overrules the gate and needs --activate and a reason; say it with: --why TEXT")
 
 
-def _described(manifest: Manifest, where: str) -> dict[str, object]:
-    total = sum(entry.bytes for entry in manifest.files.values())
-    return {"id": manifest.id, "where": where, "files": len(manifest.files), "bytes": total}
+def _described(done: Pushed | Pulled, where: str) -> dict[str, object]:
+    files = done.manifest.files
+    total = sum(entry.bytes for entry in files.values())
+    counted = {name: getattr(done, name) for name in done.__slots__ if name != "manifest"}
+    return {"id": done.manifest.id, "where": where, "files": len(files), "bytes": total, **counted}
 
 
 @contextmanager

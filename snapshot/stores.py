@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from snapshot.errors import (
+    LibraryMissingError,
     RemoteAddressError,
     RemoteConflictError,
     RemoteDeniedError,
     RemoteError,
-    LibraryMissingError,
     RemoteUnavailableError,
 )
 

@@ -20,6 +20,7 @@ from snapshot.__main__ import app
 from snapshot.errors import (
     DiskFullError,
     HashMismatchError,
+    LibraryMissingError,
     ManifestError,
     MissingFileError,
     NothingPublishedError,
@@ -27,7 +28,6 @@ from snapshot.errors import (
     RemoteAddressError,
     RemoteConflictError,
     RemoteDeniedError,
-    LibraryMissingError,
     SignatureError,
     UnknownSnapshotError,
     UnsafePathError,
