@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -114,7 +115,8 @@ def move(store: Store, snapshot_id: str, why: str, who: str | None, *, force: bo
 
 def _record(store: Store, event: Event) -> bool:
     """Write the event down; whether the store refuses to create what exists, which the second attempt finds out."""
-    key = f"{HISTORY}/{event.snapshot}/{event.at.replace(':', '')}-{uuid.uuid4().hex[:12]}.json"
+    at = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")  # stores tell whole seconds
+    key = f"{HISTORY}/{event.snapshot}/{at}-{uuid.uuid4().hex[:12]}.json"
     content = json.dumps(asdict(event)).encode()
     store.write(key, content, "create")
     try:
@@ -137,7 +139,7 @@ def _overtaken(store: Store, snapshot_id: str) -> RemoteConflictError:
 
 
 def _latest(store: Store, snapshot_id: str) -> Event | None:
-    """By the store's clock: those of operators differ."""
+    """By the store's clock, since those of operators differ; within one of its seconds, by theirs."""
     written = store.times(f"{HISTORY}/{snapshot_id}")
     for key in sorted(written, key=lambda one: (written[one], one), reverse=True):
         found = store.read(key, _MAX_EVENT_BYTES)

@@ -28,7 +28,7 @@ from snapshot.verify import verify
 QUICK = StoreOptions(connections=4, chunk_bytes=1 << 20, stall_seconds=0.5, retry_seconds=0.5)
 PATIENT = StoreOptions(connections=4, chunk_bytes=1 << 20)
 LARGE = "report/large.bin"
-LARGE_BYTES = 20 << 20
+LARGE_BYTES = 14 << 20
 
 
 @pytest.fixture(scope="module", params=["moto", "rclone"])
