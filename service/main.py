@@ -25,10 +25,11 @@ from service.admission import Limiter, Shares
 from service.app import create_app
 from service.attempts import FollowOptions
 from service.cache import VectorCache
+from service.cache_room import Room
 from service.connections import Connections
 from service.cores import ThreadPlan, available_cores, plan_threads
 from service.descriptors import connection_limit, raise_file_limit
-from service.errors import AddressInUseError
+from service.errors import AddressInUseError, SettingsError
 from service.follow import Follower
 from service.generation import GenerationOptions, Verify
 from service.guard import Guard, ProofOptions
@@ -38,6 +39,7 @@ from service.limits import make_limit
 from service.loader import Loader, gate_options
 from service.logs import configure
 from service.metrics import Metrics
+from service.mirror import WHO, Mirror, MirrorOptions
 from service.parts import Parts
 from service.pipeline import Pipeline
 from service.recent import RecentQueries
@@ -49,8 +51,10 @@ from service.shedding import Shedding
 from service.swap import Generations
 from service.watch import WatchOptions
 from service.workers import Workers
-from snapshot.errors import RegistryError
+from snapshot.errors import RegistryError, SnapshotError
 from snapshot.registry import Registry
+from snapshot.remote import Remote
+from snapshot.stores import StoreOptions
 
 _BACKLOG = 2048
 _WRITE_SECONDS = 1
@@ -63,6 +67,8 @@ _STOP_SECONDS = 1.0
 _GC_THRESHOLDS = (2_000, 10, 200)
 """Of Python's collector, which by default goes through every object whenever some ten thousand are new: with 10,000 idle
 connections that held the event loop for up to 0.2 s. Requests and connections leave nothing to it."""
+_BESIDE_REQUESTS = StoreOptions(connections=4)
+"""A pull beside requests, which must not notice it."""
 _QUIET_SECONDS = 5.0
 """Without a refusal, until an overload is over."""
 
@@ -91,8 +97,26 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     loader = _loader(settings, threads, generations, recent, verify, shadow)
     follower = Follower(registry, generations, loader, options, metrics, guard=guard)
     undo.callback(follower.stop, _STOP_SECONDS)
+    mirror = _mirror(settings, registry, generations, metrics, follower)
+    if mirror is not None:
+        undo.callback(mirror.stop, _STOP_SECONDS)
     pipeline = Pipeline(generations, workers, limiter, cache, metrics, settings.plan_probability, recent.note)
-    return Parts(settings, metrics, limiter, pipeline, generations, follower, registry, cache, threads, time.monotonic)
+    return Parts(settings, metrics, limiter, pipeline, generations, follower, registry, cache, threads, time.monotonic, mirror)
+
+
+def _mirror(
+    settings: Settings, registry: Registry, generations: Generations, metrics: Metrics, follower: Follower
+) -> Mirror | None:
+    """SettingsError where the remote registry cannot even be tried."""
+    if settings.remote_registry is None:
+        return None
+    try:
+        remote = Remote(settings.remote_registry, _BESIDE_REQUESTS)
+    except SnapshotError as error:
+        raise SettingsError(f"remote_registry: {error}") from error
+    room = Room(registry, settings.registry_cache_bytes, WHO, lambda: generations.serving)
+    options = MirrorOptions(poll_seconds=settings.remote_interval_seconds, trust=trust_of(settings))
+    return Mirror(remote, registry, room, options, metrics, follower.poke)
 
 
 def _guard(settings: Settings, generations: Generations, metrics: Metrics) -> Guard:
@@ -145,6 +169,8 @@ def serve(settings: Settings, head_start: HeadStart) -> int:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # read by the library at each call: its pool has a thread for each core
     with listening(settings) as listener, ExitStack() as undo:
         parts = compose(settings, undo, head_start)
+        if parts.mirror is not None:
+            parts.mirror.start()
         parts.follower.start()
         _announce(listener, parts)
         undo.callback(repeats.flush)

@@ -22,6 +22,7 @@ from service.gate_metrics import GateMetrics
 from service.generation import Generation
 from service.histograms import Histograms
 from service.memory import Freed
+from service.mirror import MirrorState
 from service.plan import CAUSES, SearchPlan
 from service.settings import Settings
 from service.swap import SwapState
@@ -79,6 +80,7 @@ class Metrics:
         self._connections(self.plain)
         self._snapshots(self.plain)
         self.gate = GateMetrics(self.plain)
+        self._remote(self.plain)
         self._build(self.plain)
         for collector in (self.plain, *self._histograms):
             registry.register(collector)
@@ -159,6 +161,22 @@ class Metrics:
         _initialise(self.swaps, [(outcome,) for outcome in SWAP_OUTCOMES])
         _initialise(self.swap_seconds, [(step,) for step in SWAP_STEPS])
         self.entered(SwapState.IDLE)
+
+    def _remote(self, registry: CollectorRegistry) -> None:
+        self.remote_state = Gauge(
+            f"{PREFIX}_remote_state", "1 for what is being done about the remote registry", ["state"], registry=registry
+        )
+        self.remote_succeeded = Gauge(
+            f"{PREFIX}_remote_last_success_timestamp_seconds",
+            "When what is wanted there was last seen to be here",
+            registry=registry,
+        )
+        self.remote_failures = Counter(
+            f"{PREFIX}_remote_failures", "Looks and pulls that failed, by reason", ["code"], registry=registry
+        )
+        self.remote_fetched = Counter(f"{PREFIX}_remote_fetched_bytes", "Bytes of snapshots that travelled", registry=registry)
+        self.remote_cached = Gauge(f"{PREFIX}_remote_cache_bytes", "Disk that pulled snapshots take", registry=registry)
+        self.mirror_entered(MirrorState.OFF)
 
     def _build(self, registry: CollectorRegistry) -> None:
         names = ["python", *(library.replace("-", "_") for library in LIBRARIES)]
@@ -280,6 +298,27 @@ class Metrics:
             if status in found and route in WORK_ROUTES:
                 found[status] += _count(counter)
         return Vitals(sum(found.values()), found[500], found[504])
+
+    def mirror_entered(self, state: MirrorState) -> None:
+        """MirrorObserver: another state."""
+        for other in MirrorState:
+            self.remote_state.labels(other.value).set(other is state)
+
+    def mirror_succeeded(self) -> None:
+        """MirrorObserver: what is wanted there is here."""
+        self.remote_succeeded.set(time.time())
+
+    def mirror_failed(self, code: str) -> None:
+        """MirrorObserver: the remote registry, for one of the codes of ``snapshot.errors``."""
+        self.remote_failures.labels(code).inc()
+
+    def mirror_fetched(self, count: int) -> None:
+        """MirrorObserver: so many bytes travelled."""
+        self.remote_fetched.inc(count)
+
+    def mirror_cached(self, count: int) -> None:
+        """MirrorObserver: so many bytes are kept."""
+        self.remote_cached.set(count)
 
 
 def _initialise(metric: Counter | Histogram, label_sets: Iterable[tuple[str, ...]]) -> None:

@@ -10,6 +10,7 @@ from service.cores import ThreadPlan
 from service.deadline import Clock
 from service.follow import Follower
 from service.metrics import Metrics
+from service.mirror import Mirror
 from service.pipeline import Pipeline
 from service.settings import Settings
 from service.swap import Generations
@@ -22,6 +23,7 @@ class Parts:
 
     Attributes:
         clock: monotonic seconds.
+        mirror: of the remote registry, where one is followed.
     """
 
     settings: Settings
@@ -34,3 +36,4 @@ class Parts:
     cache: VectorCache
     threads: ThreadPlan
     clock: Clock
+    mirror: Mirror | None = None

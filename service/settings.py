@@ -13,7 +13,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import SettingsError
 from service.limits import LimitKind
+from snapshot.errors import RemoteAddressError
 from snapshot.signing import Trust
+from snapshot.stores import check_url
 
 PREFIX = "SCALINGNOTE_"
 
@@ -35,6 +37,25 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     registry: Path = Field(description="Folder of snapshots to serve from; what its CURRENT names is served.")
+    remote_registry: str | None = Field(
+        None,
+        description=(
+            "Registry to follow: s3://BUCKET/PREFIX, gs://…, az://… or a folder. What is wanted there is brought into "
+            "the registry here, and wanted here."
+        ),
+    )
+    remote_interval_seconds: Seconds = Field(
+        5.0, description="How often the remote registry is asked which snapshot is wanted, in seconds, on average."
+    )
+    registry_cache_bytes: int = Field(
+        0,
+        ge=0,
+        le=1 << 50,
+        description=(
+            "Disk for snapshots brought from the remote registry, in bytes: the oldest go first, never what is wanted, served or "
+            "pinned. 0: only these and the one before are kept."
+        ),
+    )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in a container.")
     port: int = Field(
         8000, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose, and the log says which."
@@ -252,6 +273,16 @@ class Settings(BaseSettings):
         if any(len(token.get_secret_value()) < 16 for token in tokens):
             raise ValueError("a token has fewer than 16 characters; make one with: openssl rand -hex 16")
         return tokens
+
+    @field_validator("remote_registry")
+    @classmethod
+    def _is_remote(cls, url: str | None) -> str | None:
+        if url is not None:
+            try:
+                check_url(url)
+            except RemoteAddressError as error:
+                raise ValueError(str(error)) from error
+        return url
 
     @model_validator(mode="after")
     def _fit(self) -> Settings:

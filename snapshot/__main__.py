@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from snapshot import cli_diff, cli_look, cli_trust
+from snapshot import cli_diff, cli_look, cli_remote, cli_trust
 from snapshot.cli import (
     DEFAULT_REGISTRY,
     IdArgument,
@@ -35,6 +35,8 @@ app.command("list")(cli_look.list_snapshots)
 app.command("show")(cli_look.show)
 app.command("verify")(cli_trust.verify_snapshot)
 app.command("diff")(cli_diff.diff)
+app.command("push")(cli_remote.push)
+app.command("pull")(cli_remote.pull)
 
 
 @app.command()

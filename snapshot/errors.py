@@ -18,9 +18,16 @@ SnapshotError
 ├── GateRefusedError         intact, but not good enough to serve here: a figure is beyond its limit
 ├── FilterError              a filter names an unknown field or operator, or a value of the wrong type
 ├── TextError                a template names a field that is not given
+├── RemoteError              a registry in an object store, or the way to it
+│   ├── RemoteAddressError   not the URL of a registry: scheme, bucket, folder
+│   ├── RemoteUnavailableError   out of reach, too slow, or broken
+│   ├── RemoteDeniedError    the credentials are missing or not enough
+│   ├── RemoteConflictError  another writer was there: the pointer was moved, or an id means something else
+│   └── TransferCancelledError   whoever asked for it no longer wants it
 └── RegistryError            the registry folder is missing, read-only or names something that is not there
     ├── UnknownSnapshotError
     ├── NothingPublishedError
+    ├── DiskFullError        no room for what is to be written
     └── ReasonMissingError   something is forced, and nobody said why
 """
 
@@ -174,3 +181,45 @@ class ReasonMissingError(RegistryError):
     """Whoever overrules a check must say why."""
 
     code = "reason_missing"
+
+
+class DiskFullError(RegistryError):
+    """There is no room for what is to be written."""
+
+    code = "disk_full"
+
+
+class RemoteError(SnapshotError):
+    """A registry in an object store cannot be used."""
+
+    code = "remote_error"
+
+
+class RemoteAddressError(RemoteError):
+    """The URL is not that of a registry."""
+
+    code = "remote_address_invalid"
+
+
+class RemoteUnavailableError(RemoteError):
+    """The object store is out of reach, too slow, or answers what it should not."""
+
+    code = "remote_unavailable"
+
+
+class RemoteDeniedError(RemoteError):
+    """The object store refuses these credentials."""
+
+    code = "remote_denied"
+
+
+class RemoteConflictError(RemoteError):
+    """Somebody else has written there meanwhile."""
+
+    code = "remote_conflict"
+
+
+class TransferCancelledError(RemoteError):
+    """Whoever asked for the transfer does not want it any more."""
+
+    code = "transfer_cancelled"

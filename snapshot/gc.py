@@ -106,3 +106,14 @@ def _freed(folders: Sequence[Path]) -> int:
                 found[status.st_dev, status.st_ino] = status
                 links[status.st_dev, status.st_ino] += 1
     return sum(status.st_size for key, status in found.items() if links[key] >= status.st_nlink)
+
+
+def discard(registry: Registry, snapshot_id: str, yielding: frozenset[str], who: str) -> bool:
+    """Remove one snapshot; False where there is a reason to keep it that is not among those ``yielding``."""
+    taken = _Taken()
+    with registry.locked():
+        kept = set(reasons(registry, 0).get(snapshot_id, ())) - yielding
+        if kept or not _take(registry, snapshot_id, taken, who):
+            return False
+    delete_all(taken.held)
+    return True

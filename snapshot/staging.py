@@ -33,6 +33,13 @@ class Held:
             os.close(self._descriptor)
             raise
 
+    def is_at(self, folder: Path) -> bool:
+        """Whether ``folder`` is still the name of this one, which another process may have renamed or removed before."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), folder.lstat())
+        except FileNotFoundError:
+            return False
+
     def rename(self, target: Path) -> None:
         self.folder.rename(target)
         self.folder = target

@@ -18,7 +18,7 @@ from service.api.problems import responses
 from service.api.render import json_response, to_bytes
 from service.api.route import add_read_route
 from service.api.schemas import InfoResponse, LiveResponse, ReadyResponse
-from service.api.status import refresh_gauges, status, unready
+from service.api.status import refresh_gauges, remote_status, status, unready
 from service.metrics import Metrics
 from service.parts import Parts
 from service.settings import effective
@@ -84,6 +84,7 @@ class OpsRoutes:
         described: dict[str, Any] = {
             "version": version("scalingnote"),
             **status(self._parts),
+            "remote": remote_status(self._parts),
             "snapshot": manifest,
             "proof": None if current is None else asdict(current.proof),
             "threads": self._parts.threads.as_dict(),

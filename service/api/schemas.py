@@ -309,10 +309,22 @@ class BatchSizeModel(_Answer):
     gain: float = Field(description="Time per query alone over its time in such company.")
 
 
+class RemoteModel(_Answer):
+    """How it stands with the remote registry."""
+
+    url: str
+    state: str = Field(description="following, pulling or failing.")
+    desired: str | None = Field(description="What is wanted there, as last seen.")
+    succeeded_at: str | None = Field(description="When what is wanted there was last seen to be here; UTC.")
+    code: str | None = Field(description="Of the last failure; null while it works.")
+    reason: str | None
+
+
 class InfoResponse(StatusModel):
     """What runs."""
 
     version: str
+    remote: RemoteModel | None = Field(description="The registry elsewhere that is followed, if one is configured.")
     snapshot: dict[str, Any] | None = Field(description="The manifest of the snapshot that serves, without its list of files.")
     proof: ProofModel | None
     threads: dict[str, int] = Field(description="Cores, and threads of each part; no more compute at once than there are cores.")

@@ -38,6 +38,15 @@ def status(parts: Parts) -> dict[str, Any]:
     }
 
 
+def remote_status(parts: Parts) -> dict[str, Any] | None:
+    """A RemoteModel."""
+    if parts.mirror is None:
+        return None
+    described = asdict(parts.mirror.status)
+    at = parts.mirror.status.succeeded_at
+    return {**described, "state": described["state"].value, "succeeded_at": at and at.isoformat(timespec="seconds")}
+
+
 def refresh_gauges(parts: Parts) -> None:
     """Bring the gauges up to date that nobody tells of a change."""
     parts.metrics.ready.set(unready(parts) is None)

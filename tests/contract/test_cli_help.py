@@ -9,7 +9,23 @@ import pytest
 COMMANDS = {
     "offline": ["run", "prepare", "train", "distill", "encode", "export", "index", "evaluate", "pack", "publish"],
     "snapshot": [
-        *("list", "show", "verify", "diff", "activate", "rollback", "pin", "unpin", "gc", "history", "schema", "keygen", "sign"),
+        *(
+            "list",
+            "show",
+            "verify",
+            "diff",
+            "activate",
+            "rollback",
+            "pin",
+            "unpin",
+            "gc",
+            "push",
+            "pull",
+            "history",
+            "schema",
+            "keygen",
+            "sign",
+        ),
     ],
 }
 

@@ -1,0 +1,74 @@
+"""Room for pulled snapshots: the oldest go first, never what is wanted, served or pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from snapshot import gc
+from snapshot.errors import DiskFullError
+from snapshot.registry import Registry
+
+_BEFORE = "rollback goes there"
+"""The reason of ``snapshot.gc`` that yields where there is no room otherwise."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Room:
+    """What pulled snapshots may take of a registry's disk.
+
+    Snapshots that somebody published here themselves are neither counted nor removed.
+    """
+
+    def __init__(self, registry: Registry, limit_bytes: int, who: str, serving: Callable[[], str | None]) -> None:
+        """``limit_bytes`` 0: keep nothing but what is wanted, served, pinned, or where a rollback would go."""
+        self._registry = registry
+        self._limit_bytes = limit_bytes
+        self._who = who
+        self._serving = serving
+        self.used_bytes = 0
+
+    def make(self, needed_bytes: int) -> None:
+        """Remove until so many bytes more have room; DiskFullError where what must stay leaves too little."""
+        limit = self._limit_bytes
+        while limit and self._measure() + needed_bytes > limit:
+            if not self._remove_oldest(frozenset()) and not self._remove_oldest(frozenset({_BEFORE})):
+                raise DiskFullError(
+                    f"{self._registry.root}: {needed_bytes / 1e6:.1f} MB have no room beside {self.used_bytes / 1e6:.1f} MB that "
+                    f"must stay; registry_cache_bytes is {limit / 1e6:.1f} MB: raise it (SCALINGNOTE_REGISTRY_CACHE_BYTES)"
+                )
+
+    def tidy(self) -> None:
+        """Remove what is beyond the limit by now; never an error, since nothing needs the room yet."""
+        while self._measure() > self._limit_bytes and self._remove_oldest(frozenset()):
+            pass
+
+    def _measure(self) -> int:
+        self.used_bytes = _bytes_of([self._registry.root / one for one in self._pulled()])
+        return self.used_bytes
+
+    def _pulled(self) -> list[str]:
+        """The oldest first."""
+        publishers = {event.snapshot: event.who for event in self._registry.history() if event.action == "publish"}
+        return [one for one in self._registry.ids() if publishers.get(one) == self._who]
+
+    def _remove_oldest(self, yielding: frozenset[str]) -> bool:
+        for one in self._pulled():
+            if one != self._serving() and gc.discard(self._registry, one, yielding, self._who):
+                _log.info("remote_evicted", snapshot=one, registry=str(self._registry.root))
+                return True
+        return False
+
+
+def _bytes_of(folders: Sequence[Path]) -> int:
+    """Bytes of the files below, those with several names counted once."""
+    files: dict[tuple[int, int], int] = {}
+    for folder in folders:
+        for path in folder.rglob("*"):
+            status = path.lstat()
+            if path.is_file():
+                files[status.st_dev, status.st_ino] = status.st_size
+    return sum(files.values())
