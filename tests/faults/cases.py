@@ -1,0 +1,8 @@
+"""Every fault, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from tests.faults import damaged, hostile
+from tests.faults.fault import Fault
+
+FAULTS: list[Fault] = [*damaged.faults(), *hostile.faults()]
