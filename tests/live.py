@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -46,7 +47,7 @@ class Live:
         return body
 
     def get(self, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and JSON of a GET, or of a POST of ``body``, whatever the status."""
+        """Status and JSON of a GET, or of a POST of ``body``, whatever the status; OSError where there is none, or half of one."""
         data = None if body is None else json.dumps(body).encode()
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", data, timeout=30) as response:
@@ -54,6 +55,8 @@ class Live:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error)
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"GET {path} got no whole answer") from error
 
     def metrics(self) -> dict[str, float]:
         """Every series of ours by ``name`` or ``name{labels}``, and summed over labels by ``name``."""

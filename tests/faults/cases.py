@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tests.faults import damaged, hostile
+from tests.faults import crowded, damaged, disks, hostile, killed, pointers
 from tests.faults.fault import Fault
 
-FAULTS: list[Fault] = [*damaged.faults(), *hostile.faults()]
+FAULTS: list[Fault] = [
+    *damaged.faults(),
+    *hostile.faults(),
+    *killed.faults(),
+    *crowded.faults(),
+    *disks.faults(),
+    *pointers.faults(),
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,12 +12,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from snapshot.errors import SnapshotError
+from snapshot.files import write_text
 from snapshot.registry import Registry
 from tests.bench.goals import Verdict
 from tests.faults.searches import Searches
 from tests.faults.stage import BrokenError, Stage, check, serving
 from tests.faults.toys import FORMER, OTHER, make
 from tests.live import Live, until
+
+_BROKEN = (BrokenError, SnapshotError, RuntimeError, OSError, subprocess.SubprocessError)
+"""What ends a fault as short; anything else is a mistake of these tests."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +86,16 @@ class Stages:
         try:
             with tempfile.TemporaryDirectory(dir=self._folder) as folder, Searches(live.port, self._marks()) as searches:
                 searches.wait_for_more()
-                stage = Stage(
-                    Path(folder), self._registry, live, self._former.root.name, self._other, searches, self._thorough
-                )
+                stage = Stage(Path(folder), self._registry, live, self._former.root.name, self._other, searches, self._thorough)
                 said = fault.run(stage)
                 searches.wait_for_more()
                 check(live.is_running(), f"the process ended with {live.process.returncode}")
                 check(not searches.failures, f"{len(searches.failures)} searches failed: {searches.failures[:3]}")
             return Tried(fault, held=True, said=said)
-        except BrokenError as error:
-            return Tried(fault, held=False, said=str(error))
         except SkippedError as error:
             return Tried(fault, held=None, said=f"not tried: {error}")
+        except _BROKEN as error:
+            return Tried(fault, held=False, said=f"{type(error).__name__}: {error}")
 
     def _marks(self) -> dict[str, str]:
         return {self._former.root.name: FORMER, self._other.root.name: OTHER}
@@ -102,6 +106,7 @@ class Stages:
         for name in self._registry.ids():
             if name != former:
                 shutil.rmtree(self._registry.root / name)
+        write_text(self._registry.root / "CURRENT", f"{former}\n")
         self._registry.activate(former, "the next fault", who="tests")
         if self._live is None or not self._live.is_running():
             self._running.close()

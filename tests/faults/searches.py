@@ -41,6 +41,10 @@ class Searches:
         self._ending.set()
         self._thread.join()
 
+    def expect(self, snapshot_id: str, mark: str) -> None:
+        """From now on this one may answer too, with texts that begin with ``mark``."""
+        self._marks = self._marks | {snapshot_id: mark}
+
     def wait_for_more(self, count: int = 3) -> None:
         """Return when so many more searches have been answered or have failed."""
         wanted = self.answers + len(self.failures) + count

@@ -1,0 +1,222 @@
+"""kill -9 at every step of a publication, an activation and a swap, and SIGTERM in mid-swap: the old or the new, never half."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from service.swap import SwapState
+from snapshot.errors import SnapshotError
+from snapshot.registry import Registry
+from snapshot.verify import verify
+from tests.faults.dying import ACTIONS
+from tests.faults.fault import Fault
+from tests.faults.searches import Searches
+from tests.faults.stage import PATIENCE_SECONDS, BrokenError, Ended, Stage, check, command, serving
+from tests.faults.stalled_service import CLOSING, REACHED
+from tests.faults.toys import FORMER, OTHER, make
+from tests.live import Live, until
+
+_KILLED = -signal.SIGKILL
+_PROGRAM = "tests.faults.dying"
+_STALLED = "tests.faults.stalled_service"
+_STEPS_OF_A_SWAP = [
+    *(state.value for state in SwapState if state not in (SwapState.IDLE, SwapState.FAILED, SwapState.DRAINING)),
+    CLOSING,
+]
+_FEW = 5
+
+
+def faults() -> list[Fault]:
+    """Of commands, then of the service."""
+    return [
+        Fault("killed_publish", "survived", _killed_publish),
+        Fault("killed_activate", "survived", _killed_activate, quick=True),
+        Fault("killed_rollback", "survived", _killed_rollback),
+        *(
+            Fault(f"killed_swap_{step}", "survived", partial(_killed_swap, step=step), step == "proving")
+            for step in _STEPS_OF_A_SWAP
+        ),
+        *(
+            Fault(f"sigterm_while_{step}", "survived", partial(_ended_swap, step=step), step == "opening")
+            for step in _STEPS_OF_A_SWAP
+        ),
+    ]
+
+
+def _killed_publish(stage: Stage) -> str:
+    """A registry of its own is published into; then the one that serves, which must not notice."""
+    target = stage.registry
+    snapshot_id = stage.other.root.name
+
+    def undo() -> None:
+        if snapshot_id in target.ids():
+            check(_intact(target, snapshot_id), "a killed publication left half a snapshot")
+            _remove(target, snapshot_id)
+
+    steps = _at_every_step(stage, "publish", str(stage.other.root), undo, lambda: stage.serves(stage.former))
+    target.publish(stage.other.root, who="tests")
+    stage.want(snapshot_id)
+    stage.becomes(snapshot_id)
+    return f"killed before each of {steps} steps"
+
+
+def _killed_activate(stage: Stage) -> str:
+    snapshot_id = stage.bring().root.name
+    steps = _at_every_step(stage, "activate", snapshot_id, partial(_back, stage), partial(_wanted, stage, snapshot_id))
+    stage.registry.activate(snapshot_id, "after all", who="tests")
+    stage.becomes(snapshot_id)
+    return f"killed before each of {steps} steps"
+
+
+def _killed_rollback(stage: Stage) -> str:
+    snapshot_id = stage.bring().root.name
+
+    def forward() -> None:
+        stage.registry.activate(snapshot_id, "to be rolled back", who="tests")
+
+    forward()
+    steps = _at_every_step(stage, "rollback", "a fault", forward, partial(_wanted, stage, snapshot_id))
+    forward()
+    check(stage.registry.rollback("after all", who="tests").id == stage.former, "rollback led elsewhere after the kills")
+    stage.becomes(stage.former)
+    return f"killed before each of {steps} steps"
+
+
+def _at_every_step(stage: Stage, action: str, argument: str, undo: Callable[[], None], holds: Callable[[], None]) -> int:
+    """Kill the action before each step; ``holds`` must hold after each, and the action must succeed when it is done again."""
+    total = int(_dying(stage, 0, action, argument).done(action).splitlines()[-1])
+    for step in _chosen(total, stage.thorough):
+        undo()
+        ended = _dying(stage, step, action, argument)
+        check(ended.code == _KILLED, f"{action} was to be killed before step {step} of {total}: {ended.code} {ended.said[-300:]}")
+        _readable(stage.registry)
+        holds()
+        try:
+            ACTIONS[action](stage.registry, argument)
+        except SnapshotError as error:
+            raise BrokenError(f"{action}, done again after a kill before step {step} of {total}: {error}") from error
+        _readable(stage.registry)
+    undo()
+    return total
+
+
+def _chosen(total: int, thorough: bool) -> list[int]:
+    steps = list(range(1, total + 1))
+    return steps if thorough else steps[:: max(1, total // _FEW)]
+
+
+def _dying(stage: Stage, step: int, action: str, argument: str) -> Ended:
+    return command(str(step), action, str(stage.registry.root), argument, program=("-m", _PROGRAM))
+
+
+def _readable(registry: Registry) -> None:
+    """Whatever is listed is whole, and history can be read and written."""
+    for snapshot_id in registry.ids():
+        check(_intact(registry, snapshot_id), f"{snapshot_id} is half")
+    check(registry.current() in registry.ids(), f"CURRENT names {registry.current()}")
+    check(len(registry.history()) > 0, "the history is lost")
+
+
+def _intact(registry: Registry, snapshot_id: str) -> bool:
+    try:
+        return verify(registry.root / snapshot_id).id == snapshot_id
+    except SnapshotError:
+        return False
+
+
+def _remove(registry: Registry, snapshot_id: str) -> None:
+    folder = registry.root / snapshot_id
+    (folder / "manifest.json").unlink()
+
+
+def _back(stage: Stage) -> None:
+    stage.registry.activate(stage.former, "back", who="tests")
+
+
+def _wanted(stage: Stage, snapshot_id: str) -> None:
+    """One of both is wanted, and searches are answered."""
+    current = stage.registry.current()
+    check(current in (stage.former, snapshot_id), f"CURRENT names {current}")
+    check(stage.info()["serving"] in (stage.former, snapshot_id), "neither serves")
+    stage.searches.wait_for_more(1)
+    check(not stage.searches.failures, f"searches failed: {stage.searches.failures[:3]}")
+
+
+def _killed_swap(stage: Stage, step: str) -> str:
+    """A service of its own, killed as its swap comes to a step and started again over what that left."""
+    registry, former, other = _two(stage.folder)
+    marks = {former: FORMER, other: OTHER}
+    with serving(stage.folder, registry.root, program=("-m", _STALLED, "kill", step)) as live:
+        until(live, live.ready, "ready")
+        registry.activate(other, "to be killed meanwhile", who="tests")
+        if not _died(live, other):
+            return f"a swap does not come to {step!r} with these settings"
+        check(live.process.returncode == _KILLED, f"it ended with {live.process.returncode}")
+    with serving(stage.folder, registry.root) as again:
+        until(again, again.ready, "ready")
+        with Searches(again.port, marks) as searches:
+            searches.wait_for_more(5)
+        check(not searches.failures, f"after a kill while {step}: {searches.failures[:3]}")
+        until(again, lambda: again.get("/info")[1]["serving"] == other, f"{other} serving")
+    _readable(registry)
+    return (
+        f"killed while {step}; started again, {' and '.join(sorted(marks[name].strip() for name in searches.snapshots))} served"
+    )
+
+
+def _died(live: Live, other: str) -> bool:
+    """Wait for the end of the process, or for the end of a swap that never came to the step."""
+
+    def settled() -> bool:
+        try:
+            return bool(live.get("/info")[1]["serving"] == other) and REACHED not in live.log.read_text()
+        except OSError:
+            return False
+
+    try:
+        until(live, settled, "swapped or killed", PATIENCE_SECONDS)
+    except RuntimeError:
+        check(not live.is_running(), "it neither died nor swapped")
+        return True
+    try:
+        live.process.wait(2.0)  # the step may come after the swap
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
+
+def _ended_swap(stage: Stage, step: str) -> str:
+    """SIGTERM as the swap comes to a step: the process ends with 0 and without a traceback, and the next one serves what is wanted."""
+    registry, former, other = _two(stage.folder)
+    with serving(stage.folder, registry.root, program=("-m", _STALLED, "term", step)) as live:
+        until(live, live.ready, "ready")
+        registry.activate(other, "to be ended meanwhile", who="tests")
+        if not _died(live, other):
+            live.stop()
+            return f"a swap does not come to {step!r} with these settings"
+        check(live.process.returncode == 0, f"it ended with {live.process.returncode}: {live.log.read_text()[-500:]}")
+        check(any(line["event"] == "stopped" for line in live.log_lines()), "the log does not say that it stopped")
+        check("Traceback" not in live.log.read_text(), f"a traceback: {live.log.read_text()[-800:]}")
+    with serving(stage.folder, registry.root) as again:
+        until(again, lambda: _ready_with(again, other), f"{other} serving")
+        with Searches(again.port, {former: FORMER, other: OTHER}) as searches:
+            searches.wait_for_more(5)
+        check(not searches.failures, f"after SIGTERM while {step}: {searches.failures[:3]}")
+    return f"ended with 0 while {step}; started again, the other served"
+
+
+def _ready_with(live: Live, snapshot_id: str) -> bool:
+    return live.ready() and live.get("/info")[1]["serving"] == snapshot_id
+
+
+def _two(folder: Path) -> tuple[Registry, str, str]:
+    """A registry of both, in which the former is wanted."""
+    registry = Registry(folder / "two")
+    former, other = make(registry.root, FORMER).root.name, make(registry.root, OTHER).root.name
+    registry.activate(former, "for a fault", who="tests")
+    return registry, former, other
