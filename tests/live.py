@@ -47,7 +47,7 @@ class Live:
         return body
 
     def get(self, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and JSON of a GET, or of a POST of ``body``, whatever the status; OSError where there is none, or half of one."""
+        """Status and JSON of a GET, or of a POST of ``body``, whatever the status; OSError without a whole answer."""
         data = None if body is None else json.dumps(body).encode()
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", data, timeout=30) as response:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does: the modules that tests share import each other by name
 
-from tests.faults.cases import FAULTS  # noqa: E402 - after the path
-from tests.faults.fault import Fault, Stages, Tried  # noqa: E402 - after the path
+from tests.faults.cases import FAULTS
+from tests.faults.fault import Fault, Stages, Tried
 
 
 def main() -> int:

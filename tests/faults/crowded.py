@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -111,6 +112,6 @@ def _chained(registry: Registry, since: int) -> None:
     for line in lines:
         json.loads(line)
     changes = [event for event in registry.history()[since:] if event.action in ("activate", "rollback")]
-    for before, after in zip(changes, changes[1:], strict=False):
+    for before, after in itertools.pairwise(changes):
         check(after.previous == before.snapshot, f"{after} does not start from {before}")
     check(registry.current() == changes[-1].snapshot, "CURRENT is not the last line of the history")

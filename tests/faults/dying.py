@@ -1,7 +1,8 @@
 """``python -m tests.faults.dying STEP ACTION REGISTRY ARGUMENT``: a change of a registry, killed before its STEP-th step.
 
 A step is whatever the interpreter is about to do to a file: open one for writing, link, rename, remove, lock, make a folder
-(https://docs.python.org/3/library/audit_events.html), or make it durable. With step 0 it is not killed, and its last line is the number of steps.
+(https://docs.python.org/3/library/audit_events.html), or make it durable. With step 0 it is not killed, and its last line is
+the number of steps.
 """
 
 from __future__ import annotations

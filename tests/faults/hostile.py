@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from snapshot.layout import Layout
 from tests.faults.fault import Fault
 from tests.faults.stage import Stage, check
-from tests.faults.toys import KIND, OTHER, ORACLE, make, write_marked
+from tests.faults.toys import KIND, ORACLE, OTHER, make, write_marked
 
 _INDEX_HEADER = 37
 """Bytes of a FAISS index before its own: code, d, ntotal, two dummies, is_trained, metric."""

@@ -191,7 +191,7 @@ def _died(live: Live, other: str) -> bool:
 
 
 def _ended_swap(stage: Stage, step: str) -> str:
-    """SIGTERM as the swap comes to a step: the process ends with 0 and without a traceback, and the next one serves what is wanted."""
+    """SIGTERM as the swap comes to a step: the process ends with 0, no traceback, and the next one serves what is wanted."""
     registry, former, other = _two(stage.folder)
     with serving(stage.folder, registry.root, program=("-m", _STALLED, "term", step)) as live:
         until(live, live.ready, "ready")

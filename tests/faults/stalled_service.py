@@ -1,7 +1,8 @@
 """``python -m tests.faults.stalled_service DO AT ...``: the service, to which something happens as its second swap gets so far.
 
 DO is ``kill`` (SIGKILL), ``term`` (SIGTERM, after which it goes on) or ``wait`` (until the file named by the variable
-``FAULTS_GO_ON`` is there); AT is a state of ``service.swap.SwapState``, or ``closing`` the one before. The rest are flags of the service.
+``FAULTS_GO_ON`` is there); AT is a state of ``service.swap.SwapState``, or ``closing`` the one before.
+The rest are flags of the service.
 """
 
 from __future__ import annotations
