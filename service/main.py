@@ -23,6 +23,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from service.admission import Limiter, Shares
+from service.api.status import LOADING
 from service.app import create_app
 from service.cache import VectorCache
 from service.connections import Connections
@@ -33,6 +34,7 @@ from service.follow import Follower, FollowOptions
 from service.generation import Generation, GenerationOptions, Step, Verify, open_generation
 from service.head_start import HeadStart
 from service.limits import make_limit
+from service.loop_lag import LoopLag
 from service.logs import configure
 from service.metrics import Metrics
 from service.parts import Parts
@@ -173,7 +175,12 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._parts.follower.poke)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._parts.follower.poke)
+        LoopLag(self._lagged).start(loop)
+
+    def _lagged(self, seconds: float) -> None:
+        self._parts.metrics.lagged(seconds, swapping=self._parts.generations.state in LOADING)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """On SIGTERM or SIGINT. Not uvicorn's own: that one dies of the signal again after a clean end."""
