@@ -9,7 +9,7 @@ _EVERY_SECONDS = 0.02
 
 
 class LoopLag:
-    """Asks the event loop to call back every 20 ms, and tells by how much it was late; a pause shorter than that may be missed."""
+    """Asks the event loop to call back every 20 ms, and tells by how much it was late; it may miss shorter pauses."""
 
     def __init__(self, observe: Callable[[float], None]) -> None:
         """``observe`` hears of each lag, in seconds, on the event loop."""

@@ -34,8 +34,8 @@ from service.follow import Follower, FollowOptions
 from service.generation import Generation, GenerationOptions, Step, Verify, open_generation
 from service.head_start import HeadStart
 from service.limits import make_limit
-from service.loop_lag import LoopLag
 from service.logs import configure
+from service.loop_lag import LoopLag
 from service.metrics import Metrics
 from service.parts import Parts
 from service.pipeline import Pipeline
