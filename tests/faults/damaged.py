@@ -195,7 +195,8 @@ def _other_id(layout: Layout) -> None:
     edit_manifest(layout, id="20200101T000000Z-00000000")
 
 
-_PATHS = "manifest_invalid|snapshot_damaged|file_missing|file_extra"
+_PATHS = "path_unsafe|manifest_invalid|snapshot_damaged|file_missing|file_extra"
+_LINKS = "path_unsafe|manifest_invalid|snapshot_damaged"
 _COUNTS = "count_mismatch|manifest_invalid|wrong_space"
 _CLAIMS: tuple[tuple[str, Callable[[Layout], None], str], ...] = (
     ("wrong_hash", _wrong_hash, "hash_mismatch"),
@@ -205,11 +206,11 @@ _CLAIMS: tuple[tuple[str, Callable[[Layout], None], str], ...] = (
     ("manifest_parent_path_and_back", _nested("../{id}/index/index.faiss"), _PATHS),
     ("manifest_absolute_path", _listing("/etc/hostname", Path("/etc/hostname")), _PATHS),
     ("manifest_dotted_path", _nested("./index/index.faiss"), _PATHS),
-    ("symlinked_file", _link_file, "snapshot_damaged"),
-    ("symlinked_folder", _link_folder, "snapshot_damaged|file_missing|file_extra"),
-    ("symlinked_manifest", _link_manifest, "snapshot_damaged|manifest_invalid|snapshot_unknown"),
-    ("symlink_to_dev_zero", _link_to_nothing, "snapshot_damaged"),
-    ("pipe_for_a_file", _pipe, "snapshot_damaged"),
+    ("symlinked_file", _link_file, _LINKS),
+    ("symlinked_folder", _link_folder, _PATHS),
+    ("symlinked_manifest", _link_manifest, _LINKS),
+    ("symlink_to_dev_zero", _link_to_nothing, _LINKS),
+    ("pipe_for_a_file", _pipe, _LINKS),
     ("claimed_rows", _claiming("documents", count=_BILLION), _COUNTS),
     ("claimed_golden_queries", _claiming("golden", queries=_BILLION), _COUNTS),
     ("claimed_golden_k", _claiming("golden", k=_BILLION), _COUNTS),

@@ -46,7 +46,7 @@ def _of(group: str) -> list[Goal]:
         return Goal(f"{group}_{name}", f"{_DOCUMENTS[group]}: {what}", "<=", bound, values, of_rounds)
 
     memory = ratio(later(group, "resident_mb"), early(group, "resident_mb"))
-    pause = value(group, "service", SWAPPING, "livez_max_ms")
+    pause = value(group, "service", EACH, "pause_ms")
     return [
         goal("failed_requests", "failed requests", 0, run("failed_requests"), worst=True),
         goal("mixed_answers", "answers that mix two snapshots", 0, run("mixed_answers"), worst=True),
@@ -54,7 +54,7 @@ def _of(group: str) -> list[Goal]:
         goal("memory_ratio", "resident memory in the end over that after 5 swaps", 1.05, memory),
         goal("files_left", "open files in the end beyond those after 5 swaps", 0, more(group, "files")),
         goal("threads_left", "threads in the end beyond those after 5 swaps", 0, more(group, "threads")),
-        goal("loop_pause_ms", "longest wait for `/livez` in the swap windows of a round, ms", 5, pause),
+        goal("loop_pause_ms", "longest wait for `/livez` in the window of a swap, ms", 5, pause),
         goal(
             "rollback_seconds", "rollback, from command to serving, s", 2, value(group, "service", COMMANDS, "rollback_seconds")
         ),

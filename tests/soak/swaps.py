@@ -28,7 +28,7 @@ STEADY, SWAPPING, EACH, RUN = "steady", "swapping", "each swap", "the run"
 LONG_LAG_SECONDS = 0.005
 _OFTEN = 256
 _CAPACITY_CONNECTIONS = 8
-_PROBES_PER_SECOND = 100.0
+_PROBES_PER_SECOND = 200.0
 _SETTLE_SECONDS = 1.0
 """After a swap, until what was replaced is closed and the next steady window begins."""
 _SWAP_SECONDS = 180.0
@@ -133,18 +133,20 @@ class _Soak:
         return most
 
     def _round(self, number: int, order: Order, wanted: list[str]) -> Iterator[Row]:
-        windows, rows = _Windows(), []
+        windows, kept = _Windows(), []
         before = _lags(self.live)
         with loaded(order, self.folder) as loading:
             time.sleep(_SETTLE_SECONDS)
             for snapshot_id in wanted:
                 windows.steady.append(self._steady())
                 windows.swapping.append(self._swap(snapshot_id, windows))
-                rows.append(self._held())
+                kept.append(self._held())
             windows.steady.append(self._steady())
         if loading.seen.due.max() < windows.steady[-1][0]:
             raise RuntimeError(f"the load ended before the round: {len(wanted)} swaps took more than {order.most_seconds:g} s")
-        yield from rows
+        first = self.swapped - len(kept) + 1
+        for place, (now, pauses) in enumerate(zip(kept, _pauses(loading.seen, windows), strict=True)):
+            yield Row(self.group, "service", EACH, first + place, now | pauses)
         yield from _windows_rows(self.group, number, loading.seen, windows)
         lags = {kind: after - before[kind] for kind, after in _lags(self.live).items()}
         yield Row(
@@ -169,15 +171,14 @@ class _Soak:
         self.window_seconds = time.monotonic() - begun
         return begun, time.monotonic()
 
-    def _held(self) -> Row:
+    def _held(self) -> dict[str, float]:
         now = held(self.live.process.pid)
-        figures = {
+        return {
             "resident_mb": now.resident / 1e6,
             "anonymous_mb": now.anonymous / 1e6,
             "files": float(now.files),
             "threads": float(now.threads),
         }
-        return Row(self.group, "service", EACH, self.swapped, figures)
 
 
 def _lags(live: Live) -> dict[str, float]:
@@ -201,19 +202,25 @@ def wait_until_serving(live: Live, snapshot_id: str, look_seconds: float) -> flo
     raise RuntimeError(f"{snapshot_id} did not serve within {_SWAP_SECONDS:g} s")
 
 
+def _pauses(seen: Seen, windows: _Windows) -> Iterator[dict[str, float]]:
+    """Of each swap: the longest that /livez took in its window, and in the steady one before it."""
+    for steady, swapping in zip(windows.steady, windows.swapping, strict=False):  # there is one more steady window
+        yield {"pause_ms": _pause_ms(seen, *swapping), "steady_pause_ms": _pause_ms(seen, *steady)}
+
+
+def _pause_ms(seen: Seen, begin: float, end: float) -> float:
+    return float((seen.finished - seen.sent)[seen.is_probe & seen.within([begin], [end])].max() * 1e3)
+
+
 def _windows_rows(group: str, number: int, seen: Seen, windows: _Windows) -> Iterator[Row]:
     searches = ~seen.is_probe
     for kind in (STEADY, SWAPPING):
         inside = windows.mask(seen, kind)
         answered = inside & searches & (seen.status == 200)
         latencies = (seen.finished - seen.due)[answered] * 1e3
-        probes = inside & seen.is_probe & (seen.status == 200)
-        pauses = (seen.finished - seen.sent)[probes] * 1e3
         figures = {
             **of_latencies(latencies),
             "accepted_per_second": len(latencies) / sum(end - begin for begin, end in getattr(windows, kind)),
-            "livez_p99_ms": float(np.percentile(pauses, 99)),
-            "livez_max_ms": float(pauses.max()),
         }
         yield Row(group, "service", kind, number, figures, quantiles(latencies))
     yield Row(group, "service", RUN, number, _whole(seen, windows))
@@ -230,6 +237,7 @@ def _whole(seen: Seen, windows: _Windows) -> dict[str, float]:
         "untold_answers": float(seen.untold.sum()),
         "client_lag_p99_ms": float(np.percentile((seen.sent - seen.due)[searches], 99) * 1e3),
         "under_load_serving_seconds": statistics.median(took),
+        **{f"status_{status}": float((seen.status == status).sum()) for status in sorted(set(seen.status.tolist()) - {200})},
     }
 
 

@@ -20,7 +20,7 @@ from tests.soak.answers import Judge, Verdict
 from tests.soak.load import Order, Seen
 from tests.soak.memory import Peak, held
 from tests.soak.promises import AFTER, DEMO, GOALS, early, later, more
-from tests.soak.swaps import EACH
+from tests.soak.swaps import EACH, _pauses, _Windows
 from tests.soak.trio import Trio, make_trio
 
 MARKS = {"a": "", "b": "negated: ", "c": "again: "}
@@ -126,6 +126,16 @@ def test_windows_hold_what_was_due_within() -> None:
     assert seen.first_from("b", 2.0) == 6.5
     assert seen.first_from("b", 7.0) == 7.5
     assert seen.first_from("c", 0.0) is None
+
+
+def test_the_pause_of_a_swap_is_that_of_its_own_window() -> None:
+    due, zeros = np.arange(10.0), np.zeros(10, dtype=int)
+    took = np.array([1, 1, 2, 1, 1, 9, 1, 1, 4, 1]) / 1e3
+    seen = Seen(zeros == 0, due, due, due + took, zeros + 200, zeros - 1, zeros > 0, zeros > 0, [])
+    windows = _Windows(steady=[(0, 4), (6, 8), (9, 10)], swapping=[(4, 6), (8, 9)])
+    pauses = list(_pauses(seen, windows))
+    assert [pause["pause_ms"] for pause in pauses] == pytest.approx([9, 4])
+    assert [pause["steady_pause_ms"] for pause in pauses] == pytest.approx([2, 1])
 
 
 def swaps(values: list[float], figure: str = "resident_mb") -> Rows:
