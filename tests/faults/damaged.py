@@ -119,7 +119,7 @@ def _wrong_hash(layout: Layout) -> None:
 
 def _wrong_size(layout: Layout) -> None:
     files = _manifest(layout)["files"]
-    files["index/index.faiss"]["bytes"] = 2**60
+    files["index/index.faiss"]["bytes"] = 2**40
     edit_manifest(layout, files=files)
 
 

@@ -31,7 +31,13 @@ def _rollback(registry: Registry, why: str) -> None:
     registry.rollback(why, who="tests")
 
 
-ACTIONS: dict[str, Callable[[Registry, str], None]] = {"publish": _publish, "activate": _activate, "rollback": _rollback}
+def _pull(registry: Registry, url: str) -> None:
+    from snapshot.remote import pull  # with obstore, which the others do without
+
+    pull(url, registry)
+
+
+ACTIONS: dict[str, Callable[[Registry, str], None]] = {"publish": _publish, "activate": _activate, "rollback": _rollback, "pull": _pull}
 
 
 def die_before(step: int) -> Callable[[], int]:

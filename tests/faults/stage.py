@@ -108,8 +108,7 @@ class Stage:
         self.want(snapshot_id)
         failure = self._until(lambda: self._failure(snapshot_id), f"{snapshot_id} refused")
         check(bool(re.fullmatch(code, failure["code"])), f"refused as {failure['code']}, not {code}: {failure['reason']}")
-        logged = [line for line in self.live.log_lines() if line.get("snapshot") == snapshot_id and "code" in line]
-        check(any(line["code"] == failure["code"] for line in logged), f"{failure['code']} is not in the log")
+        self._until(lambda: self._is_logged(snapshot_id, failure["code"]), f"{failure['code']} in the log")
         self.serves(self.former)
         ready, said = self.live.get("/readyz")
         check(ready == 200, f"/readyz answered {ready}: {said}")
@@ -134,6 +133,9 @@ class Stage:
     def command(self, *arguments: str) -> Ended:
         """``python -m snapshot`` with this registry."""
         return command(*arguments, "--registry", str(self.registry.root))
+
+    def _is_logged(self, snapshot_id: str, code: str) -> bool:
+        return any(line.get("snapshot") == snapshot_id and line.get("code") == code for line in self.live.log_lines())
 
     def _failure(self, snapshot_id: str) -> dict[str, Any] | None:
         info = self.info()
