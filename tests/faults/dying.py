@@ -37,7 +37,12 @@ def _pull(registry: Registry, url: str) -> None:
     pull(url, registry)
 
 
-ACTIONS: dict[str, Callable[[Registry, str], None]] = {"publish": _publish, "activate": _activate, "rollback": _rollback, "pull": _pull}
+ACTIONS: dict[str, Callable[[Registry, str], None]] = {
+    "publish": _publish,
+    "activate": _activate,
+    "rollback": _rollback,
+    "pull": _pull,
+}
 
 
 def die_before(step: int) -> Callable[[], int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -13,16 +15,14 @@ from service.swap import SwapState
 from snapshot.errors import SnapshotError
 from snapshot.registry import Registry
 from snapshot.verify import verify
-from tests.faults.dying import ACTIONS
 from tests.faults.fault import Fault
 from tests.faults.searches import Searches
-from tests.faults.stage import PATIENCE_SECONDS, BrokenError, Ended, Stage, check, command, serving
+from tests.faults.stage import PATIENCE_SECONDS, Ended, Stage, check, command, serving
 from tests.faults.stalled_service import CLOSING, REACHED
 from tests.faults.toys import FORMER, OTHER, make
 from tests.live import Live, until
 
 _KILLED = -signal.SIGKILL
-_PROGRAM = "tests.faults.dying"
 _STALLED = "tests.faults.stalled_service"
 _STEPS_OF_A_SWAP = [
     *(state.value for state in SwapState if state not in (SwapState.IDLE, SwapState.FAILED, SwapState.DRAINING)),
@@ -48,29 +48,63 @@ def faults() -> list[Fault]:
     ]
 
 
+@dataclass(frozen=True)
+class Doing:
+    """A change of a registry that is killed, and done again."""
+
+    registry: Registry
+    action: str
+    argument: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def killed_before(self, step: int) -> Ended:
+        """Run it; with step 0 to its end."""
+        given = (str(step), self.action, str(self.registry.root), self.argument)
+        return command(*given, program=("-m", "tests.faults.dying"), environment=self.environment)
+
+
+def at_every_step(doing: Doing, undo: Callable[[], None], holds: Callable[[], None], *, thorough: bool) -> str:
+    """Kill it before each step; ``holds`` must hold after each, and it must succeed when it is done again."""
+    total = int(doing.killed_before(0).done(doing.action).splitlines()[-1])
+    steps = list(range(1, total + 1)) if thorough else list(range(1, total + 1, max(1, total // _FEW)))
+    for step in steps:
+        undo()
+        ended = doing.killed_before(step)
+        check(ended.code == _KILLED, f"to be killed before step {step} of {total}: {ended.code} {ended.said[-300:]}")
+        _readable(doing.registry)
+        holds()
+        doing.killed_before(0).done(f"{doing.action} after a kill before step {step} of {total}")
+        _readable(doing.registry)
+    undo()
+    return f"killed before each of {total} steps, and done again" if thorough else f"killed before {len(steps)} of {total} steps"
+
+
+def remove(registry: Registry, snapshot_id: str) -> None:
+    """Undo what brought a snapshot; what is there must be whole."""
+    if snapshot_id in registry.ids():
+        check(_intact(registry, snapshot_id), "half a snapshot was left")
+        shutil.rmtree(registry.root / snapshot_id)
+
+
 def _killed_publish(stage: Stage) -> str:
-    """A registry of its own is published into; then the one that serves, which must not notice."""
-    target = stage.registry
+    """Into the registry that serves, which must not notice."""
     snapshot_id = stage.other.root.name
-
-    def undo() -> None:
-        if snapshot_id in target.ids():
-            check(_intact(target, snapshot_id), "a killed publication left half a snapshot")
-            _remove(target, snapshot_id)
-
-    steps = _at_every_step(stage, "publish", str(stage.other.root), undo, lambda: stage.serves(stage.former))
-    target.publish(stage.other.root, who="tests")
+    doing = Doing(stage.registry, "publish", str(stage.other.root))
+    undo = partial(remove, stage.registry, snapshot_id)
+    said = at_every_step(doing, undo, lambda: stage.serves(stage.former), thorough=stage.thorough)
+    stage.registry.publish(stage.other.root, who="tests")
     stage.want(snapshot_id)
     stage.becomes(snapshot_id)
-    return f"killed before each of {steps} steps"
+    return said
 
 
 def _killed_activate(stage: Stage) -> str:
     snapshot_id = stage.bring().root.name
-    steps = _at_every_step(stage, "activate", snapshot_id, partial(_back, stage), partial(_wanted, stage, snapshot_id))
+    doing = Doing(stage.registry, "activate", snapshot_id)
+    said = at_every_step(doing, partial(_back, stage), partial(_wanted, stage, snapshot_id), thorough=stage.thorough)
     stage.registry.activate(snapshot_id, "after all", who="tests")
     stage.becomes(snapshot_id)
-    return f"killed before each of {steps} steps"
+    return said
 
 
 def _killed_rollback(stage: Stage) -> str:
@@ -80,46 +114,20 @@ def _killed_rollback(stage: Stage) -> str:
         stage.registry.activate(snapshot_id, "to be rolled back", who="tests")
 
     forward()
-    steps = _at_every_step(stage, "rollback", "a fault", forward, partial(_wanted, stage, snapshot_id))
-    forward()
+    doing = Doing(stage.registry, "rollback", "a fault")
+    said = at_every_step(doing, forward, partial(_wanted, stage, snapshot_id), thorough=stage.thorough)
     check(stage.registry.rollback("after all", who="tests").id == stage.former, "rollback led elsewhere after the kills")
     stage.becomes(stage.former)
-    return f"killed before each of {steps} steps"
-
-
-def _at_every_step(stage: Stage, action: str, argument: str, undo: Callable[[], None], holds: Callable[[], None]) -> int:
-    """Kill the action before each step; ``holds`` must hold after each, and the action must succeed when it is done again."""
-    total = int(_dying(stage, 0, action, argument).done(action).splitlines()[-1])
-    for step in _chosen(total, stage.thorough):
-        undo()
-        ended = _dying(stage, step, action, argument)
-        check(ended.code == _KILLED, f"{action} was to be killed before step {step} of {total}: {ended.code} {ended.said[-300:]}")
-        _readable(stage.registry)
-        holds()
-        try:
-            ACTIONS[action](stage.registry, argument)
-        except SnapshotError as error:
-            raise BrokenError(f"{action}, done again after a kill before step {step} of {total}: {error}") from error
-        _readable(stage.registry)
-    undo()
-    return total
-
-
-def _chosen(total: int, thorough: bool) -> list[int]:
-    steps = list(range(1, total + 1))
-    return steps if thorough else steps[:: max(1, total // _FEW)]
-
-
-def _dying(stage: Stage, step: int, action: str, argument: str) -> Ended:
-    return command(str(step), action, str(stage.registry.root), argument, program=("-m", _PROGRAM))
+    return said
 
 
 def _readable(registry: Registry) -> None:
-    """Whatever is listed is whole, and history can be read and written."""
+    """Whatever is listed is whole, CURRENT names something, and history can be read."""
     for snapshot_id in registry.ids():
         check(_intact(registry, snapshot_id), f"{snapshot_id} is half")
-    check(registry.current() in registry.ids(), f"CURRENT names {registry.current()}")
-    check(len(registry.history()) > 0, "the history is lost")
+    current = registry.current()
+    check(current is None or current in registry.ids(), f"CURRENT names {current}")
+    check(current is None or len(registry.history()) > 0, "the history is lost")
 
 
 def _intact(registry: Registry, snapshot_id: str) -> bool:
@@ -127,11 +135,6 @@ def _intact(registry: Registry, snapshot_id: str) -> bool:
         return verify(registry.root / snapshot_id).id == snapshot_id
     except SnapshotError:
         return False
-
-
-def _remove(registry: Registry, snapshot_id: str) -> None:
-    folder = registry.root / snapshot_id
-    (folder / "manifest.json").unlink()
 
 
 def _back(stage: Stage) -> None:

@@ -159,9 +159,15 @@ def copied_into(registry: Registry, source: Layout) -> Layout:
 
 
 @contextmanager
-def serving(folder: Path, registry: Path, *flags: str, program: Sequence[str] = SERVICE) -> Iterator[Live]:
+def serving(
+    folder: Path,
+    registry: Path,
+    *flags: str,
+    program: Sequence[str] = SERVICE,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Live]:
     """The service over a registry until the block ends, ready or not; killed where it does not end by itself."""
-    live = start(folder, registry, *FLAGS, *flags, program=program)
+    live = start(folder, registry, *FLAGS, *flags, program=program, environment=environment)
     try:
         yield live
     finally:
