@@ -29,6 +29,11 @@ _STEPS_OF_A_SWAP = [
     *(state.value for state in SwapState if state not in (SwapState.IDLE, SwapState.FAILED, SwapState.DRAINING)),
     CLOSING,
 ]
+_FLAGS: dict[str, tuple[str, ...]] = {
+    CLOSING: ("--keep-former", "false", "--watch-seconds", "0"),
+    SwapState.SHADOWING: ("--shadow-share", "1", "--shadow-queries", "20", "--shadow-seconds", "5"),
+}
+"""With which a swap comes to a state that it does not come to otherwise."""
 _FEW = 5
 
 
@@ -168,7 +173,7 @@ def _killed_swap(stage: Stage, step: str) -> str:
     """A service of its own, killed as its swap comes to a step and started again over what that left."""
     registry, former, other = _two(stage.folder)
     marks = {former: FORMER, other: OTHER}
-    with serving(stage.folder, registry.root, program=("-m", _STALLED, "kill", step)) as live:
+    with serving(stage.folder, registry.root, *_FLAGS.get(step, ()), program=("-m", _STALLED, "kill", step)) as live:
         until(live, live.ready, "ready")
         registry.activate(other, "to be killed meanwhile", who="tests")
         if not _died(live, other):
@@ -210,7 +215,7 @@ def _died(live: Live, other: str) -> bool:
 def _ended_swap(stage: Stage, step: str) -> str:
     """SIGTERM as the swap comes to a step: the process ends with 0, no traceback, and the next one serves what is wanted."""
     registry, former, other = _two(stage.folder)
-    with serving(stage.folder, registry.root, program=("-m", _STALLED, "term", step)) as live:
+    with serving(stage.folder, registry.root, *_FLAGS.get(step, ()), program=("-m", _STALLED, "term", step)) as live:
         until(live, live.ready, "ready")
         registry.activate(other, "to be ended meanwhile", who="tests")
         if not _died(live, other):
