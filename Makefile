@@ -31,7 +31,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo serve test check bench load install lock usable-python free-port
+.PHONY: help demo serve test check bench load soak faults install lock usable-python free-port
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -66,6 +66,12 @@ bench: $(VENV)/.installed ## Measure the service beside its floors and rivals (A
 
 load: $(VENV)/.installed ## Put the service under hostile and unlucky clients (ARGS='--registry DIR' for a real snapshot)
 	$(BIN)/python -m tests.load all $(ARGS)
+
+soak: $(VENV)/.installed ## Swap snapshots under load a hundred times (ARGS=--quick: a minute)
+	$(BIN)/python -m tests.soak $(ARGS)
+
+faults: $(VENV)/.installed ## Do to snapshots, registry and service whatever can go wrong (ARGS='--only killed' for some; root for disks)
+	$(BIN)/python -m tests.faults $(ARGS)
 
 install: $(VENV)/.installed ## Only make the virtual environment
 

@@ -22,6 +22,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from service.admission import Limiter, Shares
+from service.api.status import LOADING
 from service.app import create_app
 from service.attempts import FollowOptions
 from service.cache import VectorCache
@@ -38,6 +39,7 @@ from service.inspection import Gatekeeper
 from service.limits import make_limit
 from service.loader import Loader, gate_options
 from service.logs import configure
+from service.loop_lag import LoopLag
 from service.metrics import Metrics
 from service.mirror import WHO, Mirror, MirrorOptions
 from service.parts import Parts
@@ -234,7 +236,12 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._parts.follower.poke)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._parts.follower.poke)
+        LoopLag(self._lagged).start(loop)
+
+    def _lagged(self, seconds: float) -> None:
+        self._parts.metrics.lagged(seconds, swapping=self._parts.generations.state in LOADING)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """On SIGTERM or SIGINT. Not uvicorn's own: that one dies of the signal again after a clean end."""

@@ -50,6 +50,7 @@ _FIRST_EDGE_SECONDS = 0.00025
 _LAST_EDGE_SECONDS = 16.0
 _RECALL_EDGES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
 _ROWS_EDGES = (1.0, 2.0, 4.0, 8.0, 16.0)
+_LAG_EDGES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _SWAP_EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 
@@ -157,6 +158,10 @@ class Metrics:
         self.swap_seconds = Histogram(
             f"{PREFIX}_swap_seconds", "Time by step of loading a snapshot", ["step"], buckets=_SWAP_EDGES, registry=registry
         )
+        self.loop_lag = Histogram(
+            f"{PREFIX}_event_loop_lag_seconds", "How late the event loop was", ["swap"], buckets=_LAG_EDGES, registry=registry
+        )
+        self._lags = {running: self.loop_lag.labels(shown) for running, shown in ((False, "none"), (True, "running"))}
         self.swap_state = Gauge(f"{PREFIX}_swap_state", "1 for what is being done about snapshots", ["state"], registry=registry)
         _initialise(self.swaps, [(outcome,) for outcome in SWAP_OUTCOMES])
         _initialise(self.swap_seconds, [(step,) for step in SWAP_STEPS])
@@ -233,6 +238,10 @@ class Metrics:
     def refused(self, error: OverloadedError | DrainingError) -> None:
         """Count a request that was refused at the door."""
         self._shed[error.code].inc()
+
+    def lagged(self, seconds: float, *, swapping: bool) -> None:
+        """Observe how late the event loop was, and whether a snapshot was being loaded then."""
+        self._lags[swapping].observe(seconds)
 
     def routes(self, templates: Iterable[str]) -> None:
         """Let the series of known routes exist from the start."""

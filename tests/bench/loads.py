@@ -89,8 +89,8 @@ def merged(*plans: Sequence[Planned]) -> list[Planned]:
 
 def open_loop(wire: Wire, connections: int, plan: Sequence[Planned], clock: Clock = time.perf_counter) -> Load:
     """Send each request when it is due, or as soon as a connection is free again."""
-    with _undisturbed() as cpu:
-        outcomes = list(_open(wire, connections, plan, clock))
+    with undisturbed() as cpu:
+        outcomes = list(arriving(wire, connections, plan, clock))
         seconds = max(plan[-1].at, outcomes[-1].finished)
         return Load(outcomes, seconds, cpu())
 
@@ -99,18 +99,23 @@ def closed_loop(
     wire: Wire, connections: int, requests: Sequence[bytes], seconds: float, clock: Clock = time.perf_counter
 ) -> Load:
     """Each connection sends its next request as soon as it has its answer, until ``seconds`` have passed."""
-    with _undisturbed() as cpu:
+    with undisturbed() as cpu:
         started = clock()
         outcomes = list(_closed(wire, connections, requests, seconds, clock))
         return Load(outcomes, clock() - started, cpu())
 
 
-def _open(wire: Wire, connections: int, plan: Sequence[Planned], clock: Clock) -> Iterator[Outcome]:
+def arriving(
+    wire: Wire, connections: int, plan: Sequence[Planned], clock: Clock, is_over: Callable[[], bool] = lambda: False
+) -> Iterator[Outcome]:
+    """The outcomes of an open loop as they come; once ``is_over``, nothing more is sent."""
     started, position = clock(), 0
     free = deque(range(connections))
     under_way: dict[int, tuple[Planned, float]] = {}
     give_up = plan[-1].at + GRACE_SECONDS
     while (position < len(plan) or under_way) and (now := clock() - started) < give_up:
+        if position < len(plan) and is_over():
+            plan, give_up = plan[:position], now + GRACE_SECONDS
         while position < len(plan) and free and plan[position].at <= now:
             connection = free.popleft()
             wire.send(connection, plan[position].request)
@@ -151,7 +156,7 @@ def _outcome(planned: Planned, sent: float, finished: float, answer: Answer) -> 
 
 
 @contextmanager
-def _undisturbed() -> Iterator[Callable[[], float]]:
+def undisturbed() -> Iterator[Callable[[], float]]:
     """Nothing that delays the client may count as the server's: no garbage collector, and first on the cores where that is
     allowed (they are the server's too). Yields the CPU seconds since.
     """

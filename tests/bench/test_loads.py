@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.bench.client import CLOSED, Answer
-from tests.bench.loads import GRACE_SECONDS, Planned, closed_loop, merged, open_loop, poisson, steady
+from tests.bench.loads import GRACE_SECONDS, Planned, arriving, closed_loop, merged, open_loop, poisson, steady
 
 
 class FakeServer:
@@ -115,3 +115,11 @@ def test_latency_counts_from_when_a_request_was_due():
     first, second = open_loop(server, 1, [planned, planned], clock=server.clock).outcomes
     assert (first.latency_ms, second.latency_ms) == pytest.approx((500, 1000), rel=1e-3)
     assert second.answer_ms == pytest.approx(500, rel=1e-3)
+
+
+def test_a_load_that_is_over_sends_nothing_more_and_waits_for_what_is_under_way():
+    server = FakeServer(service=0.3)
+    plan = steady(b"s", per_second=10, seconds=10, label="search")
+    outcomes = list(arriving(server, 8, plan, server.clock, lambda: server.now > 101.05))
+    assert [outcome.due for outcome in outcomes] == pytest.approx([number / 10 for number in range(11)])
+    assert all(outcome.status == 200 for outcome in outcomes)

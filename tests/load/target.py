@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
-
+from tests.live import ROOT, Live, start, until
 from tests.load.probe import Seen
 from tests.load.report import Report
 
-_ROOT = Path(__file__).parents[2]
-_START_SECONDS = 60.0
 _SETTLE_SECONDS = 15.0
 _WARM_REQUESTS = 40
-_SAMPLE = re.compile(r"^scalingnote_(\w+?)(?:\{(.*)\})? (\S+)$")
 HEALTH_MS = 50.0
 
 
@@ -43,34 +34,8 @@ class State:
     in_flight: float
 
 
-@dataclass(frozen=True)
-class Target:
-    """A running service.
-
-    Attributes:
-        log: where it writes its lines.
-    """
-
-    port: int
-    process: psutil.Process
-    log: Path
-
-    def metrics(self) -> dict[str, float]:
-        """Every series of ours by ``name`` or ``name{labels}``, and summed over labels by ``name``."""
-        found: dict[str, float] = {}
-        for line in self.read("/metrics").decode().splitlines():
-            if match := _SAMPLE.match(line):
-                name, labels, value = match[1], match[2], float(match[3])
-                found[name] = found.get(name, 0.0) + value
-                if labels:
-                    found[f"{name}{{{labels}}}"] = value
-        return found
-
-    def read(self, path: str) -> bytes:
-        """The body of a GET."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as response:
-            body: bytes = response.read()
-        return body
+class Target(Live):
+    """A running service, and what it holds."""
 
     def state(self) -> State:
         metrics = self.metrics()
@@ -83,9 +48,6 @@ class Target:
             metrics["in_flight"],
         )
 
-    def log_lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-
 
 @contextmanager
 def running(folder: Path, registry: Path, *flags: str) -> Iterator[Target]:
@@ -94,39 +56,17 @@ def running(folder: Path, registry: Path, *flags: str) -> Iterator[Target]:
     Raises:
         RuntimeError: it did not start, or did not end with 0.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = ["--registry", str(registry), "--port", str(port), "--log-format", "json", "--drain-min-seconds", "0"]
-    log = folder / f"service-{port}.log"
-    with log.open("w") as said:
-        process = subprocess.Popen([sys.executable, "-m", "tests.load.slow_service", *common, *flags], cwd=_ROOT, stderr=said)
-        target = Target(port, psutil.Process(process.pid), log)
-        try:
-            _await_ready(process, target)
-            for _ in range(_WARM_REQUESTS):
-                target.metrics()
-            yield target
-        finally:
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-            code = process.wait(timeout=60)
+    live = start(folder, registry, *flags, program=("-m", "tests.load.slow_service"))
+    target = Target(live.port, live.process, live.log)
+    try:
+        until(target, target.ready, "ready")
+        for _ in range(_WARM_REQUESTS):
+            target.metrics()
+        yield target
+    finally:
+        code = target.stop()
     if code != 0:
-        raise RuntimeError(f"the service ended with {code}: {log.read_text()[-2000:]}")
-
-
-def _await_ready(process: subprocess.Popen[bytes], target: Target) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise RuntimeError(f"the service ended: {target.log.read_text()[-2000:]}")
-        try:
-            target.read("/readyz")
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"the service was not ready within {_START_SECONDS:g} s: {target.log.read_text()[-2000:]}")
+        raise RuntimeError(f"the service ended with {code}: {target.log.read_text()[-2000:]}")
 
 
 @contextmanager
@@ -134,7 +74,7 @@ def probed(target: Target, searches_per_second: float) -> Iterator[dict[str, See
     """A steady load beside the block; what it saw is there after the block."""
     seen: dict[str, Seen] = {}
     command = [sys.executable, "-m", "tests.load.probe", str(target.port), str(searches_per_second)]
-    with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as probe:
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as probe:
         try:
             time.sleep(1.0)
             yield seen
