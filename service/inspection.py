@@ -27,6 +27,8 @@ Peer = Callable[[], AbstractContextManager[Generation | None]]
 """Pins the generation that serves, if one does, for a block."""
 
 _MOST_QUERIES = 64
+_MEASURED = ("recall", "documents", "required_ids", "overlap", "p99")
+"""What a start on a snapshot that has served does not measure again."""
 
 
 def nothing_serves() -> AbstractContextManager[None]:
@@ -45,6 +47,7 @@ class Inspection:
         recent: Sequence[str] = (),
         pace: Callable[[], None] = lambda: None,
         comparing: bool = True,
+        served_before: bool = False,
     ) -> None:
         """Nothing is measured yet.
 
@@ -55,6 +58,8 @@ class Inspection:
             recent: queries of users, the latest first.
             pace: called between two pieces of work; may raise to give up.
             comparing: False where an operator goes back: then being unlike what serves is the point.
+            served_before: a service starts again on what has passed already. Its files and golden answers are proven as ever;
+                its quality is not measured once more, since nobody is answered meanwhile.
         """
         self.record = record
         self._options = options
@@ -62,6 +67,7 @@ class Inspection:
         self._recent = recent[:_MOST_QUERIES]
         self.pace = pace
         self.comparing = comparing
+        self._served_before = served_before
         self._manifest: Manifest | None = None
 
     def sealed(self, layout: Layout, manifest: Manifest) -> None:
@@ -87,6 +93,9 @@ class Inspection:
     def judge(self, generation: Generation) -> None:
         """Measure everything else; GateRefusedError with all that failed."""
         options, record, pace = self._options, self.record, self.pace
+        if self._served_before:
+            record.add(*(not_applicable(name, None, "a start: it has served before") for name in _MEASURED))
+            return
         golden = generation.golden.queries
         known = [*self._recent, *golden][:_MOST_QUERIES]
         vectors, tolerance = generation.golden.vectors, options.recall_tolerance
@@ -136,7 +145,16 @@ class Gatekeeper:
         self._recent = recent
         self._clock = clock
 
-    def begin(self, snapshot: str, forced: bool, why: str, comparing: bool, pace: Callable[[], None]) -> Inspection:
+    def begin(
+        self,
+        snapshot: str,
+        forced: bool,
+        why: str,
+        comparing: bool,
+        pace: Callable[[], None],
+        served_before: bool = False,
+    ) -> Inspection:
         """An inspection of one attempt."""
         record = Record(snapshot, forced, why, self._clock)
-        return Inspection(record, self._options, self._peer, self._recent.latest(_MOST_QUERIES), pace, comparing)
+        recent = self._recent.latest(_MOST_QUERIES)
+        return Inspection(record, self._options, self._peer, recent, pace, comparing, served_before)

@@ -47,6 +47,7 @@ class Loader:
         recent: RecentQueries,
         verify: Verify = verify,
         shadow: Shadow | None = None,
+        served_before: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._options = options
         self._generations = generations
@@ -54,12 +55,15 @@ class Loader:
         self._recent = recent
         self._verify = verify
         self._shadow = shadow
+        self._served_before = served_before
         self._tokenizers = Tokenizers()
 
     def inspect(self, desire: Desire, pace: Callable[[], None]) -> Inspection:
         """Begin an inspection; one who goes back is not asked how much is like what they leave."""
         comparing = desire.action != "rollback"
-        return self._gatekeeper.begin(desire.snapshot, desire.forced, desire.why, comparing, pace)
+        starts = self._generations.current is None
+        served_before = starts and self._served_before(desire.snapshot)
+        return self._gatekeeper.begin(desire.snapshot, desire.forced, desire.why, comparing, pace, served_before)
 
     def open(self, layout: Layout, enter: Enter, inspection: Inspection) -> Generation:
         """Load, judge and warm a snapshot, and let it answer a share of the live queries where that is wanted."""

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
@@ -96,7 +96,7 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     guard = _guard(settings, generations, metrics)
     shadow = Shadow(_shadow_options(settings), generations.peer, recent, metrics.gate.shadow)
     verify = (head_start or HeadStart(trust_of(settings))).verify
-    loader = _loader(settings, threads, generations, recent, verify, shadow)
+    loader = _loader(settings, threads, generations, recent, verify, shadow, registry.has_served)
     follower = Follower(registry, generations, loader, options, metrics, guard=guard)
     undo.callback(follower.stop, _STOP_SECONDS)
     mirror = _mirror(settings, registry, generations, metrics, follower)
@@ -136,10 +136,11 @@ def _loader(
     recent: RecentQueries,
     verify: Verify,
     shadow: Shadow,
+    served_before: Callable[[str], bool],
 ) -> Loader:
     loading = GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes)
     gatekeeper = Gatekeeper(gate_options(settings), generations.peer, recent)
-    return Loader(loading, generations, gatekeeper, recent, verify, shadow)
+    return Loader(loading, generations, gatekeeper, recent, verify, shadow, served_before)
 
 
 def _shadow_options(settings: Settings) -> ShadowOptions:

@@ -267,6 +267,11 @@ class Registry:
             return False
         return True
 
+    def has_served(self, snapshot: str) -> bool:
+        """Whether the last that services wrote about a snapshot is that they serve it."""
+        outcomes = [event.outcome for event in self.history() if event.action == "outcome" and event.snapshot == snapshot]
+        return outcomes[-1:] == ["served"]
+
     def pins(self) -> frozenset[str]:
         """Ids that are never removed; RegistryError where that cannot be read."""
         try:

@@ -100,6 +100,17 @@ def test_the_first_snapshot_has_nothing_to_be_compared_with_and_says_so(tmp_path
         assert found[name].detail == "not applicable: no snapshot serves"
 
 
+def test_a_start_on_what_has_served_proves_it_and_measures_nothing_again(tmp_path: Path) -> None:
+    report, error = judged(make_snapshot(tmp_path, rows=2000, kind="ivfpq", revise=claims_more), served_before=True)
+    assert error is None
+    found = by_name(report)
+    assert {name for name, check in found.items() if check.value is None} == {
+        "recall", "documents", "required_ids", "overlap", "p99",
+    }  # fmt: skip
+    assert found["golden_hits"].value is not None
+    assert found["recall"].detail == "not applicable: a start: it has served before"
+
+
 def test_too_few_recent_queries_say_nothing(tmp_path: Path, served: Generation) -> None:
     report, _ = judged(make_snapshot(tmp_path), serving=served, recent=QUERIES[:3])
     assert by_name(report)["overlap"].detail == "not applicable: 3 recent queries, 20 are needed"

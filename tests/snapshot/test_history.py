@@ -7,6 +7,7 @@ import pytest
 
 from snapshot.errors import RegistryError
 from snapshot.history import UNREADABLE, Action, Event, History, activations, happened, make_event
+from snapshot.registry import Registry
 
 OLD = {"at": "2025-01-01T00:00:00+00:00", "who": "ops", "action": "activate", "snapshot": "a", "previous": None, "why": "first"}
 
@@ -95,3 +96,14 @@ def test_what_was_wanted_is_told_by_what_the_next_event_found(
 ) -> None:
     assert activations(events, current) == stack
     assert list(happened(events, current)) == real
+
+
+def test_whether_a_snapshot_has_served_is_what_was_written_last_of_it(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    assert not registry.has_served("a")
+    registry.record_outcome("a", "served", "")
+    registry.record_outcome("b", "refused", "gate_recall")
+    assert registry.has_served("a")
+    assert not registry.has_served("b")
+    registry.record_outcome("a", "rolled_back", "late answers")
+    assert not registry.has_served("a")
