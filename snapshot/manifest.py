@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from snapshot.errors import ManifestError, NewerSchemaError, UnsafePathError
 from snapshot.files import read_small
@@ -81,6 +81,15 @@ class _Index(_Frozen):
     """The cheapest effort that reaches the recipe's recall target; one of ``efforts``."""
     efforts: Annotated[tuple[Effort, ...], Field(min_length=1, max_length=1024)]
     """Sorted by effort, ascending."""
+
+    @model_validator(mode="after")
+    def _is_a_table(self) -> Self:
+        named = [row.effort for row in self.efforts]
+        if named != sorted(set(named)):
+            raise ValueError("efforts must ascend")
+        if self.default_effort not in named:
+            raise ValueError(f"default_effort {self.default_effort} is not one of efforts")
+        return self
 
 
 class FlatIndex(_Index):

@@ -217,7 +217,7 @@ _CLAIMS: tuple[tuple[str, Callable[[Layout], None], str], ...] = (
     ("claimed_golden_queries", _claiming("golden", queries=_BILLION), _COUNTS),
     ("claimed_golden_k", _claiming("golden", k=_BILLION), _COUNTS),
     ("claimed_dim", _claiming("space", dim=65536), _COUNTS),
-    ("claimed_effort", _claiming("index", default_effort=_BILLION), ".*"),
+    ("claimed_effort", _claiming("index", default_effort=_BILLION), "manifest_invalid"),
     ("manifest_of_another_id", _other_id, "manifest_invalid"),
     ("manifest_nested_deeply", _deep, "manifest_invalid"),
 )
