@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -162,6 +163,9 @@ def open_generation(
             generation = replace(_open(layout, manifest, options, beside, watch.seconds), stamps=stamps, lease=lease)
             opened.callback(generation.close)
             inspector.opened()
+        measuring = opened.enter_context(ThreadPoolExecutor(1, "measure"))  # left, whatever happens, before its encoder closes
+        longest = manifest.query_tower.text.max_tokens
+        measured = measuring.submit(generation.encoder.measure_batches, longest) if options.batching else None
         with watch.step("proving"):
             answers = ask(generation.golden, manifest, generation.encoder, generation.engine)
             inspector.asked(answers.proof)
@@ -170,8 +174,9 @@ def open_generation(
             inspector.judge(generation)
         with watch.step("warming"):
             _warm(generation, beside.recent)
-            if options.batching:
-                generation.encoder.measure_batches(manifest.query_tower.text.max_tokens)
+            if measured is not None:
+                measured.result()
+        measuring.shutdown()
         opened.pop_all()
     return generation
 
