@@ -11,13 +11,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from make_snapshot import make_snapshot
+from object_stores import BUCKET, moto
 from serving import OPERATOR, TOKEN, tokens_file
 
 from service.progress import AT_REST
@@ -65,6 +66,7 @@ class World:
         tokens_file(folder)
         self.names: dict[str, str] = {}
         self.pid = self.port = 0
+        self.more: dict[str, str] = {}  # variables of the scene
 
     def make(self, name: str, rows: int = ROWS, seed: int = 0) -> Layout:
         """Publish a snapshot, that the runbook calls ``name``."""
@@ -77,11 +79,11 @@ class World:
 
     def run(self, command: Command) -> str:
         """Run a command as the page has it, but for its ids and the port; what it printed."""
-        text = command.text.replace("localhost:8000", f"127.0.0.1:{self.port}")
+        text = command.text.replace("localhost:8000", f"127.0.0.1:{self.port}").replace("BUCKET", BUCKET)
         for name, snapshot_id in self.names.items():
             text = re.sub(rf"\b{name}\b", snapshot_id, text)
         paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-        environment = {**ENVIRONMENT, **paths, "TOKEN": TOKEN, "PID": str(self.pid)}
+        environment = {**ENVIRONMENT, **paths, "TOKEN": TOKEN, "PID": str(self.pid), **self.more}
         ended = subprocess.run(
             ["bash", "-c", text],
             cwd=self.folder,
@@ -185,6 +187,17 @@ def wanted(code: str) -> Callable[[World], None]:
     return bring_about
 
 
+def stored(world: World) -> None:
+    """OTHER is wanted in the object store, which is a real one."""
+    world.until_serving("OTHER")
+    world.run(Command("python -m snapshot push OTHER s3://BUCKET/PREFIX --activate --why 'of the scene'", 0))
+
+
+def wanted_there(world: World) -> None:
+    told = world.run(Command("python -m snapshot pull s3://BUCKET/PREFIX --registry registry --json", 0))
+    assert world.names["ID"] in told
+
+
 def nothing(world: World) -> None:
     """Nothing more comes about, or is to be seen."""
 
@@ -215,6 +228,7 @@ def cleaned(world: World) -> None:
     assert {world.names["OTHER"], world.names["ID"]} <= set(world.registry.ids())
 
 
+STORE = "A snapshot does not arrive from the object store"
 Scene = tuple[Callable[[World], None], Callable[[World], None], Callable[[World], None]]
 SCENES: dict[str, Scene] = {
     "A new snapshot is to be served": (two, serves("OTHER"), serves("ID")),
@@ -228,6 +242,7 @@ SCENES: dict[str, Scene] = {
     "Signatures": (two, serves("OTHER"), nothing),
     "The disk is full": (two, serves("OTHER"), cleaned),
     "Operators' routes answer 401, 404 or 503": (two, serves("OTHER"), replaced),
+    STORE: (two, stored, wanted_there),
     "Before and after a deployment": (two, serves("OTHER"), nothing),
 }
 """What is there before the service starts, what comes about once it runs, and what is to be seen after the commands."""
@@ -242,7 +257,10 @@ def test_the_commands_of_a_section_do_what_it_says(section: str, tmp_path: Path)
     before, bring_about, see = SCENES[section]
     world = World(tmp_path)
     before(world)
-    with world.serving():
+    with ExitStack() as running:
+        if section == STORE:
+            world.more = running.enter_context(moto()).variables()
+        running.enter_context(world.serving())
         bring_about(world)
         for command in commands(section):
             world.until(lambda info: info["state"] in AT_REST, "an operator who waits for what was asked for before")
