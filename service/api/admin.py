@@ -12,20 +12,20 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.operators import Door, operator_of
-from service.api.problems import responses
-from service.api.registry_view import difference, gate, row
-from service.api.render import json_response, to_bytes
-from service.api.route import add_read_route, json_route
-from service.api.schemas import (
+from service.api.admin_schemas import (
     ActivateBody,
     DifferencesResponse,
     GateResponse,
     RollbackBody,
     SnapshotsResponse,
-    StatusModel,
     SwapResponse,
 )
+from service.api.operators import Door, operator_of
+from service.api.problems import responses
+from service.api.registry_view import difference, gate, row
+from service.api.render import json_response, to_bytes
+from service.api.route import add_read_route, json_route
+from service.api.schemas import StatusModel
 from service.api.status import LOADING, status
 from service.errors import ConflictError, ReadOnlyRegistryError, RegistryFaultError, SwapRunningError, UnknownResourceError
 from service.parts import Parts

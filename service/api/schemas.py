@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema, model_validator
@@ -19,7 +18,7 @@ _MOST_KEYS = 64
 """Of a body: each unknown one is an error to pydantic, and a body has room for many."""
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
     """Requests: no conversion of types, no unknown keys.
 
     Lists are limited and fail at their first wrong item, so that what a wrong body costs does not grow with its size.
@@ -35,7 +34,9 @@ class _Body(BaseModel):
         return value
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
+    """Answers: what is rendered, and nothing else."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -61,7 +62,7 @@ TimeoutMs = Annotated[FiniteFloat, Field(gt=0)] | None
 _TIMEOUT = "Budget in milliseconds from the request's first byte; the least of this and the timeout headers wins."
 
 
-class SearchBody(_Body):
+class SearchBody(Body):
     """A search by text."""
 
     query: Text = Field(examples=["join two paths together"])
@@ -89,7 +90,7 @@ BatchBody = Annotated[list[SearchBody], Field(min_length=1, max_length=MOST_BATC
 """Searches, answered in order."""
 
 
-class EmbedBody(_Body):
+class EmbedBody(Body):
     """Texts for the query tower: ``query`` for one, ``queries`` for several."""
 
     query: Text | None = None
@@ -114,7 +115,7 @@ _OneOrMore = WithJsonSchema(
 )
 
 
-class OpenAIEmbedBody(_Body):
+class OpenAIEmbedBody(Body):
     """OpenAI's embeddings request."""
 
     input: Annotated[Texts, BeforeValidator(_listed), _OneOrMore] = Field(
@@ -128,25 +129,7 @@ class OpenAIEmbedBody(_Body):
     user: str | None = Field(None, description="Accepted and ignored.")
 
 
-class RollbackBody(_Body):
-    """Why an operator wants the snapshot back that was wanted before."""
-
-    why: str = Field("", max_length=500, description="Goes into the registry's history.")
-
-
-class ActivateBody(RollbackBody):
-    """Why an operator wants a snapshot served."""
-
-    force: bool = Field(False, description="Serve it even if checks of the gate fail that can be forced; needs a reason.")
-
-    @model_validator(mode="after")
-    def _reasoned(self) -> ActivateBody:
-        if self.force and not self.why.strip():
-            raise ValueError("force needs why: the reason goes into the registry's history")
-        return self
-
-
-class HitModel(_Answer):
+class HitModel(Answer):
     """A document that was found."""
 
     id: str
@@ -156,14 +139,14 @@ class HitModel(_Answer):
     )
 
 
-class DegradedModel(_Answer):
+class DegradedModel(Answer):
     """What was given up to answer in time."""
 
     causes: list[Literal["deadline_effort", "deadline_fields"]]
     expected_recall: float = Field(description="Recall@10 of the search effort used, as measured when the snapshot was made.")
 
 
-class ResultModel(_Answer):
+class ResultModel(Answer):
     """The answer to one search of a batch."""
 
     hits: list[HitModel] = Field(description="Best first.")
@@ -171,7 +154,7 @@ class ResultModel(_Answer):
     truncated: bool = Field(description="The query was longer than the tower reads; its end was left out.")
 
 
-class _Served(_Answer):
+class _Served(Answer):
     snapshot: str = Field(description="The snapshot that answered.")
     timings_ms: dict[str, float] = Field(description="By stage; total counts from the request's first byte.")
     request_id: str
@@ -196,7 +179,7 @@ class EmbedResponse(_Served):
     truncated: list[bool] = Field(description="Whether a text was longer than the tower reads.")
 
 
-class OpenAIEmbedding(_Answer):
+class OpenAIEmbedding(Answer):
     """One vector."""
 
     object: Literal["embedding"]
@@ -204,14 +187,14 @@ class OpenAIEmbedding(_Answer):
     embedding: list[float] | str
 
 
-class OpenAIUsage(_Answer):
+class OpenAIUsage(Answer):
     """Tokens read."""
 
     prompt_tokens: int
     total_tokens: int
 
 
-class OpenAIEmbedResponse(_Answer):
+class OpenAIEmbedResponse(Answer):
     """OpenAI's embeddings response."""
 
     object: Literal["list"]
@@ -220,14 +203,14 @@ class OpenAIEmbedResponse(_Answer):
     usage: OpenAIUsage
 
 
-class FieldErrorModel(_Answer):
+class FieldErrorModel(Answer):
     """One thing wrong with a request."""
 
     path: str
     message: str
 
 
-class Problem(_Answer):
+class Problem(Answer):
     """Every error of every route, as application/problem+json (RFC 9457)."""
 
     type: str = Field(description="urn:scalingnote:problem:CODE.")
@@ -241,7 +224,7 @@ class Problem(_Answer):
     spent_ms: dict[str, float] | None = Field(None, description="504: where the budget went.")
 
 
-class OpenAIErrorDetail(_Answer):
+class OpenAIErrorDetail(Answer):
     """OpenAI's error."""
 
     message: str
@@ -250,19 +233,19 @@ class OpenAIErrorDetail(_Answer):
     code: str
 
 
-class OpenAIError(_Answer):
+class OpenAIError(Answer):
     """OpenAI's error body, on every route under /v1."""
 
     error: OpenAIErrorDetail
 
 
-class LiveResponse(_Answer):
+class LiveResponse(Answer):
     """The process answers."""
 
     status: Literal["alive"]
 
 
-class ReadyResponse(_Answer):
+class ReadyResponse(Answer):
     """A snapshot is being served."""
 
     status: Literal["ready"]
@@ -270,66 +253,7 @@ class ReadyResponse(_Answer):
     checks: dict[str, str] | None = Field(None, description="With ?verbose.")
 
 
-class VerdictModel(_Answer):
-    """What came of an attempt of a snapshot to pass the gate, in this instance."""
-
-    at: datetime
-    accepted: bool = Field(description="It was let through.")
-    passed: bool = Field(description="Every check passed.")
-    forced: bool = Field(description="Some did not, and an operator had it served all the same.")
-    failed_checks: list[str]
-
-
-class CheckModel(_Answer):
-    """One check of the gate."""
-
-    name: str
-    value: float | str | None = Field(description="What was found; null where nothing was measured, as detail says.")
-    limit: float | str | None = Field(description="What it is compared with.")
-    passed: bool = Field(description="Within the limit, or not applicable.")
-    forcible: bool = Field(description="Whether activate with force goes past it.")
-    detail: str
-
-
-class GateReportModel(VerdictModel):
-    """An attempt with its checks."""
-
-    snapshot: str
-    checks: list[CheckModel]
-    against: str | None = Field(description="The snapshot that it was compared with; null where none served.")
-    why: str = Field(description="The operator's reason to force it.")
-    code: str | None = Field(description="Of the error that refused it.")
-    reason: str | None = Field(description="Why it was refused.")
-    seconds: float = Field(description="That the inspection took.")
-
-
-class GateResponse(GateReportModel):
-    """The last attempt of a snapshot in this instance, and those before it."""
-
-    earlier: list[GateReportModel] = Field(description="Latest first.")
-
-
-class SnapshotModel(_Answer):
-    """A snapshot of the registry."""
-
-    id: str
-    name: str
-    parent: str | None = Field(description="The snapshot that it was made from incrementally.")
-    created_at: str
-    age_seconds: int
-    documents: int
-    space: str = Field(description="Fingerprint of the document tower's space.")
-    dim: int
-    index: str
-    precision: str
-    bytes: int
-    retained: float | None = Field(description="Share of the teacher's quality that is kept; null where it was not measured.")
-    desired: bool
-    serving: bool
-    gate: VerdictModel | None = Field(description="The last verdict in this instance; null where it was not tried here.")
-
-
-class FailureModel(_Answer):
+class FailureModel(Answer):
     """Why what is wanted is not served."""
 
     snapshot: str | None
@@ -339,7 +263,7 @@ class FailureModel(_Answer):
     attempts: int
 
 
-class StatusModel(_Answer):
+class StatusModel(Answer):
     """What operators want, what serves, and what is being done about the difference."""
 
     desired: str | None
@@ -348,44 +272,7 @@ class StatusModel(_Answer):
     last_error: FailureModel | None
 
 
-class SwapStepModel(_Answer):
-    """A step of a swap."""
-
-    name: str
-    seconds: float = Field(description="That it took, or has taken so far.")
-    running: bool
-
-
-class SwapResponse(StatusModel):
-    """The last swap, done or not."""
-
-    since: datetime = Field(description="When the state was entered.")
-    running: bool = Field(description="A step goes on.")
-    accepts_changes: bool = Field(description="false: activate and rollback answer 409 until this snapshot is loaded.")
-    snapshot: str | None = Field(description="What the steps are about; null where there was no attempt yet.")
-    began_at: datetime | None = Field(description="When the first step began.")
-    steps: list[SwapStepModel]
-    next_attempt_seconds: float | None = Field(description="Until what failed is tried again; null where nothing waits.")
-
-
-class DifferenceModel(_Answer):
-    """A fact of two manifests."""
-
-    name: str
-    first: str | int | float | None
-    second: str | int | float | None
-    equal: bool
-
-
-class DifferencesResponse(_Answer):
-    """What the manifests of two snapshots say, side by side."""
-
-    first: str
-    second: str
-    facts: list[DifferenceModel]
-
-
-class ProofModel(_Answer):
+class ProofModel(Answer):
     """What the golden queries showed when the snapshot was loaded."""
 
     queries: int
@@ -394,7 +281,7 @@ class ProofModel(_Answer):
     recall: float
 
 
-class BatchSizeModel(_Answer):
+class BatchSizeModel(Answer):
     """What company gains for queries of up to so many tokens."""
 
     tokens: int
@@ -402,7 +289,7 @@ class BatchSizeModel(_Answer):
     gain: float = Field(description="Time per query alone over its time in such company.")
 
 
-class RemoteModel(_Answer):
+class RemoteModel(Answer):
     """How it stands with the remote registry."""
 
     url: str
@@ -424,13 +311,6 @@ class InfoResponse(StatusModel):
     batching: list[BatchSizeModel] = Field(description="Which queries are worth one call, as measured when it was loaded.")
     query_cache: dict[str, int] = Field(description="Queries that were asked before; zeros where it is off.")
     settings: dict[str, Any] = Field(description="Effective settings; none is a secret.")
-
-
-class SnapshotsResponse(StatusModel):
-    """The registry, newest first, and what serves."""
-
-    snapshots: list[SnapshotModel]
-    unreadable: dict[str, str] = Field(description="Snapshots whose manifest cannot be read, with the reason.")
 
 
 def check_batch(size: int, settings: Settings, path: str) -> None:

@@ -201,6 +201,7 @@ const short = (hash) => hash.slice(0, 12);
 
 function figure(value) {
   if (value === null) return "–";
+  if (typeof value === "number" && value !== 0 && Math.abs(value) < 1e-3) return value.toExponential(1);
   if (typeof value === "number") return value.toLocaleString(undefined, { maximumSignificantDigits: 6 });
   return /^[0-9a-f]{64}$/.test(value) ? short(value) : String(value);
 }

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from service.api.schemas import ActivateBody, OpenAIEmbedBody, SearchBody
+from service.api.admin_schemas import ActivateBody
+from service.api.schemas import OpenAIEmbedBody, SearchBody
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/runbook.md")

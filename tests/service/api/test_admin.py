@@ -13,7 +13,8 @@ from make_snapshot import make_snapshot
 from serving import OPERATOR, TOKEN, Client, assert_problem, client_of, tokens_file
 from structlog.testing import capture_logs
 
-from service.api.schemas import DifferencesResponse, GateResponse, SnapshotsResponse, StatusModel, SwapResponse
+from service.api.admin_schemas import DifferencesResponse, GateResponse, SnapshotsResponse, SwapResponse
+from service.api.schemas import StatusModel
 from service.follow import Follower
 from service.gate import Check, GateReport
 from service.swap import SwapState
