@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -48,6 +49,25 @@ def configuration() -> None:
 
 
 @app.command()
+def token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose it is; goes into the registry's history and the log.")],
+    file: Annotated[Path | None, typer.Option(help="Add the line to this file, made if missing, instead of printing it.")] = None,
+) -> None:
+    """Make a bearer token for operators' routes: its secret, which is kept nowhere, and the line for admin_tokens_file."""
+    from service.tokens import add_token, make_token  # as above
+
+    secret, made = make_token(name)
+    if file is None:
+        note = f"The secret is shown only here. The line below it is for {variable('admin_tokens_file')}."
+        typer.echo(note, err=True)
+        typer.echo(f"{secret}\n{made.line}")
+    else:
+        add_token(file, made)
+        typer.echo(f"The secret is shown only here. {file} has its hash; services that use the file know it at once.", err=True)
+        typer.echo(secret)
+
+
+@app.command()
 def gate(
     snapshot: Annotated[str, typer.Argument(metavar="ID", help="Which snapshot.")],
     registry: Annotated[str, typer.Option(help="Folder of snapshots.", envvar=variable("registry"))],
@@ -77,7 +97,7 @@ def main() -> None:
 def _signature() -> inspect.Signature:
     """A flag for each setting; all are texts here, because ``load_settings`` converts and checks."""
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    return inspect.Signature([context, *(_parameter(setting) for setting in described_settings() if setting.flag)])
+    return inspect.Signature([context, *(_parameter(setting) for setting in described_settings())])
 
 
 def _parameter(setting: DescribedSetting) -> inspect.Parameter:

@@ -8,15 +8,17 @@ ServiceError
 ├── BodyTooLargeError      413
 ├── HeadersTooLargeError   431
 ├── UnauthorizedError      401  no token, or a wrong one
-├── AdminDisabledError     403  no token is configured, so operators' routes are off
 ├── UnknownResourceError   404
+│   └── AdminDisabledError      no token is configured, so operators' routes are off
 ├── WrongMethodError       405
 ├── ConflictError          409  nothing was active before
-│   └── SwapRunningError        another snapshot is being loaded
+│   ├── SwapRunningError        another snapshot is being loaded
+│   └── ReadOnlyRegistryError   this service may not write the registry: another place has to
 ├── OverloadedError        429  shed at the door; ``retry_after_ms`` is measured
 ├── UnavailableError       503
 │   ├── CrowdedError            as many connections as the service holds are open and at work
 │   ├── RegistryFaultError      the registry cannot be read or written
+│   ├── TokensError             the file of operators' tokens cannot be read, or a line of it is wrong
 │   ├── NoGenerationError       no snapshot serves
 │   └── DrainingError           the service is shutting down
 ├── DeadlineExceededError  504  the budget is spent with nothing to give; ``spent_ms`` says where
@@ -130,20 +132,19 @@ class UnauthorizedError(ServiceError):
     title = "Bearer token missing or wrong"
 
 
-class AdminDisabledError(ServiceError):
-    """No token is configured, so operators' routes are off."""
-
-    status = 403
-    code = "admin_disabled"
-    title = "Operators' routes are off"
-
-
 class UnknownResourceError(ServiceError):
     """There is nothing of that name."""
 
     status = 404
     code = "not_found"
     title = "Not found"
+
+
+class AdminDisabledError(UnknownResourceError):
+    """No token is configured, so operators' routes are off."""
+
+    code = "admin_disabled"
+    title = "Operators' routes are off"
 
 
 class WrongMethodError(ServiceError):
@@ -167,6 +168,13 @@ class SwapRunningError(ConflictError):
 
     code = "swap_running"
     title = "A swap is running"
+
+
+class ReadOnlyRegistryError(ConflictError):
+    """The registry may not be written from here; trying again changes nothing."""
+
+    code = "registry_read_only"
+    title = "The registry is read-only here"
 
 
 class OverloadedError(ServiceError):
@@ -202,6 +210,13 @@ class RegistryFaultError(UnavailableError):
 
     code = "registry_fault"
     title = "The registry cannot be read or written"
+
+
+class TokensError(UnavailableError):
+    """The file of operators' tokens cannot be read or written, or a line of it is wrong: nobody is let in."""
+
+    code = "admin_tokens_invalid"
+    title = "Operators' tokens cannot be read"
 
 
 class NoGenerationError(UnavailableError):

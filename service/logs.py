@@ -22,6 +22,8 @@ _SHARED: tuple[structlog.typing.Processor, ...] = (
 
 
 _REPEATS_SECONDS = 10.0
+AUDIT = "service.audit"
+"""Logger of operators' calls, which are written whatever the level."""
 
 
 def configure(level: LogLevel, form: LogFormat, stream: TextIO, clock: Clock = time.monotonic) -> Repeats:
@@ -46,6 +48,7 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO, clock: Clock = t
     root.setLevel(level.upper())
     for noisy in ("uvicorn", "faiss", "asyncio"):  # what they say below a warning, our own lines say better
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger(AUDIT).setLevel(logging.INFO)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

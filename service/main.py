@@ -30,7 +30,7 @@ from service.cache_room import Room
 from service.connections import Connections
 from service.cores import ThreadPlan, available_cores, plan_threads
 from service.descriptors import connection_limit, raise_file_limit
-from service.errors import AddressInUseError, SettingsError
+from service.errors import AddressInUseError, SettingsError, TokensError
 from service.follow import Follower
 from service.generation import GenerationOptions, Verify
 from service.guard import Guard, ProofOptions
@@ -44,6 +44,7 @@ from service.metrics import Metrics
 from service.mirror import WHO, Mirror, MirrorOptions
 from service.parts import Parts
 from service.pipeline import Pipeline
+from service.progress import Observers, Progress
 from service.recent import RecentQueries
 from service.repeats import Repeats
 from service.runtime import Runtime
@@ -51,6 +52,7 @@ from service.settings import Settings, flag, trust_of, variable
 from service.shadow import Shadow, ShadowOptions
 from service.shedding import Shedding
 from service.swap import Generations
+from service.tokens import Tokens
 from service.watch import WatchOptions
 from service.workers import Workers
 from snapshot.errors import RegistryError, SnapshotError
@@ -79,6 +81,7 @@ _log = structlog.get_logger(__name__)
 
 def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = None) -> Parts:
     """Build every part; ``undo`` learns how to stop what was built, last built first. Only the worker threads run yet."""
+    tokens = _tokens(settings)
     threads = plan_threads(available_cores(), settings.threads, settings.encoder_threads)
     cache = VectorCache(settings.query_cache_bytes)
     metrics = Metrics(CollectorRegistry(), settings, threads)
@@ -86,7 +89,9 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     workers = Workers(threads.workers, metrics.encoded)
     workers.start()
     undo.callback(workers.close)
-    generations = Generations(metrics, settings.keep_former or settings.watch_seconds > 0)
+    progress = Progress(time.monotonic)
+    observers = Observers(metrics, progress)
+    generations = Generations(observers, settings.keep_former or settings.watch_seconds > 0)
     undo.callback(generations.close, _STOP_SECONDS)
     metrics.plain.register(Runtime(lambda: generations.current, limiter, workers, cache))
     recent = RecentQueries(settings.recent_queries, settings.recent_query_bytes)
@@ -97,13 +102,38 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     shadow = Shadow(_shadow_options(settings), generations.peer, recent, metrics.gate.shadow)
     verify = (head_start or HeadStart(trust_of(settings))).verify
     loader = _loader(settings, threads, generations, recent, verify, shadow, registry.has_served)
-    follower = Follower(registry, generations, loader, options, metrics, guard=guard)
+    follower = Follower(registry, generations, loader, options, observers, guard=guard)
     undo.callback(follower.stop, _STOP_SECONDS)
     mirror = _mirror(settings, registry, generations, metrics, follower)
     if mirror is not None:
         undo.callback(mirror.stop, _STOP_SECONDS)
     pipeline = Pipeline(generations, workers, limiter, cache, metrics, settings.plan_probability, recent.note)
-    return Parts(settings, metrics, limiter, pipeline, generations, follower, registry, cache, threads, time.monotonic, mirror)
+    return Parts(
+        settings,
+        metrics,
+        limiter,
+        pipeline,
+        generations,
+        follower,
+        progress,
+        tokens,
+        registry,
+        cache,
+        threads,
+        time.monotonic,
+        mirror,
+    )
+
+
+def _tokens(settings: Settings) -> Tokens:
+    """A file that is wrong at the start is a wrong setting; later it only closes operators' routes."""
+    tokens = Tokens(settings.admin_tokens_file)
+    try:
+        tokens.table()
+    except TokensError as error:
+        name = "admin_tokens_file"
+        raise SettingsError(f"{name}: {error} (set {flag(name)} or {variable(name)})") from error
+    return tokens
 
 
 def _mirror(

@@ -12,8 +12,10 @@ from service.follow import Follower
 from service.metrics import Metrics
 from service.mirror import Mirror
 from service.pipeline import Pipeline
+from service.progress import Progress
 from service.settings import Settings
 from service.swap import Generations
+from service.tokens import Tokens
 from snapshot.registry import Registry
 
 
@@ -32,6 +34,8 @@ class Parts:
     pipeline: Pipeline
     generations: Generations
     follower: Follower
+    progress: Progress
+    tokens: Tokens
     registry: Registry
     cache: VectorCache
     threads: ThreadPlan

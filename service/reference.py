@@ -13,8 +13,8 @@ from service.settings import Settings, described_settings
 _HEAD = """# Configuration
 
 Written by `python -m service configuration`; a test compares. Every setting is a flag of `python -m service` and a
-variable of the environment; flags win. Secrets have no flag: a command line is seen by every user of the machine.
-`GET /info` shows the effective values, secrets masked. A wrong value is an error at start (exit code 2), never a default.
+variable of the environment; flags win. None is a secret: `GET /info` shows the effective values.
+A wrong value is an error at start (exit code 2), never a default.
 
 | variable | flag | default | effect |
 |---|---|---|---|
@@ -31,7 +31,7 @@ def render_openapi() -> str:
 def render_configuration() -> str:
     """docs/configuration.md."""
     rows = [
-        f"| `{setting.variable}` | {f'`{setting.flag}`' if setting.flag else 'none'} | {setting.default} | {setting.effect} |\n"
+        f"| `{setting.variable}` | `{setting.flag}` | {setting.default} | {setting.effect} |\n"
         for setting in described_settings()
     ]
     return _HEAD + "".join(rows)

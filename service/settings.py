@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -32,7 +32,7 @@ LogFormat = Literal["auto", "json", "text"]
 
 
 class Settings(BaseSettings):
-    """Each field is also a variable ``SCALINGNOTE_<NAME>`` and, secrets apart, a flag ``--<name>``; flags win."""
+    """Each field is also a variable ``SCALINGNOTE_<NAME>`` and a flag ``--<name>``; flags win. None is a secret."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
@@ -251,9 +251,12 @@ class Settings(BaseSettings):
         ),
     )
 
-    admin_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (),
-        description="Bearer tokens of operators' routes, separated by commas, 16 characters or more each; none: routes are off.",
+    admin_tokens_file: Path | None = Field(
+        None,
+        description=(
+            "File with the hashes of operators' bearer tokens, a line each from: python -m service token NAME. It is read again "
+            "when it changes. Unset, or without a token: operators' routes are off."
+        ),
     )
 
     log_level: LogLevel = Field("info", description="Least severity that is logged: debug, info, warning or error.")
@@ -262,17 +265,10 @@ class Settings(BaseSettings):
         0.0, ge=0, le=1, allow_inf_nan=False, description="Share of requests that get a log line, 0 to 1; never with their query."
     )
 
-    @field_validator("admin_tokens", "trusted_keys", mode="before")
+    @field_validator("trusted_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("admin_tokens")
-    @classmethod
-    def _long_enough(cls, tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(len(token.get_secret_value()) < 16 for token in tokens):
-            raise ValueError("a token has fewer than 16 characters; make one with: openssl rand -hex 16")
-        return tokens
 
     @field_validator("remote_registry")
     @classmethod
@@ -324,7 +320,7 @@ def trust_of(settings: Settings) -> Trust | None:
 
 
 def effective(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON, secrets masked."""
+    """The settings as JSON."""
     return settings.model_dump(mode="json")
 
 
@@ -334,12 +330,12 @@ class DescribedSetting:
 
     Attributes:
         variable: its name in the environment.
-        flag: its name on the command line; None for secrets, since a command line is seen by every user of the machine.
+        flag: its name on the command line.
     """
 
     name: str
     variable: str
-    flag: str | None
+    flag: str
     default: str
     effect: str
 
@@ -360,9 +356,8 @@ def variable(name: str) -> str:
 
 
 def _describe(name: str, field: FieldInfo) -> DescribedSetting:
-    secret = "Secret" in str(field.annotation)
     default = "required" if field.is_required() else "unset" if field.default in (None, ()) else f"{field.default}"
-    return DescribedSetting(name, variable(name), None if secret else flag(name), default, field.description or "")
+    return DescribedSetting(name, variable(name), flag(name), default, field.description or "")
 
 
 def _explain(item: Mapping[str, Any]) -> str:

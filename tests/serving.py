@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from snapshot.registry import Registry
 from snapshot.selection import Selection
 
 TOKEN = "a-token-of-the-tests"
+OPERATOR = "operator-of-the-tests"
 
 
 def make_registry(folder: Path, *, rows: int = 200, kind: str = "hnsw") -> Registry:
@@ -32,6 +34,14 @@ def make_registry(folder: Path, *, rows: int = 200, kind: str = "hnsw") -> Regis
     registry = Registry(folder)
     registry.activate(layout.root.name, "for a test", who="tests")
     return registry
+
+
+def tokens_file(folder: Path, **secrets: str) -> Path:
+    """A file of operators' tokens by name; TOKEN of OPERATOR without any."""
+    path = folder / "admin-tokens"
+    given = secrets or {OPERATOR: TOKEN}
+    path.write_text("".join(f"{name}:sha256:{sha256(secret.encode()).hexdigest()}\n" for name, secret in given.items()))
+    return path
 
 
 @contextmanager

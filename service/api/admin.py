@@ -1,42 +1,46 @@
-"""GET /snapshots, POST /snapshots/{id}/activate and /snapshots/rollback: operators, with a bearer token."""
+"""Operators' routes under /snapshots, with a bearer token: look, compare, activate, roll back, and watch the swap."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
+import errno
 from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict
+from typing import Any, TypeVar
 
-import structlog
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.call import call_of
+from service.api.admin_schemas import (
+    ActivateBody,
+    DifferencesResponse,
+    GateResponse,
+    RollbackBody,
+    SnapshotsResponse,
+    SwapResponse,
+)
+from service.api.operators import Door, operator_of
 from service.api.problems import responses
+from service.api.registry_view import difference, gate, row
 from service.api.render import json_response, to_bytes
 from service.api.route import add_read_route, json_route
-from service.api.schemas import ActivateBody, SnapshotsResponse, StatusModel
+from service.api.schemas import StatusModel
 from service.api.status import LOADING, status
-from service.errors import (
-    AdminDisabledError,
-    ConflictError,
-    RegistryFaultError,
-    SwapRunningError,
-    UnauthorizedError,
-    UnknownResourceError,
-)
+from service.errors import ConflictError, ReadOnlyRegistryError, RegistryFaultError, SwapRunningError, UnknownResourceError
 from service.parts import Parts
-from snapshot.errors import NothingPublishedError, RegistryError, SnapshotError, UnknownSnapshotError
+from snapshot.errors import NothingPublishedError, SnapshotError, UnknownSnapshotError
 from snapshot.manifest import Manifest
 
+T = TypeVar("T")
+
 _BEARER: dict[str, Any] = {"security": [{"bearer": []}]}
-_ERRORS = responses(401, 403, 503)
-_CHANGE_ERRORS = responses(401, 403, 404, 408, 409, 413, 422, 503)
+_ERRORS = responses(401, 404, 503)
+_CHANGE_ERRORS = responses(401, 404, 408, 409, 413, 422, 503)
+_NOT_OURS_TO_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 _NO_REASON = ActivateBody()
-
-_log = structlog.get_logger("service.admin")
+_NO_REASON_BACK = RollbackBody()
 
 
 class AdminRoutes:
@@ -44,18 +48,23 @@ class AdminRoutes:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._tokens = [token.get_secret_value().encode() for token in parts.settings.admin_tokens]
+        self._registry = parts.registry
+        self._door = Door(parts.tokens)
 
     def mount(self, router: APIRouter) -> None:
+        for path, endpoint, model in (
+            ("/snapshots", self.snapshots, SnapshotsResponse),
+            ("/snapshots/swap", self.swap, SwapResponse),
+            ("/snapshots/{snapshot_id}/gate", self.gate, GateResponse),
+            ("/snapshots/{snapshot_id}/diff/{other_id}", self.diff, DifferencesResponse),
+        ):
+            add_read_route(router, path, endpoint, response_model=model, responses=_ERRORS, openapi_extra=_BEARER)
         settings = self._parts.settings
-        route = json_route(settings.max_body_bytes, settings.max_timeout_ms, self._authorize)
-        add_read_route(
-            router, "/snapshots", self.snapshots, response_model=SnapshotsResponse, responses=_ERRORS, openapi_extra=_BEARER
-        )
-        for path, endpoint in (("/snapshots/rollback", self.rollback), ("/snapshots/{snapshot_id}/activate", self.activate)):
+        route = json_route(settings.max_body_bytes, settings.max_timeout_ms, self._door.audited)
+        for path, change in (("/snapshots/rollback", self.rollback), ("/snapshots/{snapshot_id}/activate", self.activate)):
             router.add_api_route(
                 path,
-                endpoint,
+                change,
                 methods=["POST"],
                 status_code=202,
                 response_model=StatusModel,
@@ -66,36 +75,63 @@ class AdminRoutes:
 
     async def snapshots(self, request: Request) -> Response:
         """List the registry, newest first, with what is wanted and what serves."""
-        self._authorize(request)
-        return json_response(to_bytes(await asyncio.to_thread(self._list)))
+        async with self._door.audited(request):
+            return json_response(to_bytes(await asyncio.to_thread(_translated, self._list)))
+
+    async def swap(self, request: Request) -> Response:
+        """Say how far the running swap is, or how the last one went, and when what failed is tried again."""
+        async with self._door.audited(request):
+            timeline, follower = self._parts.progress.timeline, self._parts.follower
+            described = {
+                **status(self._parts),
+                "since": timeline.since,
+                "running": timeline.running,
+                "accepts_changes": self._parts.generations.state not in LOADING,
+                "snapshot": follower.desired if timeline.running else timeline.snapshot,
+                "began_at": timeline.began_at,
+                "steps": [asdict(step) for step in timeline.steps],
+                "next_attempt_seconds": None if timeline.running else follower.retry_in_seconds,
+            }
+            return json_response(to_bytes(described))
+
+    async def gate(self, request: Request, snapshot_id: str) -> Response:
+        """Give the checks of a snapshot's attempts to serve here, each with what was measured, against what."""
+        async with self._door.audited(request):
+            await asyncio.to_thread(_translated, lambda: self._registry.layout(snapshot_id))
+            attempts = [report for report in self._parts.follower.gate_reports if report.snapshot == snapshot_id]
+            if not attempts:
+                raise UnknownResourceError(
+                    f"{snapshot_id} was not tried in this instance since it started; try it without serving it: "
+                    f"python -m service gate {snapshot_id} --registry {self._registry.root}"
+                )
+            return json_response(to_bytes(gate(attempts)))
+
+    async def diff(self, request: Request, snapshot_id: str, other_id: str) -> Response:
+        """Put what the manifests of two snapshots say side by side."""
+        async with self._door.audited(request):
+            first, second = await asyncio.to_thread(_translated, lambda: [*map(self._registry.read, (snapshot_id, other_id))])
+            return json_response(to_bytes({"first": first.id, "second": second.id, "facts": difference(first, second)}))
 
     async def activate(self, request: Request, snapshot_id: str, body: ActivateBody = _NO_REASON) -> Response:
-        """Declare a snapshot as the one to serve; 202: it is being loaded, and /snapshots tells what came of it."""
-        registry = self._parts.registry
-        return await self._change(request, lambda: registry.activate(snapshot_id, body.why, _who(request)))
+        """Declare a snapshot as the one to serve; 202: it is being loaded, and /snapshots/swap tells what comes of it."""
+        return await self._change(
+            lambda: self._registry.activate(snapshot_id, body.why, operator_of(request), force=body.force),
+            f"activate {snapshot_id}",
+        )
 
-    async def rollback(self, request: Request, body: ActivateBody = _NO_REASON) -> Response:
+    async def rollback(self, request: Request, body: RollbackBody = _NO_REASON_BACK) -> Response:
         """Declare the snapshot that was wanted before as the one to serve."""
-        registry = self._parts.registry
-        return await self._change(request, lambda: registry.rollback(body.why, _who(request)))
+        return await self._change(lambda: self._registry.rollback(body.why, operator_of(request)), "rollback")
 
-    async def _change(self, request: Request, declare: Callable[[], Manifest]) -> Response:
+    async def _change(self, declare: Callable[[], Manifest], command: str) -> Response:
+        """``command``: what does the same on the command line."""
         self._refuse_while_running()
-        manifest = await asyncio.to_thread(_declared, declare)
+        try:
+            manifest = await asyncio.to_thread(_translated, declare)
+        except RegistryFaultError as error:
+            raise self._read_only(command) if _forbidden(error) else error from error
         self._parts.follower.poke()
-        _log.info("snapshot_declared", snapshot=manifest.id, path=request.url.path, request_id=call_of(request).request_id)
         return json_response(to_bytes({**status(self._parts), "desired": manifest.id}), 202)
-
-    def _authorize(self, request: Request) -> None:
-        if not self._tokens:
-            raise AdminDisabledError("no token is configured; set SCALINGNOTE_ADMIN_TOKENS, or use: python -m snapshot")
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not given:
-            raise UnauthorizedError("send the header: Authorization: Bearer TOKEN")
-        matches = [secrets.compare_digest(given.encode(), token) for token in self._tokens]  # all of them: constant time
-        if not any(matches):
-            _log.warning("admin_token_wrong", path=request.url.path, request_id=call_of(request).request_id)
-            raise UnauthorizedError("the token is none of those configured")
 
     def _refuse_while_running(self) -> None:
         state = self._parts.generations.state
@@ -104,20 +140,23 @@ class AdminRoutes:
                 f"{self._parts.follower.desired} is being loaded ({state}); wait until it serves or is refused"
             )
 
+    def _read_only(self, command: str) -> ReadOnlyRegistryError:
+        return ReadOnlyRegistryError(
+            f"{self._registry.root} cannot be written from this service; where the registry can be written, run: "
+            f"python -m snapshot {command} --registry DIR --why REASON. This service follows by itself"
+        )
+
     def _list(self) -> dict[str, Any]:
-        registry = self._parts.registry
-        try:
-            manifests, unreadable, desired = registry.manifests(), registry.unreadable(), registry.current()
-        except (RegistryError, OSError) as error:
-            raise RegistryFaultError(str(error)) from error
-        rows = [_row(manifest, desired, self._parts.generations.serving) for manifest in reversed(manifests)]
-        return {**status(self._parts), "desired": desired, "snapshots": rows, "unreadable": unreadable}
+        desired, serving = self._registry.current(), self._parts.generations.serving
+        reports = {report.snapshot: report for report in self._parts.follower.gate_reports}  # the last one wins
+        rows = [row(found, desired, serving, reports.get(found.id)) for found in reversed(self._registry.manifests())]
+        return {**status(self._parts), "desired": desired, "snapshots": rows, "unreadable": self._registry.unreadable()}
 
 
-def _declared(declare: Callable[[], Manifest]) -> Manifest:
-    """Run a change of the registry; its errors as HTTP knows them."""
+def _translated(work: Callable[[], T]) -> T:
+    """Use the registry; its errors as HTTP knows them."""
     try:
-        return declare()
+        return work()
     except UnknownSnapshotError as error:
         raise UnknownResourceError(str(error)) from error
     except NothingPublishedError as error:
@@ -126,22 +165,10 @@ def _declared(declare: Callable[[], Manifest]) -> Manifest:
         raise RegistryFaultError(str(error)) from error
 
 
-def _who(request: Request) -> str:
-    host = request.client.host if request.client is not None else "unknown"
-    return f"admin API from {host}"
-
-
-def _row(manifest: Manifest, desired: str | None, serving: str | None) -> dict[str, Any]:
-    return {
-        "id": manifest.id,
-        "name": manifest.name,
-        "created_at": manifest.created_at.isoformat(timespec="seconds"),
-        "documents": manifest.documents.count,
-        "dim": manifest.space.dim,
-        "index": manifest.index.kind,
-        "precision": manifest.query_tower.precision,
-        "bytes": sum(entry.bytes for entry in manifest.files.values()),
-        "retained": None if manifest.retention is None else manifest.retention.retained,
-        "desired": manifest.id == desired,
-        "serving": manifest.id == serving,
-    }
+def _forbidden(error: BaseException | None) -> bool:
+    """Whether the cause of an error is that this process may not write."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NOT_OURS_TO_WRITE:
+            return True
+        error = error.__cause__
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from pathlib import PurePath
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -18,18 +19,17 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-_FILES = {
-    "/": ("index.html", "text/html"),
-    "/console/console.js": ("console.js", "text/javascript"),
-    "/console/style.css": ("style.css", "text/css"),
-}
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_PAGE = "index.html"
 
 
 def mount(router: APIRouter) -> None:
     """Serve the page's files from memory."""
-    for path, (name, media_type) in _FILES.items():
-        content = files("service").joinpath("console", name).read_bytes()
-        add_read_route(router, path, _Page(content, media_type), include_in_schema=False)
+    for file in files("service").joinpath("console").iterdir():
+        media_type = _TYPES.get(PurePath(file.name).suffix)
+        if media_type is not None:  # else an editor's
+            path = "/" if file.name == _PAGE else f"/console/{file.name}"
+            add_read_route(router, path, _Page(file.read_bytes(), media_type), include_in_schema=False)
 
 
 class _Page:

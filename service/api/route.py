@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, get_type_hints
 
 from fastapi import APIRouter
@@ -34,13 +35,16 @@ def add_read_route(router: APIRouter, path: str, endpoint: Callable[..., Any], *
     router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
 
 
-def json_route(max_bytes: int, timeout_ms: float, guard: Callable[[Request], None] = lambda _: None) -> type[APIRoute]:
+Guard = Callable[[Request], AbstractAsyncContextManager[None]]
+
+
+def json_route(max_bytes: int, timeout_ms: float, guard: Guard = lambda _: nullcontext()) -> type[APIRoute]:
     """A route class whose endpoint takes ``body`` (of a type that pydantic knows), ``request`` and path parameters.
 
     Args:
         max_bytes: longest body.
         timeout_ms: longest wait for the whole body.
-        guard: raises where the caller may not use the route; asked before anything of the body is read.
+        guard: around the whole call; raises where the caller may not use the route, before anything of the body is read.
     """
 
     class JsonRoute(APIRoute):
@@ -50,9 +54,9 @@ def json_route(max_bytes: int, timeout_ms: float, guard: Callable[[Request], Non
 
             async def run(scope: Scope, receive: Receive, send: Send) -> None:
                 request = Request(scope, receive, send)
-                guard(request)
-                body = parse(adapter, await read(scope, receive, call_of(request).declared_bytes, max_bytes, timeout_ms))
-                response = await endpoint(body=body, request=request, **request.path_params)
+                async with guard(request):
+                    body = parse(adapter, await read(scope, receive, call_of(request).declared_bytes, max_bytes, timeout_ms))
+                    response = await endpoint(body=body, request=request, **request.path_params)
                 await response(scope, receive, send)
 
             self.app = run

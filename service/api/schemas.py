@@ -18,7 +18,7 @@ _MOST_KEYS = 64
 """Of a body: each unknown one is an error to pydantic, and a body has room for many."""
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
     """Requests: no conversion of types, no unknown keys.
 
     Lists are limited and fail at their first wrong item, so that what a wrong body costs does not grow with its size.
@@ -34,7 +34,9 @@ class _Body(BaseModel):
         return value
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
+    """Answers: what is rendered, and nothing else."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -60,7 +62,7 @@ TimeoutMs = Annotated[FiniteFloat, Field(gt=0)] | None
 _TIMEOUT = "Budget in milliseconds from the request's first byte; the least of this and the timeout headers wins."
 
 
-class SearchBody(_Body):
+class SearchBody(Body):
     """A search by text."""
 
     query: Text = Field(examples=["join two paths together"])
@@ -88,7 +90,7 @@ BatchBody = Annotated[list[SearchBody], Field(min_length=1, max_length=MOST_BATC
 """Searches, answered in order."""
 
 
-class EmbedBody(_Body):
+class EmbedBody(Body):
     """Texts for the query tower: ``query`` for one, ``queries`` for several."""
 
     query: Text | None = None
@@ -113,7 +115,7 @@ _OneOrMore = WithJsonSchema(
 )
 
 
-class OpenAIEmbedBody(_Body):
+class OpenAIEmbedBody(Body):
     """OpenAI's embeddings request."""
 
     input: Annotated[Texts, BeforeValidator(_listed), _OneOrMore] = Field(
@@ -127,13 +129,7 @@ class OpenAIEmbedBody(_Body):
     user: str | None = Field(None, description="Accepted and ignored.")
 
 
-class ActivateBody(_Body):
-    """Why an operator wants a snapshot served, or the one before."""
-
-    why: str = Field("", max_length=500, description="Goes into the registry's history.")
-
-
-class HitModel(_Answer):
+class HitModel(Answer):
     """A document that was found."""
 
     id: str
@@ -143,14 +139,14 @@ class HitModel(_Answer):
     )
 
 
-class DegradedModel(_Answer):
+class DegradedModel(Answer):
     """What was given up to answer in time."""
 
     causes: list[Literal["deadline_effort", "deadline_fields"]]
     expected_recall: float = Field(description="Recall@10 of the search effort used, as measured when the snapshot was made.")
 
 
-class ResultModel(_Answer):
+class ResultModel(Answer):
     """The answer to one search of a batch."""
 
     hits: list[HitModel] = Field(description="Best first.")
@@ -158,7 +154,7 @@ class ResultModel(_Answer):
     truncated: bool = Field(description="The query was longer than the tower reads; its end was left out.")
 
 
-class _Served(_Answer):
+class _Served(Answer):
     snapshot: str = Field(description="The snapshot that answered.")
     timings_ms: dict[str, float] = Field(description="By stage; total counts from the request's first byte.")
     request_id: str
@@ -183,7 +179,7 @@ class EmbedResponse(_Served):
     truncated: list[bool] = Field(description="Whether a text was longer than the tower reads.")
 
 
-class OpenAIEmbedding(_Answer):
+class OpenAIEmbedding(Answer):
     """One vector."""
 
     object: Literal["embedding"]
@@ -191,14 +187,14 @@ class OpenAIEmbedding(_Answer):
     embedding: list[float] | str
 
 
-class OpenAIUsage(_Answer):
+class OpenAIUsage(Answer):
     """Tokens read."""
 
     prompt_tokens: int
     total_tokens: int
 
 
-class OpenAIEmbedResponse(_Answer):
+class OpenAIEmbedResponse(Answer):
     """OpenAI's embeddings response."""
 
     object: Literal["list"]
@@ -207,14 +203,14 @@ class OpenAIEmbedResponse(_Answer):
     usage: OpenAIUsage
 
 
-class FieldErrorModel(_Answer):
+class FieldErrorModel(Answer):
     """One thing wrong with a request."""
 
     path: str
     message: str
 
 
-class Problem(_Answer):
+class Problem(Answer):
     """Every error of every route, as application/problem+json (RFC 9457)."""
 
     type: str = Field(description="urn:scalingnote:problem:CODE.")
@@ -228,7 +224,7 @@ class Problem(_Answer):
     spent_ms: dict[str, float] | None = Field(None, description="504: where the budget went.")
 
 
-class OpenAIErrorDetail(_Answer):
+class OpenAIErrorDetail(Answer):
     """OpenAI's error."""
 
     message: str
@@ -237,19 +233,19 @@ class OpenAIErrorDetail(_Answer):
     code: str
 
 
-class OpenAIError(_Answer):
+class OpenAIError(Answer):
     """OpenAI's error body, on every route under /v1."""
 
     error: OpenAIErrorDetail
 
 
-class LiveResponse(_Answer):
+class LiveResponse(Answer):
     """The process answers."""
 
     status: Literal["alive"]
 
 
-class ReadyResponse(_Answer):
+class ReadyResponse(Answer):
     """A snapshot is being served."""
 
     status: Literal["ready"]
@@ -257,23 +253,7 @@ class ReadyResponse(_Answer):
     checks: dict[str, str] | None = Field(None, description="With ?verbose.")
 
 
-class SnapshotModel(_Answer):
-    """A snapshot of the registry."""
-
-    id: str
-    name: str
-    created_at: str
-    documents: int
-    dim: int
-    index: str
-    precision: str
-    bytes: int
-    retained: float | None = Field(description="Share of the teacher's quality that is kept; null where it was not measured.")
-    desired: bool
-    serving: bool
-
-
-class FailureModel(_Answer):
+class FailureModel(Answer):
     """Why what is wanted is not served."""
 
     snapshot: str | None
@@ -283,7 +263,7 @@ class FailureModel(_Answer):
     attempts: int
 
 
-class StatusModel(_Answer):
+class StatusModel(Answer):
     """What operators want, what serves, and what is being done about the difference."""
 
     desired: str | None
@@ -292,7 +272,7 @@ class StatusModel(_Answer):
     last_error: FailureModel | None
 
 
-class ProofModel(_Answer):
+class ProofModel(Answer):
     """What the golden queries showed when the snapshot was loaded."""
 
     queries: int
@@ -301,7 +281,7 @@ class ProofModel(_Answer):
     recall: float
 
 
-class BatchSizeModel(_Answer):
+class BatchSizeModel(Answer):
     """What company gains for queries of up to so many tokens."""
 
     tokens: int
@@ -309,7 +289,7 @@ class BatchSizeModel(_Answer):
     gain: float = Field(description="Time per query alone over its time in such company.")
 
 
-class RemoteModel(_Answer):
+class RemoteModel(Answer):
     """How it stands with the remote registry."""
 
     url: str
@@ -330,14 +310,7 @@ class InfoResponse(StatusModel):
     threads: dict[str, int] = Field(description="Cores, and threads of each part; no more compute at once than there are cores.")
     batching: list[BatchSizeModel] = Field(description="Which queries are worth one call, as measured when it was loaded.")
     query_cache: dict[str, int] = Field(description="Queries that were asked before; zeros where it is off.")
-    settings: dict[str, Any] = Field(description="Effective settings, secrets masked.")
-
-
-class SnapshotsResponse(StatusModel):
-    """The registry, newest first, and what serves."""
-
-    snapshots: list[SnapshotModel]
-    unreadable: dict[str, str] = Field(description="Snapshots whose manifest cannot be read, with the reason.")
+    settings: dict[str, Any] = Field(description="Effective settings; none is a secret.")
 
 
 def check_batch(size: int, settings: Settings, path: str) -> None:

@@ -23,6 +23,7 @@ from serving import make_registry
 
 from service.__main__ import main
 from service.settings import described_settings
+from service.tokens import Tokens
 from snapshot.registry import Registry
 
 WAIT_SECONDS = 30
@@ -217,10 +218,48 @@ def test_a_wrong_setting_is_one_line_and_two(
     assert all(word in line for word in words)
 
 
-def test_every_setting_but_secrets_is_a_flag(command: Callable[..., tuple[int, str, str]]) -> None:
+def test_every_setting_is_a_flag(command: Callable[..., tuple[int, str, str]]) -> None:
     _, shown, _ = command("--help")
     for setting in described_settings():
-        assert (f"--{setting.name.replace('_', '-')} " in shown) == (setting.flag is not None), setting.name
+        assert f"{setting.flag} " in shown, setting.name
+
+
+def test_a_file_of_tokens_that_is_wrong_or_missing_is_a_wrong_setting(
+    command: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_text("alice:plain-text\n")
+    for path, words in ((wrong, f"{wrong}:1: not a token"), (tmp_path / "missing", "cannot be read")):
+        code, _, printed = command("--registry", str(tmp_path), "--port", "0", "--admin-tokens-file", str(path))
+        assert code == 2
+        line = printed.splitlines()[-1]
+        assert line.startswith("error: admin_tokens_file: ")
+        assert words in line
+        assert "SCALINGNOTE_ADMIN_TOKENS_FILE" in line
+
+
+def test_a_token_is_shown_once_and_its_line_lets_it_in(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, printed, note = command("token", "alice")
+    secret, line = printed.splitlines()
+    assert (code, "SCALINGNOTE_ADMIN_TOKENS_FILE" in note) == (0, True)
+    file = tmp_path / "tokens"
+    file.write_text(line)
+    assert Tokens(file).table().who(secret) == "alice"
+    assert secret not in line
+
+
+def test_a_token_can_be_added_to_a_file(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    secrets = [command("token", name, "--file", str(file))[1].strip() for name in ("alice", "bot")]
+    table = Tokens(file).table()
+    assert [table.who(secret) for secret in secrets] == ["alice", "bot"]
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a b", "-a", "x" * 65])
+def test_a_name_that_fits_no_line_is_refused(command: Callable[..., tuple[int, str, str]], name: str) -> None:
+    code, printed, said = command("token", "--", name)
+    assert (code, printed) == (1, "")
+    assert said.startswith("error: ")
 
 
 @pytest.mark.parametrize(("page", "begins"), [("openapi", '{\n "openapi": "3.1'), ("configuration", "# Configuration\n")])

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from service.errors import SettingsError
-from service.settings import effective, load_settings
+from service.settings import load_settings
 
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("REGISTRY", "PORT", "ADMIN_TOKENS", "MAX_K", "DEFAULT_TIMEOUT_MS"):
+    for name in ("REGISTRY", "PORT", "MAX_K", "DEFAULT_TIMEOUT_MS"):
         monkeypatch.delenv(f"SCALINGNOTE_{name}", raising=False)
 
 
@@ -19,13 +19,6 @@ def test_flags_win_over_the_environment_and_that_over_defaults(monkeypatch: pyte
     monkeypatch.setenv("SCALINGNOTE_MAX_K", "50")
     settings = load_settings({"registry": "here", "port": "9002"})
     assert (settings.registry, settings.port, settings.max_k, settings.host) == (Path("here"), 9002, 50, "127.0.0.1")
-
-
-def test_several_tokens_come_in_one_variable_and_stay_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCALINGNOTE_ADMIN_TOKENS", "first-of-the-tokens, second-of-the-tokens,")
-    settings = load_settings({"registry": "here"})
-    assert [token.get_secret_value() for token in settings.admin_tokens] == ["first-of-the-tokens", "second-of-the-tokens"]
-    assert "of-the-tokens" not in f"{settings!r} {effective(settings)}"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +30,6 @@ def test_several_tokens_come_in_one_variable_and_stay_secret(monkeypatch: pytest
         ({"max_timeout_ms": "nan"}, "max_timeout_ms: "),
         ({"default_timeout_ms": "500", "max_timeout_ms": "100"}, "default_timeout_ms 500 is above max_timeout_ms 100"),
         ({"max_k": "20", "max_window": "10"}, "max_k 20 is above max_window 10"),
-        ({"admin_tokens": "short"}, "fewer than 16 characters"),
         ({"log_format": "xml"}, "log_format: "),
         ({"concurrency_limit": "none"}, "concurrency_limit: "),
         ({"batch_share": "0.5"}, "batch_share: "),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import TOKEN, Client, client_of, make_registry
+from serving import Client, client_of, make_registry, tokens_file
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +17,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def client(registry: Path) -> Iterator[Client]:
-    with client_of(registry, admin_tokens=TOKEN) as shared:
+def client(registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    tokens = tokens_file(tmp_path_factory.mktemp("tokens"))
+    with client_of(registry, admin_tokens_file=tokens) as shared:
         yield shared
