@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,15 @@ from snapshot.files import sha256
 _CUT = ("title", "text")
 
 
-def run(job: Job) -> Summary:
-    """Write the tables of ``offline.data.prepared``.
+def run(job: Job, former: Set[str] = frozenset()) -> Summary:
+    """Write the tables of ``offline.data.prepared``; judgements of documents that are gone may name those in ``former``.
 
     Raises:
         DataError: the data has a fault; names file:line and what to do.
     """
     config = job.recipe.data
     log = read_query_log(job.source.query_log) if job.source.query_log else []
-    dataset = _load(config, job.source)
+    dataset = _load(config, job.source, former)
     texts = _texts(dataset, log, config)
     _write(dataset, texts, config, job.folder)
     if not dataset.pairs:
@@ -42,10 +42,10 @@ def run(job: Job) -> Summary:
     return _summary(dataset, texts)
 
 
-def _load(config: DataConfig, source: Source) -> Dataset:
+def _load(config: DataConfig, source: Source, former: Set[str]) -> Dataset:
     if config.source == "pydocs":
         return pydocs.load(config)
-    return beir.load(_folder(source), config)
+    return beir.load(_folder(source), config, former)
 
 
 def _folder(source: Source) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,10 @@ def data_files(folder: Path) -> list[Path]:
     return [path for path in (corpus, queries, *qrels) if path]
 
 
-def load(folder: Path, config: DataConfig) -> Dataset:
+def load(folder: Path, config: DataConfig, former: Set[str] = frozenset()) -> Dataset:
     """Read and check the whole folder.
+
+    Judgements of documents that are gone, but are in ``former``, are left out with a warning: data outlive judgements.
 
     Training pairs are the relevant judgements of the train split or, without one, made of titles and texts. Queries that no
     split judges count as unlabelled.
@@ -70,7 +72,9 @@ def load(folder: Path, config: DataConfig) -> Dataset:
     texts = _read_queries(path) if (path := _find(folder / "queries.jsonl")) else {}
     judged = {split: path for split in SPLITS if (path := _find(folder / "qrels" / f"{split}.tsv"))}
     _warn_of_unread(folder / "qrels", judged.values())
-    judgements = [entry for split, path in judged.items() for entry in _read_qrels(path, split, texts, corpus.rows)]
+    judgements = [
+        entry for split, path in judged.items() for entry in _read_qrels(path, split, _Known(texts, corpus.rows, former))
+    ]
     return _assemble(corpus, texts, judgements, "train" in judged, config)
 
 
@@ -138,7 +142,16 @@ def _read_queries(path: Path) -> dict[str, str]:
     return texts
 
 
-def _read_qrels(path: Path, split: Split, queries: Collection[str], rows: Mapping[str, int]) -> list[Judgement]:
+@dataclass(frozen=True)
+class _Known:
+    """What judgements may name: queries, documents by row, and documents that were there before."""
+
+    queries: Collection[str]
+    rows: Mapping[str, int]
+    former: Set[str]
+
+
+def _read_qrels(path: Path, split: Split, known: _Known) -> list[Judgement]:
     scores: dict[tuple[str, str], int] = {}
     for line, text in read_lines(path):
         where = f"{path}:{line}"
@@ -146,12 +159,15 @@ def _read_qrels(path: Path, split: Split, queries: Collection[str], rows: Mappin
         if line == 1:
             _check_header(cells, where)
         elif text.strip():
-            query, document, score = _judgement(cells, where, queries, rows)
+            query, document, score = _judgement(cells, where, known)
             if scores.setdefault((query, document), score) != score:
                 raise DataError(f"{where}: judges {query!r} and {document!r} a second time, with another score; remove one line")
     if not scores:
         raise DataError(f"{path}: judges nothing; add lines of query-id, corpus-id, score below that header, or remove the file")
-    return [Judgement(split, query, rows[document], score) for (query, document), score in scores.items()]
+    kept = [Judgement(split, query, known.rows[key], score) for (query, key), score in scores.items() if key in known.rows]
+    if len(kept) < len(scores):
+        say(f"warning: {path}: {len(scores) - len(kept)} of {len(scores)} judgements are of documents that are gone: left out")
+    return kept
 
 
 def _check_header(cells: Sequence[str], where: str) -> None:
@@ -159,13 +175,13 @@ def _check_header(cells: Sequence[str], where: str) -> None:
         raise DataError(f"{where}: the header is {cells!r}; it must be query-id, corpus-id, score, separated by tabs")
 
 
-def _judgement(cells: Sequence[str], where: str, queries: Collection[str], rows: Mapping[str, int]) -> tuple[str, str, int]:
+def _judgement(cells: Sequence[str], where: str, known: _Known) -> tuple[str, str, int]:
     if len(cells) != len(_HEADER):
         raise DataError(f"{where}: {len(cells)} columns; there must be 3, separated by tabs: query-id, corpus-id, score")
     query, document, score = cells
-    if query not in queries:
+    if query not in known.queries:
         raise DataError(f"{where}: query {query!r} is not in queries.jsonl; add it there, or remove the line")
-    if document not in rows:
+    if document not in known.rows and document not in known.former:
         raise DataError(f"{where}: document {document!r} is not in corpus.jsonl; add it there, or remove the line")
     if not re.fullmatch(r"-?[0-9]{1,9}", score.strip()) or int(score) > _MAX_SCORE:
         raise DataError(f"{where}: score {score!r}; it must be a whole number of at most {_MAX_SCORE}, 0 or less if irrelevant")
