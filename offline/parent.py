@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,6 +129,11 @@ def parent_of(source: Source) -> Parent:
     if source.parent is None:
         raise ParentError("no parent is named; give --since PARENT or --reuse-index PARENT")
     return Parent(Layout(source.parent))
+
+
+def on_parent(_recipe: Recipe, source: Source) -> Mapping[str, str]:
+    """What a stage that reads the parent depends on: its manifest, which holds the hash of every file."""
+    return {"parent": parent_of(source).fingerprint}
 
 
 def check_texts(parent: Parent, document: TextSpec) -> None:

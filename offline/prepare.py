@@ -26,23 +26,23 @@ from snapshot.files import sha256
 _CUT = ("title", "text")
 
 
-def run(job: Job, former: Set[str] = frozenset()) -> Summary:
-    """Write the tables of ``offline.data.prepared``; judgements of documents that are gone may name those in ``former``.
+def run(job: Job, former: Set[str] | None = None) -> Summary:
+    """Write the tables of ``offline.data.prepared``; with ``former``, without what is there to learn from (see ``beir.load``).
 
     Raises:
         DataError: the data has a fault; names file:line and what to do.
     """
-    config = job.recipe.data
+    config = job.recipe.data if former is None else job.recipe.data.model_copy(update={"unlabelled_per_document": 0})
     log = read_query_log(job.source.query_log) if job.source.query_log else []
     dataset = _load(config, job.source, former)
     texts = _texts(dataset, log, config)
     _write(dataset, texts, config, job.folder)
-    if not dataset.pairs:
+    if former is None and not dataset.pairs:
         say("warning: no training pairs: no relevant train judgement, and no document has both a title and a text")
     return _summary(dataset, texts)
 
 
-def _load(config: DataConfig, source: Source, former: Set[str]) -> Dataset:
+def _load(config: DataConfig, source: Source, former: Set[str] | None) -> Dataset:
     if config.source == "pydocs":
         return pydocs.load(config)
     return beir.load(_folder(source), config, former)

@@ -8,10 +8,8 @@ the parent may be an incremental snapshot of later documents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,10 +24,9 @@ from offline.encoded import SHARDS, SPACE, load_space, load_vectors
 from offline.index import INDEX, Plan, Ruler, load_description
 from offline.pack import STAGE as PACK
 from offline.pack import make_probes, read_retention, report_files
-from offline.parent import Parent, check_space, check_texts, list_files, parent_of
+from offline.parent import Parent, check_space, check_texts, list_files, on_parent, parent_of
 from offline.progress import track
-from offline.recipe import Recipe
-from offline.stages import Job, Source, Stage, Summary
+from offline.stages import Job, Stage, Summary
 from snapshot.documents import columns_of
 from snapshot.files import link_or_copy, write_text
 from snapshot.manifest import Column
@@ -123,15 +120,11 @@ def _link_documents(parent: Parent, folder: Path) -> tuple[Column, ...]:
     return columns_of(parent.documents.schema)
 
 
-def _outside(_recipe: Recipe, source: Source) -> Mapping[str, Any]:
-    return {"parent": parent_of(source).fingerprint}
-
-
 STAGES = {
-    "prepare": Stage(name="reuse/prepare", run=take_documents, needs=("prepare", "train"), sections=("text",), outside=_outside),
-    "encode": Stage(name="reuse/encode", run=take_vectors, needs=("reuse/prepare",), outside=_outside),
+    "prepare": Stage(name="reuse/prepare", run=take_documents, needs=("prepare", "train"), sections=("text",), outside=on_parent),
+    "encode": Stage(name="reuse/encode", run=take_vectors, needs=("reuse/prepare",), outside=on_parent),
     "index": replace(
-        index.STAGE, name="reuse/index", run=link_index, needs=("reuse/prepare", "export", "reuse/encode"), outside=_outside
+        index.STAGE, name="reuse/index", run=link_index, needs=("reuse/prepare", "export", "reuse/encode"), outside=on_parent
     ),
     "evaluate": replace(
         evaluate.STAGE,
@@ -143,6 +136,6 @@ STAGES = {
         PACK,
         run=pack,
         needs=("reuse/prepare", "distill", "export", "reuse/encode", "reuse/index", "reuse/evaluate"),
-        outside=lambda recipe, source: {"name": recipe.name, **_outside(recipe, source)},
+        outside=lambda recipe, source: {"name": recipe.name, **on_parent(recipe, source)},
     ),
 }

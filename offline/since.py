@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,9 +22,8 @@ from offline.encode import Encoding, encode_rows, parts_of, write_shard
 from offline.encoded import SHARDS, SPACE, load_space, load_vectors
 from offline.errors import ParentError
 from offline.exported import MODEL, REPORT, TOKENIZER
-from offline.parent import Parent, check_query_texts, check_space, check_texts, list_files, parent_of
+from offline.parent import Parent, check_query_texts, check_space, check_texts, list_files, on_parent, parent_of
 from offline.progress import say, track
-from offline.recipe import Recipe
 from offline.runners import Runner
 from offline.stages import Job, Source, Stage, Summary
 from snapshot.documents import write_documents
@@ -59,7 +57,7 @@ def take_over(job: Job) -> Summary:
 
 
 def read_data(job: Job) -> Summary:
-    """As the whole walk's ``prepare``; but judgements of documents that were dropped since the parent are no fault."""
+    """As the whole walk's ``prepare``, without training pairs; judgements of documents that were dropped since are no fault."""
     return prepare.run(job, former=frozenset(parent_of(job.source).ids))
 
 
@@ -204,39 +202,35 @@ def _report(job: Job, parent: Parent) -> Mapping[str, Path]:
     return theirs | {CHANGES: job.inputs["encode"] / CHANGES}
 
 
-def _outside(_recipe: Recipe, source: Source) -> Mapping[str, Any]:
-    return {"parent": parent_of(source).fingerprint}
-
-
 STAGES = {
     "export": Stage(
         name="since/export",
         run=take_over,
         sections=("text",),
-        outside=lambda recipe, source: {**_outside(recipe, source), "tower": str(_tower(source))},
+        outside=lambda recipe, source: {**on_parent(recipe, source), "tower": str(_tower(source))},
     ),
     "prepare": replace(
         prepare.STAGE,
         name="since/prepare",
         run=read_data,
-        outside=lambda recipe, source: {**prepare.STAGE.outside(recipe, source), **_outside(recipe, source)},
+        outside=lambda recipe, source: {**prepare.STAGE.outside(recipe, source), **on_parent(recipe, source)},
     ),
     "encode": Stage(
-        name="since/encode", run=encode, needs=("since/export", "since/prepare"), sections=("text", "encode"), outside=_outside
+        name="since/encode", run=encode, needs=("since/export", "since/prepare"), sections=("text", "encode"), outside=on_parent
     ),
     "index": replace(
         index.STAGE,
         name="since/index",
         run=append.run,
         needs=("since/prepare", "since/export", "since/encode"),
-        outside=_outside,
+        outside=on_parent,
     ),
     "pack": Stage(
         name="since/pack",
         run=pack,
         needs=("since/prepare", "since/export", "since/encode", "since/index"),
         sections=("text", "pack"),
-        outside=lambda recipe, source: {"name": recipe.name, **_outside(recipe, source)},
+        outside=lambda recipe, source: {"name": recipe.name, **on_parent(recipe, source)},
     ),
     "publish": replace(publish.STAGE, name="since/publish", needs=("since/pack",)),
 }

@@ -85,7 +85,9 @@ class Base:
 
     @property
     def parent(self) -> Layout:
-        return self.registry.layout(self.registry.ids()[0])
+        """What the whole walk published; ids of one second are in no order."""
+        published = json.loads((self.work / "publish" / "published.json").read_text())
+        return self.registry.layout(published["id"])
 
     @property
     def tower(self) -> Path:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from offline.data import pairs
-from offline.data.dataset import SPLITS, Dataset, Judgement, Query, Split
+from offline.data.dataset import SPLITS, Dataset, Judgement, Pair, Query, Split
 from offline.data.lines import read_lines, read_objects
 from offline.data.metadata import MetadataColumns
 from offline.errors import DataError
@@ -56,10 +56,11 @@ def data_files(folder: Path) -> list[Path]:
     return [path for path in (corpus, queries, *qrels) if path]
 
 
-def load(folder: Path, config: DataConfig, former: Set[str] = frozenset()) -> Dataset:
+def load(folder: Path, config: DataConfig, former: Set[str] | None = None) -> Dataset:
     """Read and check the whole folder.
 
-    Judgements of documents that are gone, but are in ``former``, are left out with a warning: data outlive judgements.
+    With ``former``, the ids that an earlier snapshot had, nothing is to be learnt from it: no training pairs are made, and
+    judgements of documents that are gone since are left out with a warning.
 
     Training pairs are the relevant judgements of the train split or, without one, made of titles and texts. Queries that no
     split judges count as unlabelled.
@@ -72,31 +73,30 @@ def load(folder: Path, config: DataConfig, former: Set[str] = frozenset()) -> Da
     texts = _read_queries(path) if (path := _find(folder / "queries.jsonl")) else {}
     judged = {split: path for split in SPLITS if (path := _find(folder / "qrels" / f"{split}.tsv"))}
     _warn_of_unread(folder / "qrels", judged.values())
-    judgements = [
-        entry for split, path in judged.items() for entry in _read_qrels(path, split, _Known(texts, corpus.rows, former))
-    ]
-    return _assemble(corpus, texts, judgements, "train" in judged, config)
+    known = _Known(texts, corpus.rows, former or frozenset())
+    judgements = [entry for split, path in judged.items() for entry in _read_qrels(path, split, known)]
+    dataset = _assemble(corpus, texts, judgements, config)
+    return replace(dataset, pairs=_pairs(dataset, "train" in judged, config)) if former is None else dataset
 
 
-def _assemble(
-    corpus: _Corpus, texts: Mapping[str, str], judgements: Sequence[Judgement], has_train: bool, config: DataConfig
-) -> Dataset:
+def _pairs(dataset: Dataset, has_train: bool, config: DataConfig) -> list[Pair]:
+    held_out = pairs.held_out(dataset.queries)
+    if not has_train:
+        return pairs.from_titles(dataset.titles, dataset.texts, held_out)
+    _warn_of_overlap(dataset.judgements, config.relevance)
+    return pairs.from_judgements(dataset.queries, dataset.judgements, dataset.titles, dataset.texts, config.relevance, held_out)
+
+
+def _assemble(corpus: _Corpus, texts: Mapping[str, str], judgements: Sequence[Judgement], config: DataConfig) -> Dataset:
     count = min(len(corpus.rows), config.max_documents or len(corpus.rows))
     kept = [entry for entry in judgements if entry.row < count]
     queries = [Query(key, texts[key], split) for split, key in dict.fromkeys((entry.split, entry.query_id) for entry in kept)]
-    held_out = pairs.held_out(queries)
-    titles, bodies = corpus.titles[:count], corpus.texts[:count]
-    if has_train:
-        _warn_of_overlap(kept, config.relevance)
-        made = pairs.from_judgements(queries, kept, titles, bodies, config.relevance, held_out)
-    else:
-        made = pairs.from_titles(titles, bodies, held_out)
     known = {entry.query_id for entry in judgements}
     return Dataset(
         documents=_documents(corpus, count),
-        titles=titles,
-        texts=bodies,
-        pairs=made,
+        titles=corpus.titles[:count],
+        texts=corpus.texts[:count],
+        pairs=(),
         queries=queries,
         judgements=kept,
         unlabelled=[text for key, text in texts.items() if key not in known],

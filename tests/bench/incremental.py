@@ -1,8 +1,8 @@
 """``python -m tests.bench.incremental``: what a snapshot of 1% changed documents costs beside encoding all of them.
 
 Everything is the real walk, on generated texts and a small untrained document tower: how long a document takes does not
-depend on what the weights are. The tower is far cheaper than real ones, so the share here is above theirs: reading,
-hashing and sealing 100,000 documents cost the same whatever encodes them.
+depend on what the weights are. The tower is several times cheaper than real ones, so the share here is above theirs:
+reading, hashing and sealing 100,000 documents cost the same whatever encodes them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BOUND = 0.05
 _WORDS_PER_DOCUMENT = 24
 _BASE = ("prepare", "encode", "export", "index", "pack", "publish")
 _WIDTH = 128
-_LAYERS = 4
+_LAYERS = 6
 
 
 @dataclass(frozen=True)
