@@ -57,8 +57,8 @@ def take_over(job: Job) -> Summary:
 
 
 def read_data(job: Job) -> Summary:
-    """As the whole walk's ``prepare``, without training pairs; judgements of documents that were dropped since are no fault."""
-    return prepare.run(job, former=frozenset(parent_of(job.source).ids))
+    """As the whole walk's ``prepare``, without training pairs; judgements of documents that are not there are no fault."""
+    return prepare.run(job, learn=False)
 
 
 def encode(job: Job, runner: Runner | None = None) -> Summary:
@@ -213,7 +213,6 @@ STAGES = {
         prepare.STAGE,
         name="since/prepare",
         run=read_data,
-        outside=lambda recipe, source: {**prepare.STAGE.outside(recipe, source), **on_parent(recipe, source)},
     ),
     "encode": Stage(
         name="since/encode", run=encode, needs=("since/export", "since/prepare"), sections=("text", "encode"), outside=on_parent

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,11 @@ def data_files(folder: Path) -> list[Path]:
     return [path for path in (corpus, queries, *qrels) if path]
 
 
-def load(folder: Path, config: DataConfig, former: Set[str] | None = None) -> Dataset:
+def load(folder: Path, config: DataConfig, learn: bool = True) -> Dataset:
     """Read and check the whole folder.
 
-    With ``former``, the ids that an earlier snapshot had, nothing is to be learnt from it: no training pairs are made, and
-    judgements of documents that are gone since are left out with a warning.
+    Where nothing is to be learnt from it, no training pairs are made, and judgements of documents that are not there are left
+    out with a warning: they outlive documents that are dropped.
 
     Training pairs are the relevant judgements of the train split or, without one, made of titles and texts. Queries that no
     split judges count as unlabelled.
@@ -73,10 +73,10 @@ def load(folder: Path, config: DataConfig, former: Set[str] | None = None) -> Da
     texts = _read_queries(path) if (path := _find(folder / "queries.jsonl")) else {}
     judged = {split: path for split in SPLITS if (path := _find(folder / "qrels" / f"{split}.tsv"))}
     _warn_of_unread(folder / "qrels", judged.values())
-    known = _Known(texts, corpus.rows, former or frozenset())
+    known = _Known(texts, corpus.rows, must_be_there=learn)
     judgements = [entry for split, path in judged.items() for entry in _read_qrels(path, split, known)]
     dataset = _assemble(corpus, texts, judgements, config)
-    return replace(dataset, pairs=_pairs(dataset, "train" in judged, config)) if former is None else dataset
+    return replace(dataset, pairs=_pairs(dataset, "train" in judged, config)) if learn else dataset
 
 
 def _pairs(dataset: Dataset, has_train: bool, config: DataConfig) -> list[Pair]:
@@ -144,11 +144,11 @@ def _read_queries(path: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Known:
-    """What judgements may name: queries, documents by row, and documents that were there before."""
+    """What judgements may name: queries, documents by row, and perhaps documents that are not there."""
 
     queries: Collection[str]
     rows: Mapping[str, int]
-    former: Set[str]
+    must_be_there: bool
 
 
 def _read_qrels(path: Path, split: Split, known: _Known) -> list[Judgement]:
@@ -166,7 +166,9 @@ def _read_qrels(path: Path, split: Split, known: _Known) -> list[Judgement]:
         raise DataError(f"{path}: judges nothing; add lines of query-id, corpus-id, score below that header, or remove the file")
     kept = [Judgement(split, query, known.rows[key], score) for (query, key), score in scores.items() if key in known.rows]
     if len(kept) < len(scores):
-        say(f"warning: {path}: {len(scores) - len(kept)} of {len(scores)} judgements are of documents that are gone: left out")
+        say(
+            f"warning: {path}: {len(scores) - len(kept)} of {len(scores)} judgements are of documents that are not in the corpus: left out"
+        )
     return kept
 
 
@@ -181,7 +183,7 @@ def _judgement(cells: Sequence[str], where: str, known: _Known) -> tuple[str, st
     query, document, score = cells
     if query not in known.queries:
         raise DataError(f"{where}: query {query!r} is not in queries.jsonl; add it there, or remove the line")
-    if document not in known.rows and document not in known.former:
+    if known.must_be_there and document not in known.rows:
         raise DataError(f"{where}: document {document!r} is not in corpus.jsonl; add it there, or remove the line")
     if not re.fullmatch(r"-?[0-9]{1,9}", score.strip()) or int(score) > _MAX_SCORE:
         raise DataError(f"{where}: score {score!r}; it must be a whole number of at most {_MAX_SCORE}, 0 or less if irrelevant")

@@ -134,7 +134,7 @@ def test_a_chain_of_increments_ends_where_a_walk_from_scratch_does(made, tmp_pat
     corpus = dict(list(edited().items())[5:])
     second = run(here.walk(write_data(tmp_path / "second", corpus), parent=here.registry.root / first.root.name))
     assert verify(second.root).parent == first.root.name
-    scratch = here.walk(tmp_path / "second")
+    scratch = here.walk(tmp_path / "second", parent=second.root)
     for name in ("prepare", "encode"):
         scratch.run(name)
     assert np.allclose(load_vectors(here.work / "encode"), np.stack(list(vectors_by_id(second).values())), atol=1e-5)
@@ -173,7 +173,7 @@ def test_judgements_of_dropped_documents_are_left_out_and_told(own, tmp_path, ca
     (data / "corpus.jsonl").write_text("".join(f"{line}\n" for line in corpus))
     layout = run(own.walk(data))
     assert verify(layout.root).documents.count == ROWS - 1
-    assert "test.tsv: 1 of 15 judgements are of documents that are gone" in capsys.readouterr().err
+    assert "test.tsv: 1 of 15 judgements are of documents that are not in the corpus" in capsys.readouterr().err
 
 
 def test_a_second_run_keeps_everything(own, tmp_path):
