@@ -166,9 +166,8 @@ def _read_qrels(path: Path, split: Split, known: _Known) -> list[Judgement]:
         raise DataError(f"{path}: judges nothing; add lines of query-id, corpus-id, score below that header, or remove the file")
     kept = [Judgement(split, query, known.rows[key], score) for (query, key), score in scores.items() if key in known.rows]
     if len(kept) < len(scores):
-        say(
-            f"warning: {path}: {len(scores) - len(kept)} of {len(scores)} judgements are of documents that are not in the corpus: left out"
-        )
+        lost = f"{len(scores) - len(kept)} of {len(scores)}"
+        say(f"warning: {path}: {lost} judgements are of documents that are not in the corpus; they are left out")
     return kept
 
 
