@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from offline.recipe import load_recipe
 from offline.stages import Outcome, Source
 from offline.walk import REUSE, SINCE, STAGES, Walk
 from snapshot.errors import SnapshotError
+from snapshot.leases import hold
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -106,12 +108,18 @@ def run(
 
 def _run_since(options: Options, since: str, document_tower: Path | None) -> None:
     walk = options.walk(options.parent(since, "--since"), document_tower)
-    for name in SINCE:
-        _run(walk, name, SINCE)
-        if name == "since/encode" and (same := _unchanged(walk)):
-            say(same)
-            return
+    with _parent_held(walk):
+        for name in SINCE:
+            _run(walk, name, SINCE)
+            if name == "since/encode" and (same := _unchanged(walk)):
+                say(same)
+                return
     say(_closing_since(walk, options.registry))
+
+
+def _parent_held(walk: Walk) -> AbstractContextManager[object]:
+    """No ``gc`` removes the parent while it is read."""
+    return nullcontext() if walk.source.parent is None else hold(walk.source.parent)
 
 
 def _unchanged(walk: Walk) -> str | None:
@@ -160,7 +168,8 @@ def pack(
         _run(options.walk(), "pack")
         return
     walk = options.walk(options.parent(reuse_index, "--reuse-index"))
-    _run_all(walk, REUSE)
+    with _parent_held(walk):
+        _run_all(walk, REUSE)
     say(f"Sealed in {walk.work / 'pack'}. Publish it with: python -m offline publish {recipe} and the same options")
 
 

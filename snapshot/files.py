@@ -48,11 +48,11 @@ def link_or_copy(source: Path, target: Path) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, target)
+        os.link(source, target, follow_symlinks=False)
     except OSError as error:
         if isinstance(error, FileExistsError | FileNotFoundError):
             raise
-        shutil.copyfile(source, target)
+        shutil.copyfile(source, target, follow_symlinks=False)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -173,7 +173,7 @@ def test_another_text_spec_is_refused_by_its_key(base, tmp_path):
 def test_without_hard_links_files_are_copied(base, tmp_path, monkeypatch):
     here = base.copy(tmp_path / "base")
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
