@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +12,13 @@ from typing import Annotated
 import typer
 
 from offline.data.prepared import Prepared
-from offline.errors import OfflineError
+from offline.errors import OfflineError, ParentError
 from offline.progress import say
 from offline.recipe import load_recipe
 from offline.stages import Outcome, Source
-from offline.walk import STAGES, Walk
+from offline.walk import REUSE, SINCE, STAGES, Walk
 from snapshot.errors import SnapshotError
+from snapshot.leases import hold
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -26,6 +29,28 @@ OutOption = Annotated[Path | None, typer.Option(help="Work folder; work/NAME unl
 RegistryOption = Annotated[Path, typer.Option(help="Folder of snapshots to publish into.")]
 ServiceOption = Annotated[str | None, typer.Option("--service", metavar="URL", help="Measure this service over HTTP instead.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe value: train.epochs=2.")]
+SinceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--since",
+        metavar="PARENT",
+        help="Encode only what changed since this snapshot (an id in the registry, CURRENT, or a folder), and train nothing.",
+    ),
+]
+ReuseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--reuse-index",
+        metavar="PARENT",
+        help="Link index and documents of this snapshot (an id in the registry, CURRENT, or a folder): a new student for them.",
+    ),
+]
+TowerOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--document-tower", metavar="DIR", help="The parent's document tower; train/document_tower of --out unless given."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -39,10 +64,23 @@ class Options:
     registry: Path
     overrides: tuple[str, ...]
 
-    def walk(self) -> Walk:
+    def walk(self, parent: Path | None = None, document_tower: Path | None = None) -> Walk:
         recipe = load_recipe(self.recipe, self.overrides)
-        source = Source(data=self.data, query_log=self.query_log, registry=self.registry)
-        return Walk(recipe, source, self.out or Path("work") / recipe.name)
+        work = self.out or Path("work") / recipe.name
+        tower = document_tower or work / "train" / "document_tower"
+        source = Source(
+            data=self.data,
+            query_log=self.query_log,
+            registry=self.registry,
+            parent=parent,
+            document_tower=tower.resolve() if parent is not None else None,
+        )
+        return Walk(recipe, source, work)
+
+    def parent(self, name: str, option: str) -> Path:
+        from offline.parent import find_parent  # with torch, which takes seconds
+
+        return find_parent(name, self.registry, option)
 
 
 @app.command("run")
@@ -53,12 +91,44 @@ def run(
     out: OutOption = None,
     registry: RegistryOption = Path("registry"),
     set_: SetOption = None,
+    since: SinceOption = None,
+    document_tower: TowerOption = None,
 ) -> None:
     """The whole walk. Stages whose receipts still fit are not run again."""
-    walk = Options(recipe, data, query_log, out, registry, tuple(set_ or ())).walk()
-    for name in STAGES:
-        _run(walk, name)
+    options = Options(recipe, data, query_log, out, registry, tuple(set_ or ()))
+    if since is not None:
+        _run_since(options, since, document_tower)
+        return
+    if document_tower is not None:
+        raise ParentError("--document-tower goes with --since; a run without it trains its own towers")
+    walk = options.walk()
+    _run_all(walk, STAGES)
     say(_closing(walk, registry))
+
+
+def _run_since(options: Options, since: str, document_tower: Path | None) -> None:
+    walk = options.walk(options.parent(since, "--since"), document_tower)
+    with _parent_held(walk):
+        for name in SINCE:
+            _run(walk, name, SINCE)
+            if name == "since/encode" and (same := _unchanged(walk)):
+                say(same)
+                return
+    say(_closing_since(walk, options.registry))
+
+
+def _parent_held(walk: Walk) -> AbstractContextManager[object]:
+    """No ``gc`` removes the parent while it is read."""
+    return nullcontext() if walk.source.parent is None else hold(walk.source.parent)
+
+
+def _unchanged(walk: Walk) -> str | None:
+    from offline.since import read_changes
+
+    told = read_changes(walk.work)
+    if not told.is_same:
+        return None
+    return f"Nothing changed since {told.parent}: the same {told.documents} documents with the same fields. Nothing is published."
 
 
 @app.command("evaluate", help=f"{STAGES['evaluate']} One stage of `run`; or, with --service, what a running service achieves.")
@@ -81,6 +151,28 @@ def evaluate(
     typer.echo(evaluate_service(service, Prepared(walk.work / "prepare"), walk.recipe).describe())
 
 
+@app.command(
+    "pack", help=f"{STAGES['pack']} One stage of `run`; needs the stages before it, with --reuse-index those up to distill."
+)
+def pack(
+    recipe: RecipeArgument,
+    data: DataOption = None,
+    query_log: LogOption = None,
+    out: OutOption = None,
+    registry: RegistryOption = Path("registry"),
+    set_: SetOption = None,
+    reuse_index: ReuseOption = None,
+) -> None:
+    options = Options(recipe, data, query_log, out, registry, tuple(set_ or ()))
+    if reuse_index is None:
+        _run(options.walk(), "pack")
+        return
+    walk = options.walk(options.parent(reuse_index, "--reuse-index"))
+    with _parent_held(walk):
+        _run_all(walk, REUSE)
+    say(f"Sealed in {walk.work / 'pack'}. Publish it with: python -m offline publish {recipe} and the same options")
+
+
 def _add_stage(name: str, summary: str) -> None:
     def command(
         recipe: RecipeArgument,
@@ -95,9 +187,14 @@ def _add_stage(name: str, summary: str) -> None:
     app.command(name, help=f"{summary} One stage of `run`; needs the stages before it.")(command)
 
 
-def _run(walk: Walk, name: str) -> None:
-    number = list(STAGES).index(name) + 1
-    say(f"[{number}/{len(STAGES)}] {name}: {STAGES[name]}")
+def _run_all(walk: Walk, stages: Mapping[str, str]) -> None:
+    for name in stages:
+        _run(walk, name, stages)
+
+
+def _run(walk: Walk, name: str, stages: Mapping[str, str] = STAGES) -> None:
+    number = list(stages).index(name) + 1
+    say(f"[{number}/{len(stages)}] {name}: {stages[name]}")
     try:
         say(f"  {_line(walk.run(name))}")
     except KeyboardInterrupt:
@@ -122,9 +219,21 @@ def _closing(walk: Walk, registry: Path) -> str:
     )
 
 
+def _closing_since(walk: Walk, registry: Path) -> str:
+    from offline.since import read_changes
+
+    published, told = walk.published("since/publish"), read_changes(walk.work)
+    next_step = (
+        f"Services that follow {registry} swap to it; see: python -m snapshot list --registry {registry}"
+        if walk.recipe.publish.activate
+        else f"Serve it with: python -m snapshot activate {published} --registry {registry}"
+    )
+    return f"Published {published} in {registry}: {told.describe()}. {next_step}"
+
+
 def main() -> None:
     """Run the command line; an error of ours is its message on standard error and exit code 2."""
-    for name in STAGES.keys() - {"evaluate"}:
+    for name in STAGES.keys() - {"evaluate", "pack"}:
         _add_stage(name, STAGES[name])
     try:
         app()

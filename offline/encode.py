@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from sentence_transformers import SentenceTransformer
 
 from offline import towers
@@ -16,7 +17,7 @@ from offline.data.prepared import Prepared
 from offline.encoded import SHARDS, SPACE
 from offline.errors import EncodingError
 from offline.progress import say
-from offline.ranking import Floats
+from offline.ranking import Floats, Rows
 from offline.recipe import Recipe
 from offline.runners import LocalRunner, Runner
 from offline.stages import Job, Stage, Summary
@@ -74,20 +75,51 @@ def run(job: Job, runner: Runner | None = None) -> Summary:
     prepared = Prepared(job.inputs["prepare"])
     tower = job.inputs["train"] / "document_tower"
     fingerprint = towers.space_fingerprint(tower, job.recipe.text.document)
-    shards = job.folder / SHARDS
+    work = Encoding(prepared, np.arange(prepared.tower_texts.num_rows), tower, fingerprint)
+    parts = encode_rows(work, job.recipe, job.folder / SHARDS, runner)
+    dim = int(np.load(job.folder / SHARDS / parts[0].file, mmap_mode="r").shape[1])
+    write_text(job.folder / SPACE, Space(fingerprint=fingerprint, dim=dim).model_dump_json(indent=2))
+    return {"documents": prepared.tower_texts.num_rows, "dim": dim, "shards": len(parts), "space": fingerprint[:12]}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Which rows int64[n] of the prepared documents go through which document tower."""
+
+    prepared: Prepared
+    rows: Rows
+    tower: Path
+    fingerprint: str
+
+    @cached_property
+    def texts(self) -> pa.Table:
+        """``TOWER_TEXTS`` of the rows."""
+        whole = self.prepared.tower_texts
+        return whole if len(self.rows) == whole.num_rows else whole.take(self.rows)
+
+    def name(self, place: int) -> str:
+        """The row in place ``place``, for messages."""
+        row = int(self.rows[place])
+        return f"document row {row} (id {self.prepared.documents.column('id')[row].as_py()!r})"
+
+
+def encode_rows(work: Encoding, recipe: Recipe, shards: Path, runner: Runner | None = None) -> list[Part]:
+    """Encode the shards of those rows that have no valid receipt in the folder ``shards`` yet.
+
+    Raises:
+        EncodingError: as ``run``.
+    """
     shards.mkdir(exist_ok=True)
-    parts = _parts(prepared.tower_texts.num_rows, job.recipe.encode.shard_rows)
+    parts = parts_of(len(work.rows), recipe.encode.shard_rows)
     missing = [part for part in parts if not _is_done(shards, part)]
     if len(missing) < len(parts):
         say(f"  {len(parts) - len(missing)} of {len(parts)} shards are there already")
-    tasks = (_task(part, len(parts), prepared, job.recipe, tower, fingerprint) for part in missing)
+    tasks = (_task(part, len(parts), work, recipe) for part in missing)
     for task, vectors in (runner or LocalRunner()).run(encode_shard, tasks):
-        _check(vectors, task.part, prepared)
-        _write(shards, task.part, vectors)
+        _check(vectors, task.part, work)
+        write_shard(shards, task.part, vectors)
     _tower.cache_clear()
-    dim = int(np.load(shards / parts[0].file, mmap_mode="r").shape[1])
-    write_text(job.folder / SPACE, Space(fingerprint=fingerprint, dim=dim).model_dump_json(indent=2))
-    return {"documents": prepared.tower_texts.num_rows, "dim": dim, "shards": len(parts), "space": fingerprint[:12]}
+    return parts
 
 
 @lru_cache(maxsize=1)
@@ -96,29 +128,27 @@ def _tower(folder: Path, fingerprint: str) -> SentenceTransformer:  # noqa: ARG0
     return towers.load_tower(folder)
 
 
-def _parts(rows: int, size: int) -> list[Part]:
+def parts_of(rows: int, size: int) -> list[Part]:
     return [Part(number, start, min(size, rows - start)) for number, start in enumerate(range(0, rows, size))]
 
 
-def _task(part: Part, parts: int, prepared: Prepared, recipe: Recipe, tower: Path, fingerprint: str) -> ShardTask:
-    rows = tuple(prepared.tower_texts.slice(part.start, part.rows).to_pylist())
+def _task(part: Part, parts: int, work: Encoding, recipe: Recipe) -> ShardTask:
+    rows = tuple(work.texts.slice(part.start, part.rows).to_pylist())
     progress = f"encode, shard {part.number + 1} of {parts}, batches"
-    return ShardTask(part, rows, tower, fingerprint, recipe.text.document, recipe.encode.batch_size, progress)
+    return ShardTask(part, rows, work.tower, work.fingerprint, recipe.text.document, recipe.encode.batch_size, progress)
 
 
-def _check(vectors: Floats, part: Part, prepared: Prepared) -> None:
+def _check(vectors: Floats, part: Part, work: Encoding) -> None:
     lengths = np.linalg.norm(vectors, axis=1)
     bad = np.flatnonzero(~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE))  # a comparison with NaN is false
     if len(bad):
-        row = part.start + int(bad[0])
-        document = prepared.documents.column("id")[row].as_py()
         raise EncodingError(
-            f"document row {row} (id {document!r}): the document tower gives a vector of length {lengths[bad[0]]:.3g} where 1 "
+            f"{work.name(part.start + int(bad[0]))}: the document tower gives a vector of length {lengths[bad[0]]:.3g} where 1 "
             f"is due, as for {len(bad)} of {part.rows} documents of its shard; train with a lower learning rate"
         )
 
 
-def _write(shards: Path, part: Part, vectors: Floats) -> None:
+def write_shard(shards: Path, part: Part, vectors: Floats) -> None:
     """Vectors first: a receipt without them never stands."""
     path = shards / part.file
     with atomic_write(path) as handle:

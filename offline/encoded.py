@@ -14,11 +14,11 @@ SHARDS = "shards"
 SPACE = "space.json"
 
 
-def load_vectors(folder: Path) -> Floats:
-    """All document vectors, float32[rows, dim], L2-normalised, in the order of the rows."""
-    paths = sorted((folder / SHARDS).glob("*.npy"))
+def load_vectors(folder: Path, shards: str = SHARDS) -> Floats:
+    """All document vectors, float32[rows, dim], L2-normalised, in the order of the rows; ``shards`` is where in ``folder``."""
+    paths = sorted((folder / shards).glob("*.npy"))
     if not paths:
-        raise StageError(f"{folder / SHARDS}: no vectors; run the stage encode first")
+        raise StageError(f"{folder / shards}: no vectors; run the stage encode first")
     return np.concatenate([np.load(path, mmap_mode="r") for path in paths])
 
 

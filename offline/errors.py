@@ -6,6 +6,7 @@ OfflineError
 ├── BackboneError      a backbone cannot be found, or its weights are not those expected
 ├── DimensionError     two towers, or a tower and the vectors, have different widths
 ├── TrainingError      training cannot go on (no pairs, non-finite loss)
+├── ParentError        a snapshot cannot be the parent of a new one
 ├── EncodingError      the document tower gives vectors that cannot be searched
 ├── ParityError        the exported graph does not compute what the torch tower does
 ├── StageError         a stage is run before the stage whose output it needs, or its output is damaged
@@ -38,6 +39,10 @@ class DimensionError(OfflineError):
 
 class TrainingError(OfflineError):
     """Training cannot go on."""
+
+
+class ParentError(OfflineError):
+    """A snapshot cannot be the parent of a new one."""
 
 
 class EncodingError(OfflineError):

@@ -52,14 +52,17 @@ class _Measured:
     judged_only: Values | None
 
 
-def run(job: Job) -> Summary:
-    """Write ``report.json``, ``report.md`` and plots; without judged queries a report that says so."""
+def run(job: Job, baselines: bool = True) -> Summary:
+    """Write ``report.json``, ``report.md`` and plots; without judged queries a report that says so.
+
+    ``baselines``: BM25 and the untouched backbone too, which costs as much as encoding every document.
+    """
     bench = Workbench(job)
     judged = load_judged(bench.prepared, job.recipe)
     if judged is None:
         write_report(_findings(bench, _unjudged_examples(bench)), None, job.folder)
         return {"queries": 0}
-    measured = _measure(bench, judged)
+    measured = _measure(bench, judged, baselines)
     proof = _proof(measured, judged, job.recipe.evaluate)
     retention = _retention(measured, judged, job.recipe.evaluate)
     findings = _findings(bench, _judged_examples(bench, measured, judged), proof, retention)
@@ -90,14 +93,14 @@ def _findings(
     )
 
 
-def _measure(bench: Workbench, judged: Judged) -> dict[str, _Measured]:
+def _measure(bench: Workbench, judged: Judged, baselines: bool) -> dict[str, _Measured]:
     return {
         ranked.name: _Measured(
             ranked,
             score(judged, ranked.rows),
             None if ranked.judged_only is None else ndcg(judged, ranked.judged_only),
         )
-        for ranked in rank_all(bench, judged)
+        for ranked in rank_all(bench, judged, baselines)
     }
 
 
@@ -111,7 +114,9 @@ def _proof(measured: dict[str, _Measured], judged: Judged, config: EvaluateConfi
         systems=tuple(_quality(found, config) for found in measured.values()),
         losses=tuple(_losses(measured, config)),
         contrasts=tuple(
-            Contrast(baseline=baseline, difference=_lost(measured, TEACHER, baseline, config)) for baseline in (BM25, ZERO_SHOT)
+            Contrast(baseline=baseline, difference=_lost(measured, TEACHER, baseline, config))
+            for baseline in (BM25, ZERO_SHOT)
+            if baseline in measured
         ),
     )
 

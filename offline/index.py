@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ from offline.ranking import Floats, exact_top_k
 from offline.recipe import IndexConfig
 from offline.stages import Job, Stage, Summary
 from snapshot.files import atomic_write, write_text
-from snapshot.manifest import Index
+from snapshot.manifest import Effort, Index
 from snapshot.text import render_query
 
 INDEX = "index.faiss"
@@ -52,24 +53,70 @@ def run(job: Job) -> Summary:
     Raises:
         RecipeError: IVF-PQ on fewer rows than its codebooks need.
     """
-    config = job.recipe.index
     vectors = load_vectors(job.inputs["encode"])
-    kind, why = choose(config, len(vectors))
-    sizes = sizes_of(kind, config, *vectors.shape)
+    plan = plan_for(job.recipe.index, vectors)
     path = job.folder / INDEX
     if not path.exists():
-        _write(build(kind, sizes, vectors), path)
-    queries = _queries(job)
-    exact, _ = exact_top_k(queries, vectors, _RECALL_AT)
-    efforts = measure(open_index(path), kind, _efforts(kind, sizes), queries, exact)
-    effort, which = default_effort(efforts, config.recall_target)
-    described = TypeAdapter[Index](Index).validate_python(
-        {"kind": kind, **sizes, "reason": f"{why}; {which}", "default_effort": effort, "efforts": efforts}
-    )
-    write_text(job.folder / DESCRIPTION, described.model_dump_json(indent=2))
+        write_index(build(plan.kind, plan.sizes, vectors), path)
+    described = Ruler.make(job, vectors).describe(path, plan)
+    write_description(described, job.folder)
+    return summary(described, len(vectors))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An index that is to be: ``sizes`` is what the manifest says of the kind beside its efforts, ``why`` the reason for it."""
+
+    kind: Kind
+    sizes: Mapping[str, int]
+    why: str
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """What indexes are measured with: the student's ``queries`` float32[q, dim] and their ``exact`` scores float32[q, k]."""
+
+    queries: Floats
+    exact: Floats
+    recall_target: float
+
+    @classmethod
+    def make(cls, job: Job, vectors: Floats) -> Ruler:
+        """For an index over ``vectors`` float32[rows, dim], with the graph and the queries of the job's inputs."""
+        queries = _queries(job)
+        return cls(queries, exact_top_k(queries, vectors, _RECALL_AT)[0], job.recipe.index.recall_target)
+
+    def describe(self, path: Path, plan: Plan) -> Index:
+        """The file's effort table, measured as it will be served, and the effort that reaches the target."""
+        efforts = measure(open_index(path), plan.kind, _efforts(plan.kind, plan.sizes), self.queries, self.exact)
+        effort, which = default_effort(efforts, self.recall_target)
+        return TypeAdapter[Index](Index).validate_python(
+            {"kind": plan.kind, **plan.sizes, "reason": f"{plan.why}; {which}", "default_effort": effort, "efforts": efforts}
+        )
+
+
+def plan_for(config: IndexConfig, vectors: Floats) -> Plan:
+    """What the recipe makes of so many vectors; errors as of ``choose``."""
+    kind, why = choose(config, len(vectors))
+    return Plan(kind, sizes_of(kind, config, *vectors.shape), why)
+
+
+def write_description(described: Index, folder: Path) -> None:
+    """Write what ``load_description`` reads, and tell why."""
+    write_text(folder / DESCRIPTION, described.model_dump_json(indent=2))
     say(f"  {described.reason}")
-    chosen = next(row for row in efforts if row.effort == effort)
-    return {"kind": kind, "rows": len(vectors), "effort": effort, "recall@10": chosen.recall_at_10, "p50 ms": chosen.p50_ms}
+
+
+def summary(described: Index, rows: int) -> Summary:
+    """What the stage says of its index."""
+    chosen = at_default(described)
+    figures = {"effort": chosen.effort, "recall@10": chosen.recall_at_10, "p50 ms": chosen.p50_ms}
+    return {"kind": described.kind, "rows": rows, **figures}
+
+
+def at_default(described: Index) -> Effort:
+    """The row of the effort table that is searched at."""
+    return next(row for row in described.efforts if row.effort == described.default_effort)
 
 
 def choose(config: IndexConfig, rows: int) -> tuple[Kind, str]:
@@ -155,7 +202,8 @@ def _queries(job: Job) -> Floats:
     return open_graph(job.inputs["export"], spec).encode([render_query(spec, text) for text in texts])
 
 
-def _write(index: faiss.Index, path: Path) -> None:
+def write_index(index: faiss.Index, path: Path) -> None:
+    """Write the file whole or not at all."""
     with atomic_write(path) as handle:
         faiss.write_index(index, faiss.PyCallbackIOWriter(handle.write))
 

@@ -26,26 +26,26 @@ from snapshot.files import sha256
 _CUT = ("title", "text")
 
 
-def run(job: Job) -> Summary:
-    """Write the tables of ``offline.data.prepared``.
+def run(job: Job, learn: bool = True) -> Summary:
+    """Write the tables of ``offline.data.prepared``; without ``learn``, without what is there to learn from (see ``beir.load``).
 
     Raises:
         DataError: the data has a fault; names file:line and what to do.
     """
-    config = job.recipe.data
+    config = job.recipe.data if learn else job.recipe.data.model_copy(update={"unlabelled_per_document": 0})
     log = read_query_log(job.source.query_log) if job.source.query_log else []
-    dataset = _load(config, job.source)
+    dataset = _load(config, job.source, learn)
     texts = _texts(dataset, log, config)
     _write(dataset, texts, config, job.folder)
-    if not dataset.pairs:
+    if learn and not dataset.pairs:
         say("warning: no training pairs: no relevant train judgement, and no document has both a title and a text")
     return _summary(dataset, texts)
 
 
-def _load(config: DataConfig, source: Source) -> Dataset:
+def _load(config: DataConfig, source: Source, learn: bool) -> Dataset:
     if config.source == "pydocs":
         return pydocs.load(config)
-    return beir.load(_folder(source), config)
+    return beir.load(_folder(source), config, learn)
 
 
 def _folder(source: Source) -> Path:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from offline.errors import OfflineError, StageError, StorageError
@@ -45,6 +45,10 @@ class Source:
     data: Path | None = None
     query_log: Path | None = None
     registry: Path = Path("registry")
+    parent: Path | None = None
+    """Folder of the sealed snapshot that a walk of ``offline.since`` or ``offline.reuse`` goes on from."""
+    document_tower: Path | None = None
+    """Folder of the tower that made the parent's document vectors."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Job:
 
     Attributes:
         folder: where the stage writes; may hold its own partial work from a killed run with the same inputs.
-        inputs: finished folders of the stages that it needs, by stage name.
+        inputs: finished folders of the stages that it needs, by the last part of their names.
     """
 
     recipe: Recipe
@@ -77,6 +81,7 @@ class Stage:
     """A step of the walk.
 
     Attributes:
+        name: also that of its folder; in ``since/encode`` it is the stage ``encode`` of another walk.
         needs: stages whose output it reads.
         sections: recipe sections that its output depends on.
         outside: what else its output depends on, such as hashes of data files (small, JSON).
@@ -168,11 +173,15 @@ def _run(stage: Stage, folder: Path, work: Path, recipe: Recipe, source: Source)
         return Outcome(stage.name, folder, receipt["summary"], receipt["seconds"], reused=True)
     _begin(folder, digest, config)
     started = time.monotonic()
-    summary = stage.run(Job(recipe, source, folder, {name: work / name for name in stage.needs}))
+    summary = stage.run(Job(recipe, source, folder, _inputs(stage, work)))
     seconds = time.monotonic() - started
     record = {"stage": stage.name, "inputs": digest, "summary": dict(summary), "seconds": seconds, "outputs": _outputs(folder)}
     write_text(folder / RECEIPT, json.dumps(record, indent=2))
     return Outcome(stage.name, folder, summary, seconds, reused=False)
+
+
+def _inputs(stage: Stage, work: Path) -> Mapping[str, Path]:
+    return {PurePosixPath(name).name: work / name for name in stage.needs}
 
 
 def _begin(folder: Path, digest: str, config: Mapping[str, Any]) -> None:

@@ -100,12 +100,11 @@ class Workbench:
         return merge_depths(page, deep)
 
 
-def rank_all(bench: Workbench, judged: Judged) -> Iterator[Ranked]:
+def rank_all(bench: Workbench, judged: Judged, baselines: bool = True) -> Iterator[Ranked]:
     """Every system on the judged queries, in the order of the report: baselines, teacher, then each step to what is served."""
-    yield _bm25(bench, judged)
-    backbone = bench.backbone
-    untouched = _untouched_documents(bench, backbone)
-    yield _exact(ZERO_SHOT, "backbone, untouched", bench.by_torch(backbone, judged.texts), untouched, judged)
+    if baselines:
+        yield _bm25(bench, judged)
+        yield _zero_shot(bench, judged)
     for name, title, tower in ((TEACHER, "teacher", bench.teacher), (STUDENT, "student in torch", bench.student)):
         yield _exact(name, title, bench.by_torch(tower, judged.texts), bench.documents, judged)
     vectors = bench.by_graph(FP32, judged.texts)
@@ -115,6 +114,12 @@ def rank_all(bench: Workbench, judged: Judged) -> Iterator[Ranked]:
         yield _exact(INT8_GRAPH, "student, int8 graph", vectors, bench.documents, judged)
     say(f"  {SERVED}")
     yield Ranked(SERVED, f"as served ({bench.index.kind} index)", bench.search(vectors), judged_only=None)
+
+
+def _zero_shot(bench: Workbench, judged: Judged) -> Ranked:
+    backbone = bench.backbone
+    untouched = _untouched_documents(bench, backbone)
+    return _exact(ZERO_SHOT, "backbone, untouched", bench.by_torch(backbone, judged.texts), untouched, judged)
 
 
 def forget_scratch(folder: Path) -> None:

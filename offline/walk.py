@@ -25,6 +25,35 @@ STAGES = {
     "publish": "Bring the snapshot into the registry.",
 }
 
+SINCE = {
+    "since/export": "Verify the parent, and take over its query tower.",
+    "since/prepare": STAGES["prepare"],
+    "since/encode": "Encode what is new or changed; carry the other vectors over.",
+    "since/index": "Append to the parent's index, or build one; measure its effort table.",
+    "since/pack": STAGES["pack"],
+    "since/publish": STAGES["publish"],
+}
+"""The walk of ``run --since``."""
+
+REUSE = {
+    "export": STAGES["export"],
+    "reuse/prepare": "Verify the parent, and take over its documents.",
+    "reuse/encode": "Read the parent's document vectors out of its index.",
+    "reuse/index": "Link the parent's index, and measure its effort table for the new student.",
+    "reuse/evaluate": "Measure the new student's quality, and what each step lost.",
+    "reuse/pack": "Seal the new student with the parent's index and documents.",
+}
+"""The walk of ``pack --reuse-index``."""
+
+
+def stage_of(name: str) -> Stage:
+    """The stage of that name, in ``offline.<name>``; ``since/encode`` is the stage ``encode`` of ``offline.since``."""
+    walk, _, plain = name.rpartition("/")
+    stage: Stage = (
+        importlib.import_module(f"offline.{walk}").STAGES[plain] if walk else importlib.import_module(f"offline.{plain}").STAGE
+    )
+    return stage
+
 
 class Walk:
     """One recipe on one source, working in the folder ``work``."""
@@ -40,9 +69,8 @@ class Walk:
         Raises:
             StageError: another process is at work in the folder; and what ``run_stage`` raises.
         """
-        stage: Stage = importlib.import_module(f"offline.{name}").STAGE
         with self._alone():
-            return run_stage(stage, self.work, self.recipe, self.source)
+            return run_stage(stage_of(name), self.work, self.recipe, self.source)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -58,7 +86,7 @@ class Walk:
                 raise StageError(message) from error
             yield
 
-    def published(self) -> str:
-        """Id of the snapshot that the stage publish brought in."""
-        content = json.loads((self.work / "publish" / "published.json").read_text(encoding="utf-8"))
+    def published(self, stage: str = "publish") -> str:
+        """Id of the snapshot that a stage that publishes brought in."""
+        content = json.loads((self.work / stage / "published.json").read_text(encoding="utf-8"))
         return str(content["id"])

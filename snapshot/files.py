@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,20 @@ def atomic_write(path: Path, staging: Path | None = None) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give ``target`` the bytes of ``source``: by a hard link, or a copy on another file system or one without links.
+
+    Only for files that are never changed in place, as those of a sealed snapshot.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if isinstance(error, FileExistsError | FileNotFoundError):
+            raise
+        shutil.copyfile(source, target, follow_symlinks=False)
 
 
 def write_text(path: Path, text: str) -> None:

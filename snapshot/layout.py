@@ -42,6 +42,11 @@ class Layout:
         return self.root / "documents"
 
     @property
+    def text_hashes(self) -> Path:
+        """uint8[rows, 32], sha256 of each document's rendered text; snapshots before 2026-11 have none."""
+        return self.documents / "text_sha256.npy"
+
+    @property
     def golden(self) -> Path:
         return self.root / "golden"
 

@@ -173,6 +173,7 @@ class Manifest(_Frozen):
     id: Annotated[str, Field(pattern=ID_PATTERN)]
     created_at: datetime
     parent: str | None = None
+    """Id of the snapshot that document vectors (an incremental snapshot) or index and documents (a new student) are from."""
     name: str
     """The recipe's name."""
     space: Space
@@ -182,7 +183,8 @@ class Manifest(_Frozen):
     documents: Documents
     golden: Golden
     retention: Retention | None = None
-    """None where the data has no judged queries to measure it on."""
+    """None where the data has no judged queries to measure it on. An incremental snapshot has that of its parent, whose towers
+    it has."""
     build: dict[str, str] = {}
     """Versions of the libraries that made this."""
     files: Annotated[dict[str, FileEntry], Field(max_length=MAX_FILES)]

@@ -34,6 +34,8 @@ manifest is written last: a folder without a manifest does not exist.
     query_tower/tokenizer.json of the library tokenizers; padding and truncation come from the manifest
     index/index.faiss          row i of the index is row i of the documents
     documents/*.arrow          Arrow IPC: id, then the columns; memory-mapped
+    documents/text_sha256.npy  uint8[rows, 32], sha256 of each document's text as document_text renders it (UTF-8): what an
+                               incremental snapshot compares; older snapshots have none
     golden/queries.json        raw probe queries
     golden/vectors.npy         float32[q, dim], their vectors by the torch tower
     golden/rows.npy            int64[q, k], their best rows by exact search with those vectors

@@ -12,7 +12,7 @@ import uuid
 from contextlib import ExitStack
 from pathlib import Path
 
-from snapshot.files import TEMPORARY, fsync_file, fsync_folder
+from snapshot.files import TEMPORARY, fsync_file, fsync_folder, link_or_copy
 from snapshot.layout import Layout
 from snapshot.seal import files_of
 
@@ -102,11 +102,7 @@ def copy(folder: Path, target: Path) -> None:
     layout = Layout(folder)
     for path in files_of(folder).values():
         copied = target / path.relative_to(folder)
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(path, copied, follow_symlinks=False)
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(path, copied, follow_symlinks=False)
+        link_or_copy(path, copied)
         fsync_file(copied)
     if layout.signature.is_file():
         _copy_durably(layout.signature, Layout(target).signature)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from snapshot.errors import TextError
 from snapshot.manifest import TextSpec
@@ -44,8 +45,13 @@ def render_query(spec: TextSpec, query: str) -> str:
 
 def _drop_empty(template: str, fields: Mapping[str, str]) -> str:
     """Remove empty fields together with what separates them from the next field."""
-    parts = re.split(r"(?=\{\w+\})", template)
-    return "".join(part for part in parts if not _is_empty(part, fields))
+    return "".join(part for part in _parts(template) if not _is_empty(part, fields))
+
+
+@lru_cache(maxsize=16)
+def _parts(template: str) -> tuple[str, ...]:
+    """Each field with what separates it from the next; what stands before the first comes first."""
+    return tuple(re.split(r"(?=\{\w+\})", template))
 
 
 def _is_empty(part: str, fields: Mapping[str, str]) -> bool:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from offline.data import pairs
-from offline.data.dataset import SPLITS, Dataset, Judgement, Query, Split
+from offline.data.dataset import SPLITS, Dataset, Judgement, Pair, Query, Split
 from offline.data.lines import read_lines, read_objects
 from offline.data.metadata import MetadataColumns
 from offline.errors import DataError
@@ -56,8 +56,11 @@ def data_files(folder: Path) -> list[Path]:
     return [path for path in (corpus, queries, *qrels) if path]
 
 
-def load(folder: Path, config: DataConfig) -> Dataset:
+def load(folder: Path, config: DataConfig, learn: bool = True) -> Dataset:
     """Read and check the whole folder.
+
+    Where nothing is to be learnt from it, no training pairs are made, and judgements of documents that are not there are left
+    out with a warning: they outlive documents that are dropped.
 
     Training pairs are the relevant judgements of the train split or, without one, made of titles and texts. Queries that no
     split judges count as unlabelled.
@@ -70,29 +73,30 @@ def load(folder: Path, config: DataConfig) -> Dataset:
     texts = _read_queries(path) if (path := _find(folder / "queries.jsonl")) else {}
     judged = {split: path for split in SPLITS if (path := _find(folder / "qrels" / f"{split}.tsv"))}
     _warn_of_unread(folder / "qrels", judged.values())
-    judgements = [entry for split, path in judged.items() for entry in _read_qrels(path, split, texts, corpus.rows)]
-    return _assemble(corpus, texts, judgements, "train" in judged, config)
+    known = _Known(texts, corpus.rows, must_be_there=learn)
+    judgements = [entry for split, path in judged.items() for entry in _read_qrels(path, split, known)]
+    dataset = _assemble(corpus, texts, judgements, config)
+    return replace(dataset, pairs=_pairs(dataset, "train" in judged, config)) if learn else dataset
 
 
-def _assemble(
-    corpus: _Corpus, texts: Mapping[str, str], judgements: Sequence[Judgement], has_train: bool, config: DataConfig
-) -> Dataset:
+def _pairs(dataset: Dataset, has_train: bool, config: DataConfig) -> list[Pair]:
+    held_out = pairs.held_out(dataset.queries)
+    if not has_train:
+        return pairs.from_titles(dataset.titles, dataset.texts, held_out)
+    _warn_of_overlap(dataset.judgements, config.relevance)
+    return pairs.from_judgements(dataset.queries, dataset.judgements, dataset.titles, dataset.texts, config.relevance, held_out)
+
+
+def _assemble(corpus: _Corpus, texts: Mapping[str, str], judgements: Sequence[Judgement], config: DataConfig) -> Dataset:
     count = min(len(corpus.rows), config.max_documents or len(corpus.rows))
     kept = [entry for entry in judgements if entry.row < count]
     queries = [Query(key, texts[key], split) for split, key in dict.fromkeys((entry.split, entry.query_id) for entry in kept)]
-    held_out = pairs.held_out(queries)
-    titles, bodies = corpus.titles[:count], corpus.texts[:count]
-    if has_train:
-        _warn_of_overlap(kept, config.relevance)
-        made = pairs.from_judgements(queries, kept, titles, bodies, config.relevance, held_out)
-    else:
-        made = pairs.from_titles(titles, bodies, held_out)
     known = {entry.query_id for entry in judgements}
     return Dataset(
         documents=_documents(corpus, count),
-        titles=titles,
-        texts=bodies,
-        pairs=made,
+        titles=corpus.titles[:count],
+        texts=corpus.texts[:count],
+        pairs=(),
         queries=queries,
         judgements=kept,
         unlabelled=[text for key, text in texts.items() if key not in known],
@@ -138,7 +142,16 @@ def _read_queries(path: Path) -> dict[str, str]:
     return texts
 
 
-def _read_qrels(path: Path, split: Split, queries: Collection[str], rows: Mapping[str, int]) -> list[Judgement]:
+@dataclass(frozen=True)
+class _Known:
+    """What judgements may name: queries, documents by row, and perhaps documents that are not there."""
+
+    queries: Collection[str]
+    rows: Mapping[str, int]
+    must_be_there: bool
+
+
+def _read_qrels(path: Path, split: Split, known: _Known) -> list[Judgement]:
     scores: dict[tuple[str, str], int] = {}
     for line, text in read_lines(path):
         where = f"{path}:{line}"
@@ -146,12 +159,16 @@ def _read_qrels(path: Path, split: Split, queries: Collection[str], rows: Mappin
         if line == 1:
             _check_header(cells, where)
         elif text.strip():
-            query, document, score = _judgement(cells, where, queries, rows)
+            query, document, score = _judgement(cells, where, known)
             if scores.setdefault((query, document), score) != score:
                 raise DataError(f"{where}: judges {query!r} and {document!r} a second time, with another score; remove one line")
     if not scores:
         raise DataError(f"{path}: judges nothing; add lines of query-id, corpus-id, score below that header, or remove the file")
-    return [Judgement(split, query, rows[document], score) for (query, document), score in scores.items()]
+    kept = [Judgement(split, query, known.rows[key], score) for (query, key), score in scores.items() if key in known.rows]
+    if len(kept) < len(scores):
+        lost = f"{len(scores) - len(kept)} of {len(scores)}"
+        say(f"warning: {path}: {lost} judgements are of documents that are not in the corpus; they are left out")
+    return kept
 
 
 def _check_header(cells: Sequence[str], where: str) -> None:
@@ -159,13 +176,13 @@ def _check_header(cells: Sequence[str], where: str) -> None:
         raise DataError(f"{where}: the header is {cells!r}; it must be query-id, corpus-id, score, separated by tabs")
 
 
-def _judgement(cells: Sequence[str], where: str, queries: Collection[str], rows: Mapping[str, int]) -> tuple[str, str, int]:
+def _judgement(cells: Sequence[str], where: str, known: _Known) -> tuple[str, str, int]:
     if len(cells) != len(_HEADER):
         raise DataError(f"{where}: {len(cells)} columns; there must be 3, separated by tabs: query-id, corpus-id, score")
     query, document, score = cells
-    if query not in queries:
+    if query not in known.queries:
         raise DataError(f"{where}: query {query!r} is not in queries.jsonl; add it there, or remove the line")
-    if document not in rows:
+    if known.must_be_there and document not in known.rows:
         raise DataError(f"{where}: document {document!r} is not in corpus.jsonl; add it there, or remove the line")
     if not re.fullmatch(r"-?[0-9]{1,9}", score.strip()) or int(score) > _MAX_SCORE:
         raise DataError(f"{where}: score {score!r}; it must be a whole number of at most {_MAX_SCORE}, 0 or less if irrelevant")

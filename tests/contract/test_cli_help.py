@@ -45,7 +45,8 @@ def test_commands_are_listed_with_what_they_do(program):
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [
-        (("offline", "run"), ("--data", "--query-log", "--out", "--registry", "--set")),
+        (("offline", "run"), ("--data", "--query-log", "--out", "--registry", "--set", "--since", "--document-tower")),
+        (("offline", "pack"), ("--out", "--reuse-index")),
         (("offline", "evaluate"), ("--data", "--out", "--set")),
         (("snapshot", "activate"), ("--registry", "--why", "--force", "--json")),
         (("snapshot", "gc"), ("--keep", "--dry-run", "--json")),

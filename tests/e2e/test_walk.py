@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,6 +231,49 @@ def test_the_service_follows_activation_and_rollback(place, service, second):
     until(lambda: search(service, query="apple")["snapshot"] == before, "the first snapshot again")
     events = json.loads(place.snapshot("history", "--json").stdout)
     assert [event["snapshot"] for event in events][-2:] == [second, before]
+
+
+@pytest.fixture(scope="module")
+def later(place, second):
+    """The data of another day: a document is new, one rewritten, one gone."""
+    folder = shutil.copytree(place.root / "data", place.root / "later")
+    lines = (folder / "corpus.jsonl").read_text().splitlines()
+    lines[3] = json.dumps({**json.loads(lines[3]), "text": "rewritten since"})
+    fresh = {"_id": "fresh", "title": "fresh", "text": "a fresh document", "metadata": {"kind": "toy", "number": 100}}
+    write_lines(folder / "corpus.jsonl", [*lines[:59], json.dumps(fresh)])
+    return ("--data", folder, "--out", place.work, "--registry", place.registry)
+
+
+def test_a_day_later_only_changes_are_encoded(place, later):
+    parent = place.current
+    done = call("offline", "run", place.recipe, *later, "--since", "CURRENT")
+    assert f"1 new, 1 changed, 58 carried over, 1 dropped since {parent} (2 encoded)" in done.stderr.splitlines()[-1]
+    assert json.loads(place.snapshot("show", place.current).stdout)["parent"] == parent
+    with serving(place) as (_, client):
+        found = search(client, query="a fresh document", k=60, exact=True)
+        assert {"fresh", "d3"} < {hit["id"] for hit in found["hits"]}
+        assert "d59" not in {hit["id"] for hit in found["hits"]}
+    again = call("offline", "run", place.recipe, *later, "--since", "CURRENT")
+    assert f"Nothing changed since {place.current}" in again.stderr.splitlines()[-1]
+
+
+def test_a_new_student_reuses_the_index(place, later):
+    parent = place.current
+    call("offline", "distill", place.recipe, *place.arguments, "--set", "distill.layers=[2]")
+    call("offline", "pack", place.recipe, *place.arguments, "--set", "distill.layers=[2]", "--reuse-index", "CURRENT")
+    call("offline", "publish", place.recipe, *place.arguments)
+    manifest = json.loads((place.registry / place.current / "manifest.json").read_text())
+    assert (manifest["parent"], manifest["query_tower"]["layers"]) == (parent, 1)
+    index = [place.registry / snapshot / "index" / "index.faiss" for snapshot in (parent, place.current)]
+    assert index[0].stat().st_ino == index[1].stat().st_ino
+    with serving(place) as (_, client):
+        assert search(client, query="a fresh document")["snapshot"] == place.current
+
+
+def test_a_parent_that_is_not_there_is_refused_in_a_line(place, later):
+    done = call("offline", "run", place.recipe, *later, "--since", "20200101T000000Z-00000000", check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --since 20200101T000000Z-00000000: neither a folder nor a snapshot")
 
 
 def test_sigterm_drains(place, first):

@@ -1,5 +1,6 @@
 """The whole tail of the walk on tiny towers; oracles: snapshot.verify, torch, numpy."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -13,15 +14,13 @@ from offline import encode, export, index, pack, towers
 from offline.data.prepared import Prepared
 from offline.efforts import open_index, search_as_served
 from offline.encoded import load_vectors
-from offline.errors import DimensionError
 from offline.graph import Graph, cosine_distance
 from offline.recipe import EncodeConfig, ExportConfig, IndexConfig, PackConfig, Recipe
 from offline.stages import Job, Source
 from snapshot.documents import open_documents
-from snapshot.errors import CountMismatchError, SpaceMismatchError
 from snapshot.layout import Layout
 from snapshot.manifest import Retention
-from snapshot.text import render_query
+from snapshot.text import render, render_query
 from snapshot.verify import verify
 
 RECIPE = Recipe(
@@ -131,26 +130,7 @@ def test_a_second_run_leaves_one_snapshot(fresh):
     verify(fresh.folder / snapshot_id)
 
 
-@pytest.fixture
-def parts(job):
-    return pack._load(job)
-
-
-def refuse(error, match, parts, **changed):
-    parts = replace(parts, **changed)
-    with pytest.raises(error, match=match):
-        pack.check(parts.graph, parts.space, parts.index, parts.vectors, parts.prepared.documents.num_rows)
-
-
-def test_a_tower_of_another_space_of_the_same_width_is_refused(parts):
-    other = parts.space.model_copy(update={"fingerprint": "0" * 64})
-    refuse(SpaceMismatchError, "exported for the document space", parts, space=other)
-
-
-def test_other_widths_are_refused(parts):
-    refuse(DimensionError, "the space 48", parts, space=parts.space.model_copy(update={"dim": 48}))
-
-
-def test_an_index_of_fewer_rows_is_refused(parts):
-    few = index.build("flat", {}, parts.vectors[:59])
-    refuse(CountMismatchError, "the documents 60, the vectors 60, the index 59", parts, index=few)
+def test_the_hashes_are_of_what_the_document_tower_reads(sealed, job):
+    texts = [render(RECIPE.text.document, row) for row in Prepared(job.inputs["prepare"]).tower_texts.to_pylist()]
+    found = np.load(sealed.text_hashes, allow_pickle=False)
+    assert [bytes(row) for row in found] == [hashlib.sha256(text.encode()).digest() for text in texts]

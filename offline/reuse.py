@@ -1,0 +1,141 @@
+"""The walk of ``pack --reuse-index PARENT``: a new student for documents that are searched already.
+
+Distillation leaves the document space as it is, so the parent's index and documents are linked into the new snapshot. What
+depends on the student is made anew: graph, effort table, golden set, and the evaluation (without the baselines, which no
+student changes). The stages write what those of the whole walk write, over the parent's rows in place of the prepared ones:
+the parent may be an incremental snapshot of later documents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from offline import evaluate, index
+from offline.append import sizes_in
+from offline.assemble import Content, assemble
+from offline.data.prepared import QRELS, TOWER_TEXTS, Prepared, write_table
+from offline.encode import parts_of, write_shard
+from offline.encoded import SHARDS, SPACE, load_space, load_vectors
+from offline.index import INDEX, Plan, Ruler, load_description
+from offline.pack import STAGE as PACK
+from offline.pack import make_probes, read_retention, report_files
+from offline.parent import Parent, check_space, check_texts, list_files, on_parent, parent_of
+from offline.progress import track
+from offline.stages import Job, Stage, Summary
+from snapshot.documents import columns_of
+from snapshot.files import link_or_copy, write_text
+from snapshot.manifest import Column
+from snapshot.verify import verify
+
+_TABLES = ("queries.arrow", "texts.arrow")
+_BLOCK_ROWS = 65_536
+
+
+def take_documents(job: Job) -> Summary:
+    """Verify the parent, and write the prepared tables over its rows: queries as they are, judgements by document id.
+
+    Raises:
+        SnapshotError: the parent is damaged, or its vectors are of another space than the trained document tower's.
+        ParentError: the recipe renders documents in another way.
+    """
+    parent, prepared = parent_of(job.source), Prepared(job.inputs["prepare"])
+    verify(parent.layout.root)
+    check_texts(parent, job.recipe.text.document)
+    check_space(parent, job.inputs["train"] / "document_tower", job.recipe)
+    for name in _TABLES:
+        (job.folder / name).unlink(missing_ok=True)
+        link_or_copy(prepared.folder / name, job.folder / name)
+    write_table(parent.documents.select(["id"]), job.folder / "documents.arrow")
+    write_table(_titles(parent.documents), job.folder / "tower_texts.arrow")
+    judged = _moved(prepared, parent)
+    write_table(judged, job.folder / "qrels.arrow")
+    lost = prepared.qrels.num_rows - judged.num_rows
+    return {"parent": parent.manifest.id, "documents": parent.documents.num_rows, "judgements of dropped documents": lost or None}
+
+
+def _titles(documents: pa.Table) -> pa.Table:
+    """For the examples of the report, which is all that they are read for."""
+    blank = pa.repeat(pa.scalar(""), documents.num_rows)
+    titles = documents.column("title").fill_null("") if "title" in documents.column_names else blank
+    return pa.table({"title": titles, "text": blank}, schema=TOWER_TEXTS)
+
+
+def _moved(prepared: Prepared, parent: Parent) -> pa.Table:
+    """Judgements with the parent's rows; those of documents that it lacks are left out."""
+    ids = prepared.documents.column("id").take(prepared.qrels.column("row"))
+    rows = pc.index_in(ids, value_set=parent.documents.column("id").combine_chunks())
+    moved = prepared.qrels.set_column(QRELS.get_field_index("row"), QRELS.field("row"), rows)
+    return moved.filter(pc.is_valid(rows))
+
+
+def take_vectors(job: Job) -> Summary:
+    """The parent's document vectors, read back exactly from its index."""
+    parent = parent_of(job.source)
+    rows = parent.manifest.documents.count
+    (job.folder / SHARDS).mkdir(exist_ok=True)
+    for part in track(parts_of(rows, _BLOCK_ROWS), "vectors out of the index, blocks"):
+        write_shard(job.folder / SHARDS, part, parent.vectors(np.arange(part.start, part.start + part.rows)))
+    write_text(job.folder / SPACE, parent.manifest.space.model_dump_json(indent=2))
+    return {"documents": rows, "dim": parent.manifest.space.dim, "space": parent.manifest.space.fingerprint[:12]}
+
+
+def link_index(job: Job) -> Summary:
+    """The parent's index file, linked, with an effort table measured with the new student's queries."""
+    parent, vectors = parent_of(job.source), load_vectors(job.inputs["encode"])
+    path, before = job.folder / INDEX, parent.manifest.index
+    path.unlink(missing_ok=True)
+    link_or_copy(parent.layout.index, path)
+    plan = Plan(before.kind, sizes_in(before), f"{before.kind}: that of {parent.manifest.id}, for the same documents")
+    index.write_description(Ruler.make(job, vectors).describe(path, plan), job.folder)
+    return index.summary(load_description(job.folder), len(vectors))
+
+
+def pack(job: Job) -> Summary:
+    """Seal the new student with the parent's documents and index, linked; ``parent`` is set."""
+    parent = parent_of(job.source)
+    return assemble(
+        job,
+        Content(
+            space=load_space(job.inputs["encode"]),
+            vectors=load_vectors(job.inputs["encode"]),
+            documents=parent.documents.num_rows,
+            write_documents=lambda folder: _link_documents(parent, folder),
+            text_hashes=None,
+            probes=make_probes(job),
+            report=report_files(job),
+            retention=read_retention(job),
+            parent=parent.manifest.id,
+        ),
+    )
+
+
+def _link_documents(parent: Parent, folder: Path) -> tuple[Column, ...]:
+    for path in list_files(parent.layout.documents):
+        link_or_copy(path, folder / path.relative_to(parent.layout.documents))
+    return columns_of(parent.documents.schema)
+
+
+STAGES = {
+    "prepare": Stage(name="reuse/prepare", run=take_documents, needs=("prepare", "train"), sections=("text",), outside=on_parent),
+    "encode": Stage(name="reuse/encode", run=take_vectors, needs=("reuse/prepare",), outside=on_parent),
+    "index": replace(
+        index.STAGE, name="reuse/index", run=link_index, needs=("reuse/prepare", "export", "reuse/encode"), outside=on_parent
+    ),
+    "evaluate": replace(
+        evaluate.STAGE,
+        name="reuse/evaluate",
+        run=lambda job: evaluate.run(job, baselines=False),
+        needs=("reuse/prepare", "train", "distill", "export", "reuse/encode", "reuse/index"),
+    ),
+    "pack": replace(
+        PACK,
+        run=pack,
+        needs=("reuse/prepare", "distill", "export", "reuse/encode", "reuse/index", "reuse/evaluate"),
+        outside=lambda recipe, source: {"name": recipe.name, **on_parent(recipe, source)},
+    ),
+}
