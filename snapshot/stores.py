@@ -34,7 +34,9 @@ _VARIABLES = {"s3": "AWS", "s3a": "AWS", "gs": "GOOGLE", "az": "AZURE", "azure":
 """By scheme, how the names of the variables begin from which obstore takes endpoint, region and credentials."""
 _CLIENT_KEYS = ("allow_http", "timeout", "connect_timeout", "read_timeout", "proxy_url", "proxy_ca_certificate", "proxy_excludes")
 _MIB = 1 << 20
-_CUT_ATTEMPTS = 4
+_ATTEMPTS = 4
+_UNSENT = ("connection was not ready",)  # the other end was just closing it: the request was never on its way
+_CUT = (*_UNSENT, "body")
 T = TypeVar("T")
 
 
@@ -198,8 +200,7 @@ class Store:
 
     def write(self, key: str, content: bytes, mode: PutMode = "overwrite") -> None:
         """Write a small object at once; RemoteConflictError where the condition in ``mode`` does not hold."""
-        with self._at(key):
-            self._objects.put(key, content, mode=mode, use_multipart=False)
+        self._try(key, lambda: self._objects.put(key, content, mode=mode, use_multipart=False), _UNSENT)
 
     def send(self, key: str, pieces: Iterator[bytes]) -> None:
         """Write a large object from pieces of ``chunk_bytes``; nobody sees it before it is complete."""
@@ -209,8 +210,7 @@ class Store:
 
     def copy(self, source: str, key: str) -> None:
         """Copy an object inside the store; FileNotFoundError where there is none."""
-        with self._at(key):
-            self._objects.copy(source, key)
+        self._try(key, lambda: self._objects.copy(source, key), _UNSENT)
 
     def of(self, key: str) -> str:
         """The whole address of an object, for messages."""
@@ -220,14 +220,14 @@ class Store:
         objects = self._try(prefix, lambda: [found for batch in self._objects.list(prefix=prefix) for found in batch])
         return {found["path"]: (found["size"], found["last_modified"]) for found in objects}
 
-    def _try(self, key: str, request: Callable[[], T]) -> T:
-        """What was refused or not answered obstore itself tries again, but not what was cut off in its answer."""
-        for _ in range(_CUT_ATTEMPTS):
+    def _try(self, key: str, request: Callable[[], T], signs: tuple[str, ...] = _CUT) -> T:
+        """What was refused or not answered obstore itself tries again, but not errors that have one of these signs."""
+        for _ in range(_ATTEMPTS):
             try:
                 with self._at(key):
                     return request()
             except RemoteUnavailableError as error:
-                if "body" not in str(error.__cause__):
+                if not any(sign in str(error.__cause__) for sign in signs):
                     raise
         with self._at(key):
             return request()

@@ -38,6 +38,7 @@ class Chaos:
     requests: list[str] = field(default_factory=list)
     sent_bytes: int = 0
     received_bytes: int = 0
+    open: set[asyncio.StreamWriter] = field(default_factory=set, repr=False)
 
     def asked(self, method: str, part: str) -> int:
         """How many requests of this method had ``part`` in their path."""
@@ -53,14 +54,23 @@ class Chaos:
         except OSError:
             writer.transport.abort()
             return
+        ends = {writer, back_writer}
+        self.open |= ends
         pumps = [asyncio.create_task(self._up(reader, back_writer)), asyncio.create_task(self._down(back_reader, writer))]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for pump in pumps:
-                pump.cancel()
-            for one in (writer, back_writer):
+            for one in ends:
                 one.transport.abort()
+            self.open -= ends
+
+    async def stop(self) -> None:
+        """End what is open by cutting it off: asyncio's streams complain when a task of theirs is cancelled."""
+        self.black_hole = False
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for one in self.open:
+                one.transport.abort()
+            await asyncio.wait(others, timeout=0.05)
 
     async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -104,10 +114,7 @@ def chaos_before(target: int) -> Iterator[Chaos]:
         ready.set()
         await stopping.wait()
         server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await chaos.stop()
         await asyncio.sleep(0)  # transports are closed in the next round
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), name="chaos")
