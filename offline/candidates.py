@@ -10,11 +10,11 @@ from itertools import pairwise
 import numpy as np
 import onnx
 
+from offline.config import ExportConfig
 from offline.errors import ParityError
 from offline.exported import Precision, Trial
 from offline.graph import Graph
 from offline.quantize import Range, int8_per_token, static_int8
-from offline.recipe import ExportConfig
 
 _ROUNDS = 9
 _COLD_RUNS = 4

@@ -16,12 +16,13 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from offline.batches import LengthBatches, TextCollator
+from offline.config import DistillConfig
 from offline.data.prepared import Prepared
 from offline.errors import DimensionError, TrainingError
 from offline.fingerprints import backbone_fingerprint
 from offline.losses import DistillationLoss
 from offline.progress import say
-from offline.recipe import DistillConfig, Recipe
+from offline.recipe import Recipe
 from offline.stages import Job, Source, Stage, Summary
 from offline.towers import (
     build_tower,

@@ -12,6 +12,7 @@ import torch
 
 from offline import towers
 from offline.bootstrap import Interval, Values, difference_interval, mean_interval, ratio_interval
+from offline.config import EvaluateConfig
 from offline.exported import MODEL, open_graph
 from offline.findings import Answer, Contrast, Example, Findings, Latency, Loss, Proof, Quality
 from offline.fingerprints import backbone_fingerprint
@@ -19,7 +20,6 @@ from offline.judged import Judged, load_judged
 from offline.metrics import METRICS, NDCG, Rows, ndcg, score
 from offline.probes import probe_queries
 from offline.ranking import exact_top_k
-from offline.recipe import EvaluateConfig
 from offline.report import write_report
 from offline.stages import Job, Stage, Summary
 from offline.systems import (

@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 from pydantic import TypeAdapter
 
+from offline.config import IndexConfig
 from offline.data.prepared import Prepared
 from offline.efforts import default_effort, measure, open_index
 from offline.encoded import load_vectors
@@ -20,7 +21,6 @@ from offline.exported import open_graph
 from offline.probes import probe_queries
 from offline.progress import say, track
 from offline.ranking import Floats, exact_top_k
-from offline.recipe import IndexConfig
 from offline.stages import Job, Stage, Summary
 from snapshot.files import atomic_write, write_text
 from snapshot.manifest import Effort, Index

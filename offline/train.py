@@ -7,12 +7,13 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 
 from offline.batches import GroupedBatches, PairCollator, Pairs
+from offline.config import LoraConfig, TextConfig, TrainConfig
 from offline.data.prepared import Prepared
 from offline.errors import TrainingError
 from offline.fingerprints import backbone_fingerprint
 from offline.losses import ContrastiveLoss
 from offline.progress import say
-from offline.recipe import LoraConfig, Recipe, TextConfig, TrainConfig
+from offline.recipe import Recipe
 from offline.stages import Job, Stage, Summary
 from offline.towers import build_tower, check_length, count_parameters, save_tower
 from offline.trainer import Schedule, Task, fit, read_result, write_result

@@ -14,13 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from offline.config import DataConfig
 from offline.data import pairs
 from offline.data.dataset import SPLITS, Dataset, Judgement, Pair, Query, Split
 from offline.data.lines import read_lines, read_objects
 from offline.data.metadata import MetadataColumns
 from offline.errors import DataError
 from offline.progress import say, track
-from offline.recipe import DataConfig
 from snapshot.documents import document_field
 
 _LAYOUT = "a folder in BEIR layout has corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each may end in .gz"

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from offline.config import DataConfig
 from offline.data.dataset import Dataset, Judgement, Pair, Query, Split
 from offline.data.docstrings import Docstring, since, take_apart, unwrap
 from offline.data.pairs import fold
 from offline.data.pyruntime import read_runtime
 from offline.data.pysource import Entry, read_sources
-from offline.recipe import DataConfig
 from snapshot.documents import document_field
 
 EVERYDAY = frozenset(

@@ -8,9 +8,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from offline.config import DataConfig
 from offline.data import beir, pydocs
 from offline.data.dataset import Dataset
-from offline.recipe import DataConfig
 from snapshot.files import sha256, write_text
 from tests.bench.cache import Cache
 

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
+from offline.config import IndexConfig
 from offline.efforts import default_effort, measure, open_index, search_as_served
 from offline.index import build, sizes_of
 from offline.ranking import Floats, Rows, exact_top_k, recall
-from offline.recipe import IndexConfig
 from snapshot.documents import columns_of, document_field, write_documents
 from snapshot.files import atomic_write, write_text
 from snapshot.layout import Layout

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from offline.append import append, keeps_recall, obstacle, sizes_in
+from offline.config import IndexConfig
 from offline.errors import ParentError
 from offline.index import Plan, build, sizes_of, write_index
 from offline.parent import exact_storage
-from offline.recipe import IndexConfig
 from snapshot.manifest import Effort, HnswIndex, IvfPqIndex
 
 DIM, ROWS = 16, 600

@@ -4,9 +4,9 @@ import pytest
 from manual_clock import ManualClock
 
 from offline.candidates import choose, measure
+from offline.config import ExportConfig
 from offline.errors import ParityError
 from offline.exported import Gate, Trial
-from offline.recipe import ExportConfig
 
 
 def trial(name="int8-static", speedup=2.0, value=0.001):

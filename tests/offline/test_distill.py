@@ -7,9 +7,9 @@ from tiny_models import LAYERS, WIDTH, make_tiny_bert
 from tiny_training import make_job, run, vectors_of
 
 from offline import distill
+from offline.config import DistillConfig
 from offline.data.prepared import TEXTS, Prepared, write_table
 from offline.errors import DimensionError, RecipeError, TrainingError
-from offline.recipe import DistillConfig
 from offline.towers import build_tower, encode, load_tower, save_tower, tower_dim
 from snapshot.manifest import TextSpec
 

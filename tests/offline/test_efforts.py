@@ -4,10 +4,10 @@ import faiss
 import numpy as np
 import pytest
 
+from offline.config import IndexConfig
 from offline.efforts import default_effort, measure, open_index, search
 from offline.index import build, sizes_of
 from offline.ranking import exact_top_k
-from offline.recipe import IndexConfig
 from snapshot.manifest import Effort
 
 

@@ -9,11 +9,12 @@ from sentence_transformers import SentenceTransformer
 from tiny_work import make_prepared, make_towers
 
 from offline import encode as encode_module
+from offline.config import EncodeConfig
 from offline.data.prepared import Prepared
 from offline.encode import encode_shard, run
 from offline.encoded import load_space, load_vectors
 from offline.errors import EncodingError, StageError
-from offline.recipe import EncodeConfig, Recipe
+from offline.recipe import Recipe
 from offline.runners import LocalRunner
 from offline.stages import Job, Source
 from snapshot.text import render

@@ -10,11 +10,12 @@ import pytest
 from tiny_work import make_prepared, make_student, make_towers
 
 from offline import encode, evaluate, export, index, plots, towers
+from offline.config import EvaluateConfig, ExportConfig, IndexConfig, TrainConfig
 from offline.data.prepared import QRELS, Prepared, write_table
 from offline.encoded import load_vectors
 from offline.findings import Findings
 from offline.metrics import MRR, NDCG
-from offline.recipe import EvaluateConfig, ExportConfig, IndexConfig, Recipe, TrainConfig
+from offline.recipe import Recipe
 from offline.stages import Job, Source
 from snapshot.text import render_query
 

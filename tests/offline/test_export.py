@@ -11,12 +11,13 @@ from tiny_work import make_prepared, make_student, make_towers, trace_student
 
 from offline import encode, export, towers
 from offline.candidates import Candidate
+from offline.config import EncodeConfig, ExportConfig
 from offline.data.prepared import Prepared
 from offline.errors import DimensionError, ParityError
 from offline.exported import load_report, open_graph
 from offline.graph import cosine_distance
 from offline.quantize import observe
-from offline.recipe import EncodeConfig, ExportConfig, Recipe
+from offline.recipe import Recipe
 from offline.stages import Job, Source
 
 TIGHT = {"max_batch_distance": 1e-12}  # int8 of a tiny random tower is 1e-8 away, that of a trained one 1e-2

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 from make_snapshot import fingerprint, make_oracle, write_tower
 
+from offline.config import IndexConfig
 from offline.data.prepared import QUERIES, TEXTS, write_table
 from offline.efforts import open_index, search_as_served
 from offline.errors import RecipeError
 from offline.index import build, choose, load_description, run, sizes_of
-from offline.recipe import IndexConfig, Recipe
+from offline.recipe import Recipe
 from offline.stages import Job, Source
 from snapshot.layout import Layout
 from snapshot.manifest import TextSpec

@@ -11,11 +11,12 @@ import pytest
 from tiny_work import make_prepared, make_student, make_towers, trace_student
 
 from offline import encode, export, index, pack, towers
+from offline.config import EncodeConfig, ExportConfig, IndexConfig, PackConfig
 from offline.data.prepared import Prepared
 from offline.efforts import open_index, search_as_served
 from offline.encoded import load_vectors
 from offline.graph import Graph, cosine_distance
-from offline.recipe import EncodeConfig, ExportConfig, IndexConfig, PackConfig, Recipe
+from offline.recipe import Recipe
 from offline.stages import Job, Source
 from snapshot.documents import open_documents
 from snapshot.layout import Layout

@@ -3,11 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from offline.config import DataConfig
 from offline.data import pydocs
 from offline.data.prepared import PAIRS, QRELS, QUERIES, TEXTS, TOWER_TEXTS, Prepared
 from offline.errors import DataError
 from offline.prepare import STAGE
-from offline.recipe import DataConfig, Recipe
+from offline.recipe import Recipe
 from offline.stages import Source, run_stage
 from snapshot.documents import columns_of, open_documents, write_documents
 

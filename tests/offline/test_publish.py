@@ -6,9 +6,10 @@ import shutil
 import pytest
 from make_snapshot import make_snapshot
 
+from offline.config import PublishConfig
 from offline.errors import StageError
 from offline.publish import STAGE
-from offline.recipe import PublishConfig, Recipe
+from offline.recipe import Recipe
 from offline.stages import RECEIPT, Source, run_stage
 from snapshot.errors import HashMismatchError
 from snapshot.registry import Registry

@@ -6,9 +6,9 @@ from tiny_training import make_job, run, vectors_of
 from tiny_work import make_prepared
 
 from offline import train
+from offline.config import TextConfig, TrainConfig
 from offline.data.prepared import PAIRS, Prepared, write_table
 from offline.errors import RecipeError, TrainingError
-from offline.recipe import TextConfig, TrainConfig
 from offline.towers import build_tower, encode, load_tower
 from snapshot.manifest import TextSpec
 

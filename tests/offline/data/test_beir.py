@@ -3,9 +3,9 @@ import json
 
 import pytest
 
+from offline.config import DataConfig
 from offline.data import beir
 from offline.errors import DataError
-from offline.recipe import DataConfig
 from snapshot.documents import columns_of
 
 HEADER = "query-id\tcorpus-id\tscore\n"

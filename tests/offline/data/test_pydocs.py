@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
+from offline.config import DataConfig
 from offline.data import pydocs
 from offline.data.pairs import fold
-from offline.recipe import DataConfig
 from snapshot.documents import columns_of
 
 
