@@ -65,6 +65,7 @@ class VectorCache:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._known: OrderedDict[Key, Known] = OrderedDict()
+        self._asked_again: set[Key] = set()
         self._flights: dict[Key, list[Resume]] = {}
         self.stats = CacheStats()
 
@@ -119,10 +120,17 @@ class VectorCache:
         for resume in waiting:
             resume()
 
+    def head(self, tower: str, most: int) -> list[str]:
+        """Rendered texts that were asked for more than once of a tower, at most so many, the latest first."""
+        with self._lock:
+            again = [text for found, text in self._known if found == tower and (found, text) in self._asked_again]
+        return again[: -most - 1 : -1]
+
     def _get(self, key: Key) -> Known | None:
         known = self._known.get(key)
         if known is not None:
             self._known.move_to_end(key)
+            self._asked_again.add(key)
             self.stats.hits += 1
         return known
 
@@ -133,7 +141,9 @@ class VectorCache:
         self._known[key] = known
         self.stats.bytes += size
         while self.stats.bytes > self._max_bytes:
-            self.stats.bytes -= _size(*self._known.popitem(last=False))
+            gone, vector = self._known.popitem(last=False)
+            self._asked_again.discard(gone)
+            self.stats.bytes -= _size(gone, vector)
             self.stats.evictions += 1
         self.stats.entries = len(self._known)
 

@@ -24,6 +24,7 @@ from service.guard import Breach, Guard, ProofOptions
 from service.inspection import Inspection
 from service.memory import give_back
 from service.niceness import Pace, yield_to_the_event_loop
+from service.spare import Spare
 from service.swap import Generations, NullObserver, SwapObserver, SwapState
 from service.watch import WatchOptions
 from snapshot.errors import NothingPublishedError, RegistryError, SnapshotError
@@ -64,6 +65,7 @@ class Follower:
         observer: SwapObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
         guard: Guard | None = None,
+        spare: Spare | None = None,
     ) -> None:
         self._registry = registry
         self._generations = generations
@@ -72,6 +74,7 @@ class Follower:
         self._observer = observer or NullObserver()
         self._clock = clock
         self._guard = guard or Guard(generations, ProofOptions(interval_seconds=0), WatchOptions(seconds=0), clock=clock)
+        self._spare = spare or Spare()
         self._reports: deque[GateReport] = deque(maxlen=_REPORTS)
         self._desire: Desire | None = None
         self._declined: Desire | None = None
@@ -197,7 +200,7 @@ class Follower:
     def _change(self, desire: Desire) -> Outcome:
         if not self._failed_before(desire):
             self._failure = None
-        inspection = self._opener.inspect(desire, Pace(lambda: self._go_on(desire), self._clock))
+        inspection = self._opener.inspect(desire, Pace(lambda: self._go_on(desire), self._clock, self._spare))
         try:
             if self._generations.former == desire.snapshot and self._go_back(desire, inspection):
                 return Outcome.RETURNED

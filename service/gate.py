@@ -33,7 +33,7 @@ from snapshot.manifest import SCHEMA_VERSION, Manifest
 if TYPE_CHECKING:
     from service.generation import Generation
 
-Figure = float | str | None
+Figure = int | float | str | None
 NOT_APPLICABLE = "not applicable: "
 """How the detail of a check begins that had nothing to compare with; it passes."""
 QUALITY = ("memory", "recall", "documents", "required_ids", "overlap", "p99", "shadow_overlap", "shadow_p50", "shadow_errors")
@@ -94,7 +94,7 @@ class GateReport:
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it; what JSON has no number for becomes text."""
-        checks = [{**asdict(check), "value": _plain(check.value), "limit": _plain(check.limit)} for check in self.checks]
+        checks = [{**asdict(check), "value": plain(check.value), "limit": plain(check.limit)} for check in self.checks]
         return {**asdict(self), "at": self.at.isoformat(timespec="seconds"), "checks": checks, "seconds": round(self.seconds, 3)}
 
 
@@ -165,6 +165,11 @@ class Record:
         self._at = datetime.now(UTC)
         self._checks: list[Check] = []
         self._against: str | None = None
+
+    @property
+    def force(self) -> tuple[bool, str]:
+        """Whether quality may be beyond its limits, and why an operator wants that."""
+        return self._forced, self._why
 
     def compared_with(self, snapshot: str | None) -> None:
         """The snapshot that serves meanwhile."""
@@ -282,5 +287,6 @@ def format_figure(value: Figure) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _plain(value: Figure) -> Figure:
+def plain(value: Figure) -> Figure:
+    """As JSON can have it: what it has no number for becomes text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,7 +14,7 @@ from rich.table import Table
 from service.cores import available_cores, plan_threads
 from service.gate import GateReport, Record, format_figure
 from service.generation import Beside, Generation, GenerationOptions, open_generation
-from service.inspection import Inspection, Peer, nothing_serves
+from service.inspection import Incumbent, Inspection, Peer, nothing_serves
 from service.loader import gate_options
 from service.settings import Settings, trust_of
 from snapshot.errors import SnapshotError
@@ -74,8 +74,8 @@ def _yes(fact: bool) -> str:
 
 
 def _always(generation: Generation) -> Peer:
-    def peer() -> AbstractContextManager[Generation]:
-        return nullcontext(generation)
+    def peer() -> AbstractContextManager[Incumbent | None]:
+        return nullcontext(Incumbent.of(generation))
 
     return peer
 

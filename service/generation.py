@@ -120,12 +120,14 @@ class Beside:
         recent: queries of users, the latest first, to warm up with.
         tokenizers: those that need not be parsed again.
         inspector: hears what is established, and may refuse.
+        pace: called between two pieces of work; may raise to give up.
     """
 
     before: Generation | None = None
     recent: Sequence[str] = ()
     tokenizers: Tokenizers = field(default_factory=Tokenizers)
     inspector: Inspector = field(default_factory=NullInspector)
+    pace: Callable[[], None] = lambda: None
 
 
 _ALONE = Beside()
@@ -173,7 +175,7 @@ def open_generation(
             generation = replace(generation, proof=answers.proof)
             inspector.judge(generation)
         with watch.step("warming"):
-            _warm(generation, beside.recent)
+            _warm(generation, beside.recent, beside.pace)
             if measured is not None:
                 measured.result()
         measuring.shutdown()
@@ -234,18 +236,20 @@ def _check_counts(manifest: Manifest, engine: Engine, documents: Documents, layo
         )
 
 
-def _warm(generation: Generation, recent: Sequence[str]) -> None:
+def _warm(generation: Generation, recent: Sequence[str], pace: Callable[[], None]) -> None:
     """Take the slow first times (arenas that grow, pages not yet mapped) before a request does."""
     manifest, encoder, engine = generation.manifest, generation.encoder, generation.engine
     golden, effort = generation.golden, manifest.index.default_effort
     [tokens] = encoder.tokenize([encoder.render(golden.queries[0])])
     longest = manifest.query_tower.text.max_tokens
     for length in (*(length for length in _WARM_TOKENS if length < longest), longest):
+        pace()
         encoder.embed([np.resize(tokens.ids or [0], length).tolist()])
     k = min(_WARM_K, engine.count)
     if engine.count * engine.dim <= _WARM_FLOATS:
         engine.exact(golden.vectors[:1], k)  # touches every vector
     for query in [*recent, *golden.queries][:_WARM_QUERIES]:
+        pace()
         rows = engine.search(encoder.encode([query]), k, effort).rows[0]
         generation.documents.ids(rows)
         generation.documents.fields(rows)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 from service import checks
 from service.gate import (
@@ -23,8 +24,31 @@ from service.recent import RecentQueries
 from snapshot.layout import Layout
 from snapshot.manifest import Manifest
 
-Peer = Callable[[], AbstractContextManager[Generation | None]]
-"""Pins the generation that serves, if one does, for a block."""
+
+@dataclass(frozen=True, slots=True)
+class Incumbent:
+    """The snapshot that serves, as far as a candidate is compared with it.
+
+    Attributes:
+        manifest: of it.
+        layout: where its files are.
+        best_ids: the ids, at most ten, that each of these queries finds in it.
+    """
+
+    manifest: Manifest
+    layout: Layout
+    best_ids: Callable[[Sequence[str]], list[list[str]]]
+
+    @classmethod
+    def of(cls, serving: Generation | None, pace: Callable[[], None] = lambda: None) -> Incumbent | None:
+        """A generation that is open in this process, and stays open as long as this is used."""
+        if serving is None:
+            return None
+        return cls(serving.manifest, serving.layout, lambda queries: checks.best_ids(serving, queries, pace))
+
+
+Peer = Callable[[], AbstractContextManager[Incumbent | None]]
+"""Pins what serves, if anything does, for a block."""
 
 _MOST_QUERIES = 64
 _MEASURED = ("recall", "documents", "required_ids", "overlap", "p99")
@@ -63,8 +87,8 @@ class Inspection:
         """
         self.record = record
         self._options = options
-        self._peer = peer
-        self._recent = recent[:_MOST_QUERIES]
+        self.peer = peer
+        self.recent = recent[:_MOST_QUERIES]
         self.pace = pace
         self.comparing = comparing
         self._served_before = served_before
@@ -74,8 +98,8 @@ class Inspection:
         """Note what was verified; refuse what would not fit into the memory, before any of it is opened."""
         self._manifest = manifest
         self.record.add(*sealed_checks(manifest, self._signature(layout)))
-        with self._peer() as serving:
-            self.record.compared_with(None if serving is None else serving.id)
+        with self.peer() as serving:
+            self.record.compared_with(None if serving is None else serving.manifest.id)
             beside = [] if serving is None else [(serving.layout, serving.manifest)]
             self.record.add(checks.memory(layout, manifest, beside, self._options))
         self.record.settle()
@@ -97,10 +121,10 @@ class Inspection:
             record.add(*(not_applicable(name, None, "a start: it has served before") for name in _MEASURED))
             return
         golden = generation.golden.queries
-        known = [*self._recent, *golden][:_MOST_QUERIES]
+        known = [*self.recent, *golden][:_MOST_QUERIES]
         vectors, tolerance = generation.golden.vectors, options.recall_tolerance
         record.add(checks.recall(generation.manifest, generation.engine, vectors, tolerance, pace))
-        with self._peer() as serving:
+        with self.peer() as serving:
             record.add(*self._compared(generation, serving if self.comparing else None))
         record.add(checks.p99(generation, known, options.p99_ms, pace))
         record.settle()
@@ -114,7 +138,7 @@ class Inspection:
             return "not looked at: no keys are trusted"
         return "of a trusted key" if layout.signature.is_file() else "none"
 
-    def _compared(self, new: Generation, serving: Generation | None) -> list[Check]:
+    def _compared(self, new: Generation, serving: Incumbent | None) -> list[Check]:
         """With what serves: completeness and overlap."""
         options = self._options
         found = [
@@ -124,10 +148,11 @@ class Inspection:
         if serving is None:
             reason = "no snapshot serves" if self.comparing else "an operator goes back"
             return [*found, not_applicable("overlap", options.min_overlap, reason)]
-        if len(self._recent) < checks.ENOUGH_QUERIES:
-            reason = f"{len(self._recent)} recent queries, {checks.ENOUGH_QUERIES} are needed"
+        if len(self.recent) < checks.ENOUGH_QUERIES:
+            reason = f"{len(self.recent)} recent queries, {checks.ENOUGH_QUERIES} are needed"
             return [*found, not_applicable("overlap", options.min_overlap, reason)]
-        return [*found, checks.overlap(new, serving, self._recent, options.min_overlap, self.pace)]
+        ours, theirs = checks.best_ids(new, self.recent, self.pace), serving.best_ids(self.recent)
+        return [*found, checks.overlap(ours, theirs, serving.manifest.id, options.min_overlap)]
 
 
 class Gatekeeper:
@@ -136,7 +161,7 @@ class Gatekeeper:
     def __init__(
         self,
         options: GateOptions,
-        peer: Peer,
+        peer: Callable[[], AbstractContextManager[Generation | None]],
         recent: RecentQueries,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -157,4 +182,12 @@ class Gatekeeper:
         """An inspection of one attempt."""
         record = Record(snapshot, forced, why, self._clock)
         recent = self._recent.latest(_MOST_QUERIES)
-        return Inspection(record, self._options, self._peer, recent, pace, comparing, served_before)
+        return Inspection(record, self._options, self._pinned(pace), recent, pace, comparing, served_before)
+
+    def _pinned(self, pace: Callable[[], None]) -> Peer:
+        @contextmanager
+        def peer() -> Iterator[Incumbent | None]:
+            with self._peer() as serving:
+                yield Incumbent.of(serving, pace)
+
+        return peer

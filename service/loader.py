@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 
+from service.apart import Apart
+from service.cache import VectorCache
 from service.encoder import Tokenizers
 from service.follow import Enter
 from service.gate import GateOptions
 from service.generation import Beside, Generation, GenerationOptions, Verify, open_generation
 from service.inspection import Gatekeeper, Inspection
+from service.queries import carry_over
 from service.recent import RecentQueries
 from service.settings import Settings
 from service.shadow import Shadow
@@ -48,7 +52,10 @@ class Loader:
         verify: Verify = verify,
         shadow: Shadow | None = None,
         served_before: Callable[[str], bool] = lambda _: False,
+        apart: Apart | None = None,
+        cache: VectorCache | None = None,
     ) -> None:
+        """Nothing is loaded yet; what is loaded beside another snapshot is judged by ``apart``, else in this process."""
         self._options = options
         self._generations = generations
         self._gatekeeper = gatekeeper
@@ -56,6 +63,8 @@ class Loader:
         self._verify = verify
         self._shadow = shadow
         self._served_before = served_before
+        self._apart = apart
+        self._cache = cache or VectorCache(0)
         self._tokenizers = Tokenizers()
 
     def inspect(self, desire: Desire, pace: Callable[[], None]) -> Inspection:
@@ -67,13 +76,26 @@ class Loader:
 
     def open(self, layout: Layout, enter: Enter, inspection: Inspection) -> Generation:
         """Load, judge and warm a snapshot, and let it answer a share of the live queries where that is wanted."""
-        beside = Beside(self._generations.current, self._recent.latest(_WARM_QUERIES), self._tokenizers, inspection)
+        beside = Beside(self._generations.current, self._recent.latest(_WARM_QUERIES), self._tokenizers, pace=inspection.pace)
         with ExitStack() as opened:
-            new = open_generation(layout, self._options, enter, beside, self._verify)
+            if beside.before is None or self._apart is None:
+                new = open_generation(layout, self._options, enter, replace(beside, inspector=inspection), self._verify)
+            else:
+                new = self._judged(layout, enter, beside, inspection, self._apart)
             opened.callback(new.close)
             if self._shadow is not None and self._shadow.on and beside.before is not None and inspection.comparing:
                 enter("shadowing")
                 inspection.record.add(*self._shadow.run(new, inspection.pace))
                 inspection.record.settle()
+            if beside.before is not None:
+                carry_over(self._cache, beside.before, new, inspection.pace)
             opened.pop_all()
         return new
+
+    def _judged(self, layout: Layout, enter: Enter, beside: Beside, inspection: Inspection, apart: Apart) -> Generation:
+        """Have it judged in another process, and open here what has passed, which counts as warming it up."""
+        verify, seconds = apart.judge(layout, inspection, enter)
+        enter("warming")
+        new = open_generation(layout, self._options, lambda _: inspection.pace(), beside, verify)
+        here = sum(new.load_seconds.values())
+        return replace(new, load_seconds={**seconds, "warming": here})

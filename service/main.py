@@ -22,6 +22,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from service.admission import Limiter, Shares
+from service.apart import Apart
 from service.api.status import LOADING
 from service.app import create_app
 from service.attempts import FollowOptions
@@ -51,6 +52,7 @@ from service.runtime import Runtime
 from service.settings import Settings, flag, trust_of, variable
 from service.shadow import Shadow, ShadowOptions
 from service.shedding import Shedding
+from service.spare import Spare
 from service.swap import Generations
 from service.tokens import Tokens
 from service.watch import WatchOptions
@@ -101,8 +103,9 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     guard = _guard(settings, generations, metrics)
     shadow = Shadow(_shadow_options(settings), generations.peer, recent, metrics.gate.shadow)
     verify = (head_start or HeadStart(trust_of(settings))).verify
-    loader = _loader(settings, threads, generations, recent, verify, shadow, registry.has_served)
-    follower = Follower(registry, generations, loader, options, observers, guard=guard)
+    spare = Spare(settings.swap_cpu_share, threads.cores)
+    loader = _loader(settings, threads, generations, recent, verify, shadow, registry.has_served, spare, cache)
+    follower = Follower(registry, generations, loader, options, observers, guard=guard, spare=spare)
     undo.callback(follower.stop, _STOP_SECONDS)
     mirror = _mirror(settings, registry, generations, metrics, follower)
     if mirror is not None:
@@ -167,10 +170,13 @@ def _loader(
     verify: Verify,
     shadow: Shadow,
     served_before: Callable[[str], bool],
+    spare: Spare,
+    cache: VectorCache,
 ) -> Loader:
     loading = GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes)
     gatekeeper = Gatekeeper(gate_options(settings), generations.peer, recent)
-    return Loader(loading, generations, gatekeeper, recent, verify, shadow, served_before)
+    apart = Apart(gate_options(settings), loading, trust_of(settings), spare)
+    return Loader(loading, generations, gatekeeper, recent, verify, shadow, served_before, apart, cache)
 
 
 def _shadow_options(settings: Settings) -> ShadowOptions:

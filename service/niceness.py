@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from service.spare import Spare
+
 _NICER = 10
 """Ten steps of niceness are a tenth of the weight."""
 _PAUSE_SECONDS = 0.0002
@@ -26,16 +28,42 @@ def yield_to_the_event_loop() -> None:
 
 
 class Pace:
-    """Called between two pieces of long work: lets others run, and asks now and then whether to go on at all."""
+    """Called between two pieces of long work: rests as long as the work must, and asks now and then whether to go on at all."""
 
-    def __init__(self, go_on: Callable[[], object] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        """Ask ``go_on``, which raises to give up, every 50 ms at most: it may read a file."""
+    def __init__(
+        self,
+        go_on: Callable[[], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        spare: Spare | None = None,
+        cpu: Callable[[], float] = time.thread_time,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """Nothing has been done yet.
+
+        Args:
+            go_on: raises to give up; asked every 50 ms at most: it may read a file.
+            clock: monotonic seconds.
+            spare: how much of the processor this work may take.
+            cpu: seconds of processor time of the calling thread.
+            sleep: for so many seconds.
+        """
         self._go_on = go_on
         self._clock = clock
+        self._spare = spare or Spare()
+        self._cpu = cpu
+        self._sleep = sleep
         self._ask_at = clock()
+        self._worked = cpu()
 
     def __call__(self) -> None:
-        time.sleep(_PAUSE_SECONDS)
+        rest = max(_PAUSE_SECONDS, self._spare.rest_seconds(self._cpu() - self._worked))
+        while rest > 0:
+            self._sleep(min(rest, _ASK_SECONDS))
+            rest -= _ASK_SECONDS
+            self._ask()
+        self._worked = self._cpu()
+
+    def _ask(self) -> None:
         if self._go_on is not None and self._clock() >= self._ask_at:
             self._go_on()
             self._ask_at = self._clock() + _ASK_SECONDS

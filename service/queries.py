@@ -15,6 +15,9 @@ from service.walk import Walk
 _TOKENIZE_CHUNK = 64
 """Texts of a batch that are tokenized at a time: others wait meanwhile."""
 
+_CARRIED_OVER = 1024
+"""Texts, most: a second of work or two."""
+
 
 def _anyway(tokens: int) -> None:
     """Encode, whatever is left of the time."""
@@ -86,6 +89,20 @@ class Queries:
     def _remember(self, known: dict[str, Known]) -> None:
         for text, each in known.items():
             self._cache.put((self._tower, text), each)
+
+
+def carry_over(cache: VectorCache, before: Generation, new: Generation, pace: Callable[[], None]) -> None:
+    """Encode with the new tower what users ask again and again, so that a swap is not the moment when nothing is remembered.
+
+    Where queries are rendered in another way it is too late: what is remembered is what was rendered.
+    """
+    same_text = before.manifest.query_tower.text == new.manifest.query_tower.text
+    if not cache.on or before.tower == new.tower or not same_text:
+        return
+    for text in cache.head(before.tower, _CARRIED_OVER):
+        pace()
+        [tokens] = new.encoder.tokenize([text])
+        cache.put((new.tower, text), _own(new.encoder.embed([tokens.ids]), tokens))
 
 
 def _own(vector: Vectors, tokens: Tokens) -> Known:

@@ -147,6 +147,12 @@ class Settings(BaseSettings):
     gate_memory_share: float = Field(
         0.9, gt=0, le=1, description="Of the available memory, that a snapshot and the one that serves may take together."
     )
+    swap_cpu_share: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="Of one core, that a swap may take while requests keep the service busy; while it is idle, it takes all.",
+    )
     shadow_share: Ratio = Field(
         0.0,
         description=(

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +20,6 @@ import structlog
 from service.checks import ENOUGH_QUERIES, K, Pace, search_once, share_in_common
 from service.gate import Check, not_applicable
 from service.generation import Generation
-from service.inspection import Peer
 from service.recent import RecentQueries, digest
 
 OUTCOMES = ("compared", "failed", "dropped")
@@ -74,7 +74,7 @@ class Shadow:
     def __init__(
         self,
         options: ShadowOptions,
-        peer: Peer,
+        peer: Callable[[], AbstractContextManager[Generation | None]],
         recent: RecentQueries,
         count: Callable[[str], None] = _uncounted,
         clock: Callable[[], float] = time.monotonic,

@@ -16,6 +16,8 @@ SnapshotError
 ├── SpaceMismatchError       the query tower was distilled for another document space
 ├── GoldenMismatchError      the query tower does not reproduce its golden vectors or hits
 ├── GateRefusedError         intact, but not good enough to serve here: a figure is beyond its limit
+├── RefusedApartError        what the gate's own process found; has the code of that error
+├── GateDiedError            the gate's own process ended without a verdict
 ├── FilterError              a filter names an unknown field or operator, or a value of the wrong type
 ├── TextError                a template names a field that is not given
 ├── RemoteError              a registry in an object store, or the way to it
@@ -137,6 +139,20 @@ class GateRefusedError(SnapshotError):
         super().__init__(message)
         self.check = check
         self.code = f"gate_{check}"
+
+
+class RefusedApartError(SnapshotError):
+    """What the gate's own process raised, told again: its message, and its code."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class GateDiedError(SnapshotError):
+    """The gate's own process ended without a verdict: it could not be started, or was killed, or the snapshot crashed it."""
+
+    code = "gate_died"
 
 
 class FilterError(SnapshotError):

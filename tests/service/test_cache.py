@@ -250,3 +250,26 @@ def test_when_leaders_fail_the_others_are_answered_all_the_same() -> None:
     failed = sum(known is None for _, known in threads.found)
     assert 0 < failed == threads._attempts - len(threads.computed)
     assert len(threads.found) == 8 * 50
+
+
+def test_the_head_is_what_was_asked_again_of_a_tower_the_latest_first() -> None:
+    cache = VectorCache(1 << 20)
+    for text in "abcd":
+        cache.put(("t", text), known_of(4))
+    cache.put(("other", "a"), known_of(4))
+    for text in ("c", "a", "d", "a"):
+        cache.get(("t", text))
+    assert cache.head("t", 10) == ["a", "d", "c"]
+    assert cache.head("t", 2) == ["a", "d"]
+    assert cache.head("other", 10) == []
+
+
+def test_what_is_evicted_is_not_of_the_head_when_it_comes_again() -> None:
+    one = known_of(4)
+    cache = VectorCache(size("a", one) * 2)
+    cache.put(("t", "a"), one)
+    cache.get(("t", "a"))
+    for text in "bc":
+        cache.put(("t", text), one)
+    cache.put(("t", "a"), one)
+    assert cache.head("t", 10) == []

@@ -23,7 +23,7 @@ from make_snapshot import (
 
 from service.gate import INTEGRITY, QUALITY, Check, GateOptions, GateReport, Record
 from service.generation import Beside, Generation, GenerationOptions, open_generation
-from service.inspection import Inspection
+from service.inspection import Incumbent, Inspection
 from snapshot.errors import GateRefusedError, SnapshotError
 from snapshot.layout import Layout
 from snapshot.seal import Draft
@@ -47,7 +47,7 @@ def inspection(
     **more: Any,
 ) -> Inspection:
     record = Record(layout.root.name, forced, "they asked for it", lambda: 0.0)
-    return Inspection(record, options, lambda: nullcontext(serving), recent, **more)
+    return Inspection(record, options, lambda: nullcontext(Incumbent.of(serving)), recent, **more)
 
 
 def judged(layout: Layout, *given: Any, **more: Any) -> tuple[GateReport, SnapshotError | None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +31,24 @@ def held(pid: int) -> Held:
     return Held(values["VmRSS"] * 1024, values["RssAnon"] * 1024, files, values["Threads"])
 
 
+def family(pid: int) -> list[int]:
+    """The process and those that it has started."""
+    found = [pid]
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # ended meanwhile
+            found += map(int, (thread / "children").read_text().split())
+    return found
+
+
+def _held_by(pids: Iterable[int]) -> Iterator[Held]:
+    """Of those that are still there."""
+    for pid in pids:
+        with suppress(OSError, KeyError):  # ended meanwhile
+            yield held(pid)
+
+
 class Peak:
-    """The most that a process holds during the block; looked at every 20 ms."""
+    """The most that a process and those that it has started hold together during the block; looked at every 20 ms."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -48,7 +66,8 @@ class Peak:
 
     def _watch(self) -> None:
         while True:
-            now = held(self._pid)
-            self.resident, self.anonymous = max(self.resident, now.resident), max(self.anonymous, now.anonymous)
+            all_of_them = list(_held_by(family(self._pid)))
+            self.resident = max(self.resident, sum(each.resident for each in all_of_them))
+            self.anonymous = max(self.anonymous, sum(each.anonymous for each in all_of_them))
             if self._over.wait(_EVERY_SECONDS):
                 return

@@ -1,0 +1,94 @@
+"""``python -m service.examine``: judges the snapshot of the Case on its standard input; see ``service.apart``, which runs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from service.apart import Case, Word
+    from service.generation import Step
+    from service.inspection import Incumbent
+
+_LEAST_NICE = 19
+
+
+def main() -> int:
+    """Read, judge, answer; only a crash has another exit code than 0."""
+    _step_back()
+    from service.apart import case_json  # only now: the imports alone are a second of work
+
+    case = case_json().validate_json(sys.stdin.buffer.read())
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints is not part of the answer
+    judge(case, answers)
+    return 0
+
+
+def judge(case: Case, answers: BinaryIO) -> None:
+    """Write a Word a line: each step as it begins, then the verdict."""
+    from service.apart import Word, word_json
+    from service.gate import Record, plain
+    from service.generation import Beside, open_generation
+    from service.inspection import Inspection
+    from snapshot.errors import SnapshotError
+    from snapshot.layout import Layout
+    from snapshot.manifest import read_bytes
+    from snapshot.signing import Trust
+    from snapshot.verify import verify
+
+    def say(word: Word) -> None:
+        answers.write(word_json().dump_json(word) + b"\n")
+        answers.flush()
+
+    layout = Layout(case.root)
+    record = Record(case.root.name, case.forced, case.why, time.monotonic)
+    inspection = Inspection(record, case.options, _peer(case), case.recent, comparing=case.comparing)
+    error: Exception | None = None
+    seconds: dict[Step, float] = {}
+    digest = ""
+    try:
+        digest = sha256(read_bytes(layout.manifest)).hexdigest()
+        keys = tuple(map(bytes.fromhex, case.trusted_keys))
+        checked = partial(verify, threads=1, trust=Trust(keys, case.signature_required) if keys else None)
+        beside = Beside(inspector=inspection)
+        generation = open_generation(layout, case.loading, lambda step: say(Word(step=step)), beside, checked)
+        seconds = dict(generation.load_seconds)
+        generation.close()
+    except (SnapshotError, OSError) as refused:
+        error = refused
+    report = record.report(error)
+    checks = [replace(check, value=plain(check.value), limit=plain(check.limit)) for check in report.checks]
+    say(Word(None, checks, report.code, report.reason, digest, seconds))
+
+
+def _peer(case: Case) -> Callable[[], AbstractContextManager[Incumbent | None]]:
+    """What serves, as the process that serves it has described it."""
+    from service.inspection import Incumbent, nothing_serves
+    from snapshot.layout import Layout
+    from snapshot.manifest import read_manifest
+
+    if case.serving is None:
+        return nothing_serves
+    layout = Layout(case.serving)
+    found = dict(zip(case.recent, map(list, case.best_ids), strict=False))
+    incumbent = Incumbent(read_manifest(layout.manifest), layout, lambda queries: [found[query] for query in queries])
+    return lambda: nullcontext(incumbent)
+
+
+def _step_back() -> None:
+    """Behind everybody else, on Linux as what runs only while nobody else wants the processor."""
+    os.nice(_LEAST_NICE)
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

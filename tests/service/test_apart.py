@@ -1,0 +1,195 @@
+"""The gate in a process of its own: a real one, on real snapshots, whole and broken; and one that dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from make_snapshot import make_oracle, make_snapshot, write_tower
+
+from service.apart import COMMAND, Apart, Word, word_json
+from service.gate import Check, GateOptions
+from service.generation import Generation, GenerationOptions, Step, open_generation
+from service.inspection import Gatekeeper, Inspection
+from service.recent import RecentQueries
+from service.spare import Spare
+from snapshot.errors import GateDiedError, HashMismatchError, RefusedApartError
+from snapshot.layout import Layout
+from snapshot.signing import Trust
+
+ORACLE = make_oracle()
+QUERIES = [" ".join(text.split()[:2]) for text in ORACLE.texts[:40]]
+LOADING = GenerationOptions(batching=False)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generation]:
+    generation = open_generation(make_snapshot(tmp_path_factory.mktemp("served"), kind="hnsw"), LOADING, lambda step: None)
+    yield generation
+    generation.close()
+
+
+def nothing() -> None:
+    """Nobody wants anything else."""
+
+
+def inspection(
+    layout: Layout, serving: Generation | None, options: GateOptions, forced: bool = False, pace: Callable[[], None] = nothing
+) -> Inspection:
+    recent = RecentQueries(100, 1 << 20)
+    for query in QUERIES:
+        recent.note(query)
+
+    @contextmanager
+    def peer() -> Iterator[Generation | None]:
+        yield serving
+
+    return Gatekeeper(options, peer, recent).begin(layout.root.name, forced, "a reason", True, pace)
+
+
+class Judged:
+    """What came of one candidate."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        serving: Generation | None = None,
+        options: GateOptions | None = None,
+        trust: Trust | None = None,
+        command: Sequence[str] = COMMAND,
+        **more: bool,
+    ) -> None:
+        options = options or GateOptions()
+        self.steps: list[Step] = []
+        self.inspection = inspection(layout, serving, options, **more)
+        apart = Apart(options, LOADING, trust, command=command)
+        self.verify, self.seconds = apart.judge(layout, self.inspection, self.steps.append)
+
+    @property
+    def checks(self) -> dict[str, Check]:
+        return {check.name: check for check in self.inspection.report().checks}
+
+
+def test_what_passes_there_is_opened_here_without_reading_it_all_again(tmp_path: Path, served: Generation) -> None:
+    layout = make_snapshot(tmp_path, kind="hnsw")
+    judged = Judged(layout, served)
+    assert judged.steps == ["verifying", "opening", "proving", "warming"]
+    assert set(judged.seconds) == set(judged.steps)
+    report = judged.inspection.report()
+    assert (report.passed, report.against) == (True, served.id)
+    assert judged.checks["overlap"].value == 1.0
+    assert judged.checks["documents"].value == 1.0
+    assert type(judged.checks["counts"].value) is int
+    new = open_generation(layout, LOADING, lambda step: None, verify=judged.verify)
+    assert new.proof.recall == 1.0
+    new.close()
+
+
+def flip(layout: Layout) -> None:
+    content = bytearray(layout.index.read_bytes())
+    content[-1] ^= 1
+    layout.index.write_bytes(content)
+
+
+@pytest.mark.parametrize("content", [b"changed", None])
+def test_what_changed_since_it_was_judged_is_refused(tmp_path: Path, served: Generation, content: bytes | None) -> None:
+    layout = make_snapshot(tmp_path)
+    judged = Judged(layout, served)
+    if content is None:
+        layout.manifest.write_bytes(layout.manifest.read_bytes() + b"\n")
+    else:
+        layout.index.write_bytes(content)
+    with pytest.raises(HashMismatchError):
+        judged.verify(layout.root)
+
+
+def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, served: Generation) -> None:
+    layout = make_snapshot(tmp_path)
+    flip(layout)
+    with pytest.raises(RefusedApartError, match=r"index\.faiss: sha256 .* was sealed") as refused:
+        Judged(layout, served)
+    assert refused.value.code == HashMismatchError.code
+
+
+def test_another_space_is_refused_by_its_name(tmp_path: Path, served: Generation) -> None:
+    layout = make_snapshot(tmp_path, tamper=lambda layout: write_tower(layout, ORACLE.table, "ab" * 32))
+    with pytest.raises(RefusedApartError) as refused:
+        Judged(layout, served)
+    assert refused.value.code == "wrong_space"
+
+
+def test_quality_is_refused_and_may_be_forced(tmp_path: Path, served: Generation) -> None:
+    layout, options = make_snapshot(tmp_path), GateOptions(p99_ms=0.0001)
+    with pytest.raises(RefusedApartError) as refused:
+        Judged(layout, served, options)
+    assert refused.value.code == "gate_p99"
+    forced = Judged(layout, served, options, forced=True)
+    assert forced.inspection.report().forced
+    assert not forced.checks["p99"].passed
+
+
+def test_unsigned_is_refused_where_signatures_are_required(tmp_path: Path, served: Generation) -> None:
+    with pytest.raises(RefusedApartError) as refused:
+        Judged(make_snapshot(tmp_path), served, trust=Trust((bytes(32),), required=True))
+    assert refused.value.code == "signature_missing"
+
+
+def program(text: str) -> list[str]:
+    return [sys.executable, "-c", text]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (program("import os; os.kill(os.getpid(), 11)"), "was ended by SIGSEGV"),
+        (program("import sys; sys.exit('no memory')"), "ended with exit code 1 and gave no verdict, saying: no memory"),
+        (program("print('what is this')"), "gave no verdict"),
+        (["/does/not/exist"], "cannot be started"),
+    ],
+)
+def test_a_process_that_dies_is_a_refusal_with_a_reason(tmp_path: Path, command: list[str], said: str) -> None:
+    with pytest.raises(GateDiedError, match=said):
+        Judged(make_snapshot(tmp_path), command=command)
+
+
+def test_a_process_whose_verdict_is_not_wanted_any_more_is_ended(tmp_path: Path) -> None:
+    layout, pid = make_snapshot(tmp_path), tmp_path / "pid"
+    endless = program(f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
+
+    class UnwantedError(Exception):
+        pass
+
+    def pace() -> None:
+        if pid.is_file() and pid.read_text():
+            raise UnwantedError
+
+    apart = Apart(GateOptions(), LOADING, None, command=endless)
+    with pytest.raises(UnwantedError):
+        apart.judge(layout, inspection(layout, None, GateOptions(), pace=pace), lambda step: None)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_under_load_it_is_stopped_most_of_the_time(tmp_path: Path) -> None:
+    """The other process counts how far it gets in half a second: about a tenth of what it would get to alone."""
+    verdict = word_json().dump_json(Word(code="counted", reason="{}")).decode()
+    counting = (
+        "import time; end = time.monotonic() + 0.5; begun = time.thread_time()\n"
+        "while time.monotonic() < end: pass\n"
+        f"print({verdict!r}.replace('{{}}', str(time.thread_time() - begun)))"
+    )
+
+    class Busy(Spare):
+        def share(self) -> float:
+            return 0.1
+
+    layout = make_snapshot(tmp_path)
+    apart = Apart(GateOptions(), LOADING, None, Busy(), program(counting))
+    with pytest.raises(RefusedApartError) as refused:
+        apart.judge(layout, inspection(layout, None, GateOptions()), lambda step: None)
+    assert json.loads(str(refused.value)) < 0.3
