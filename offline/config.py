@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from offline.variants import KINDS, Kind
 from snapshot.manifest import TextSpec
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -100,6 +101,60 @@ class DistillConfig(Config):
         if isinstance(values, dict) and values.get("backbone") is not None:
             return {"layers": None, **values}
         return values
+
+
+class RefineConfig(Config):
+    """Stage 3: the student learns to rank as the teacher and the judgements do, against document vectors that stay as they are.
+
+    Each weight is that of a term of the loss, and 0 leaves it out. With 0 epochs, or all of kl, contrastive, pseudo and
+    invariance 0, the distilled student is handed on as it is; so it is where no measurement on held-out queries is better.
+    """
+
+    epochs: Annotated[float, Field(ge=0.0)] = 1.0
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    warmup_share: Share = 0.05
+    kl_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Listwise KL to the teacher's scores over the candidates."""
+    contrastive_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """InfoNCE of queries with training judgements against the candidates."""
+    pseudo_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """The same of texts without judgements, for which the teacher's best documents stand in (GS2P, arXiv 2409.16594)."""
+    invariance_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Distance of a variant of each text to the teacher's vector of the text (Invar-RAG, arXiv 2411.07021)."""
+    alignment_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Distance to the teacher's vector, as in distillation; does nothing alone."""
+    temperature: Annotated[float, Field(gt=0.0)] = 0.05
+    """Of scores, in every term over candidates."""
+    candidates: PositiveInt = 32
+    """So many of the teacher's best documents of each text; the batch's texts share theirs."""
+    random_candidates: Annotated[int, Field(ge=0)] = 256
+    """Beside those, so many documents drawn at random for each batch."""
+    exact_rows: PositiveInt = 1_000_000
+    """Above so many documents the candidates come from an inverted file, not from exact search; not on a GPU."""
+    guard: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    """What the teacher scores above this share of its score of the positive is no negative."""
+    pseudo_documents: PositiveInt = 1
+    """So many of the teacher's best documents are a text's pseudo-labels."""
+    pseudo_confidence: Share = 0.5
+    """Least share of the teacher's belief among a text's candidates that must be in its pseudo-labels."""
+    variants: Annotated[tuple[Kind, ...], Field(strict=False, min_length=1)] = KINDS
+    """What kinds of variants are made for invariance."""
+    max_queries: PositiveInt = 20_000
+    """At most so many real queries: those of the training pairs and of the query log."""
+    max_mined: Annotated[int, Field(ge=0)] = 10_000
+    """At most so many texts that come from the documents."""
+    measurements: PositiveInt = 4
+    """How often held-out queries are asked while refining; the best weights are kept."""
+    max_dev_queries: PositiveInt = 1000
+    seed: int = 17
+    save_steps: PositiveInt = 200
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is to be learnt."""
+        weights = (self.kl_weight, self.contrastive_weight, self.pseudo_weight, self.invariance_weight)
+        return self.epochs > 0 and any(weight > 0 for weight in weights)
 
 
 class ExportConfig(Config):

@@ -24,6 +24,7 @@ from offline.report import write_report
 from offline.stages import Job, Stage, Summary
 from offline.systems import (
     BM25,
+    DISTILLED,
     FP32_GRAPH,
     INT8_GRAPH,
     SERVED,
@@ -132,7 +133,10 @@ def _quality(found: _Measured, config: EvaluateConfig) -> Quality:
 
 def _losses(measured: dict[str, _Measured], config: EvaluateConfig) -> Iterator[Loss]:
     chosen = INT8_GRAPH if INT8_GRAPH in measured else FP32_GRAPH
-    yield Loss(step="distillation", before=TEACHER, after=STUDENT, difference=_lost(measured, TEACHER, STUDENT, config))
+    distilled = DISTILLED if DISTILLED in measured else STUDENT
+    yield Loss(step="distillation", before=TEACHER, after=distilled, difference=_lost(measured, TEACHER, distilled, config))
+    if distilled != STUDENT:
+        yield Loss(step="refinement", before=distilled, after=STUDENT, difference=_lost(measured, distilled, STUDENT, config))
     yield Loss(step="export", before=STUDENT, after=FP32_GRAPH, difference=_lost(measured, STUDENT, FP32_GRAPH, config))
     yield Loss(step="quantisation", before=FP32_GRAPH, after=chosen, difference=_lost(measured, FP32_GRAPH, chosen, config))
     yield Loss(step="approximate search", before=chosen, after=SERVED, difference=_lost(measured, chosen, SERVED, config))
@@ -236,7 +240,7 @@ def _one_thread() -> Iterator[None]:
 STAGE = Stage(
     name="evaluate",
     run=run,
-    needs=("prepare", "train", "distill", "export", "encode", "index"),
+    needs=("prepare", "train", "distill", "refine", "export", "encode", "index"),
     sections=("text", "data", "train", "evaluate"),
     outside=lambda recipe, _source: {"name": recipe.name, "backbone": backbone_fingerprint(recipe.train.backbone)},
 )

@@ -94,13 +94,13 @@ def run(job: Job) -> Summary:
 def _begin(job: Job) -> _Work:
     prepared = Prepared(job.inputs["prepare"])
     spec = job.recipe.text.query
-    tower = towers.load_tower(job.inputs["distill"] / "student").to("cpu").float().eval()
+    tower = towers.load_tower(job.inputs["refine"] / "student").to("cpu").float().eval()
     space = load_space(job.inputs["encode"])
     dim = towers.tower_dim(tower)
     if dim != space.dim:
         raise DimensionError(
-            f"{job.inputs['distill'] / 'student'}: its vectors have {dim} dimensions, the documents' have {space.dim}; "
-            "run the stage distill again"
+            f"{job.inputs['refine'] / 'student'}: its vectors have {dim} dimensions, the documents' have {space.dim}; "
+            "run the stages distill and refine again"
         )
     texts = [render_query(spec, text) for text in probe_queries(prepared, _PARITY_TEXTS)]
     return _Work(job, prepared, spec, tower, space.fingerprint, texts)
@@ -178,7 +178,7 @@ def _megabytes(path: Path) -> float:
 STAGE = Stage(
     name="export",
     run=run,
-    needs=("prepare", "train", "distill", "encode"),
+    needs=("prepare", "train", "encode", "refine"),
     sections=("data", "text", "export"),
     version=2,
 )

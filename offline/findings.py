@@ -28,7 +28,7 @@ class Quality(_Finding):
 class Loss(_Finding):
     """What one step between the teacher and what is served costs: nDCG@10 before minus after, paired by query."""
 
-    step: Literal["distillation", "export", "quantisation", "approximate search"]
+    step: Literal["distillation", "refinement", "export", "quantisation", "approximate search"]
     before: str
     after: str
     difference: Interval

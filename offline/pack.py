@@ -45,7 +45,7 @@ def make_probes(job: Job) -> Probes:
     """Real queries through the distilled tower in torch."""
     spec = job.recipe.text.query
     queries = probe_queries(Prepared(job.inputs["prepare"]), job.recipe.pack.golden_queries)
-    student = towers.load_tower(job.inputs["distill"] / "student").to("cpu").float()  # a GPU would compute in bf16
+    student = towers.load_tower(job.inputs["refine"] / "student").to("cpu").float()  # a GPU would compute in bf16
     texts = [render_query(spec, query) for query in queries]
     return Probes(queries, towers.encode(student, spec, texts, batch_size=32))
 
@@ -66,7 +66,7 @@ def read_retention(job: Job) -> Retention | None:
 STAGE = Stage(
     name="pack",
     run=run,
-    needs=("prepare", "distill", "export", "encode", "index", "evaluate"),
+    needs=("prepare", "refine", "export", "encode", "index", "evaluate"),
     sections=("text", "pack"),
     outside=lambda recipe, _source: {"name": recipe.name},
     version=2,

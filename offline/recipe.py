@@ -24,6 +24,7 @@ from offline.config import (
     IndexConfig,
     PackConfig,
     PublishConfig,
+    RefineConfig,
     TextConfig,
     TrainConfig,
 )
@@ -38,6 +39,7 @@ class Recipe(Config):
     text: TextConfig = TextConfig()
     train: TrainConfig = TrainConfig()
     distill: DistillConfig = DistillConfig()
+    refine: RefineConfig = RefineConfig()
     export: ExportConfig = ExportConfig()
     encode: EncodeConfig = EncodeConfig()
     index: IndexConfig = IndexConfig()

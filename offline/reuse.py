@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from offline import evaluate, index
+from offline import evaluate, export, index, refine
 from offline.append import sizes_in
 from offline.assemble import Content, assemble
 from offline.data.prepared import QRELS, TOWER_TEXTS, Prepared, write_table
@@ -123,19 +123,29 @@ def _link_documents(parent: Parent, folder: Path) -> tuple[Column, ...]:
 STAGES = {
     "prepare": Stage(name="reuse/prepare", run=take_documents, needs=("prepare", "train"), sections=("text",), outside=on_parent),
     "encode": Stage(name="reuse/encode", run=take_vectors, needs=("reuse/prepare",), outside=on_parent),
+    "refine": replace(
+        refine.STAGE, name="reuse/refine", needs=("reuse/prepare", "train", "distill", "reuse/encode"), outside=on_parent
+    ),
+    "export": replace(
+        export.STAGE, name="reuse/export", needs=("reuse/prepare", "train", "reuse/encode", "reuse/refine"), outside=on_parent
+    ),
     "index": replace(
-        index.STAGE, name="reuse/index", run=link_index, needs=("reuse/prepare", "export", "reuse/encode"), outside=on_parent
+        index.STAGE,
+        name="reuse/index",
+        run=link_index,
+        needs=("reuse/prepare", "reuse/export", "reuse/encode"),
+        outside=on_parent,
     ),
     "evaluate": replace(
         evaluate.STAGE,
         name="reuse/evaluate",
         run=lambda job: evaluate.run(job, baselines=False),
-        needs=("reuse/prepare", "train", "distill", "export", "reuse/encode", "reuse/index"),
+        needs=("reuse/prepare", "train", "distill", "reuse/refine", "reuse/export", "reuse/encode", "reuse/index"),
     ),
     "pack": replace(
         PACK,
         run=pack,
-        needs=("reuse/prepare", "distill", "export", "reuse/encode", "reuse/index", "reuse/evaluate"),
+        needs=("reuse/prepare", "reuse/refine", "reuse/export", "reuse/encode", "reuse/index", "reuse/evaluate"),
         outside=lambda recipe, source: {"name": recipe.name, **on_parent(recipe, source)},
     ),
 }

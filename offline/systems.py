@@ -22,6 +22,7 @@ from offline.judged import Judged
 from offline.metrics import DEPTH, Rows, merge_depths
 from offline.progress import say, track
 from offline.ranking import Floats, exact_top_k
+from offline.refine import was_refined
 from offline.stages import Job
 from snapshot.files import atomic_write
 from snapshot.text import render, render_query
@@ -29,6 +30,7 @@ from snapshot.text import render, render_query
 BM25 = "bm25"
 ZERO_SHOT = "zero-shot"
 TEACHER = "teacher"
+DISTILLED = "student-distilled"
 STUDENT = "student"
 FP32_GRAPH = "student-fp32"
 INT8_GRAPH = "student-int8"
@@ -74,8 +76,15 @@ class Workbench:
         return towers.load_tower(self.job.inputs["train"] / "query_tower")
 
     @property
-    def student(self) -> SentenceTransformer:
+    def distilled(self) -> SentenceTransformer | None:
+        """The student before refinement; None where refinement handed it on as it is."""
+        if not was_refined(self.job.inputs["refine"]):
+            return None
         return towers.load_tower(self.job.inputs["distill"] / "student")
+
+    @property
+    def student(self) -> SentenceTransformer:
+        return towers.load_tower(self.job.inputs["refine"] / "student")
 
     @property
     def backbone(self) -> SentenceTransformer:
@@ -105,8 +114,14 @@ def rank_all(bench: Workbench, judged: Judged, baselines: bool = True) -> Iterat
     if baselines:
         yield _bm25(bench, judged)
         yield _zero_shot(bench, judged)
-    for name, title, tower in ((TEACHER, "teacher", bench.teacher), (STUDENT, "student in torch", bench.student)):
-        yield _exact(name, title, bench.by_torch(tower, judged.texts), bench.documents, judged)
+    towers_in_torch = (
+        (TEACHER, "teacher", bench.teacher),
+        (DISTILLED, "student, distilled, in torch", bench.distilled),
+        (STUDENT, "student in torch", bench.student),
+    )
+    for name, title, tower in towers_in_torch:
+        if tower is not None:
+            yield _exact(name, title, bench.by_torch(tower, judged.texts), bench.documents, judged)
     vectors = bench.by_graph(FP32, judged.texts)
     yield _exact(FP32_GRAPH, "student, fp32 graph", vectors, bench.documents, judged)
     if bench.export.precision == "int8":

@@ -60,7 +60,17 @@ class Task:
     collate: Callable[[Sequence[Mapping[str, int]]], dict[str, Any]]
 
 
-def fit(task: Task, schedule: Schedule, folder: Path) -> list[dict[str, float]]:
+class Companion(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+    """Something that goes along with a training, and has a state of its own beside its checkpoints."""
+
+    def resume(self, learner: torch.nn.Module, checkpoint: Path | None) -> None:
+        """Begin, or go on from ``checkpoint``; before the first step."""
+
+    def save(self, checkpoint: Path, step: int) -> None:
+        """Add to a checkpoint that is being written."""
+
+
+def fit(task: Task, schedule: Schedule, folder: Path, companions: Sequence[Companion] = ()) -> list[dict[str, float]]:
     """Train ``task.model`` in place, going on from the last complete checkpoint under ``folder``.
 
     Returns:
@@ -70,7 +80,7 @@ def fit(task: Task, schedule: Schedule, folder: Path) -> list[dict[str, float]]:
         TrainingError: the loss is not finite; names the step.
     """
     progress = _Progress(task.what)
-    checkpoints = _Checkpoints()
+    checkpoints = _Checkpoints(companions)
     trainer = _Trainer(
         batches=task.batches,
         model=task.model,
@@ -78,10 +88,12 @@ def fit(task: Task, schedule: Schedule, folder: Path) -> list[dict[str, float]]:
         args=_arguments(schedule, folder / _CHECKPOINTS),
         train_dataset=Dataset.from_dict({"index": range(task.examples)}),
         data_collator=task.collate,
-        callbacks=[progress, checkpoints],
+        callbacks=[*companions, progress, checkpoints],
     )
     trainer.remove_callback(PrinterCallback)
     last = last_checkpoint(folder / _CHECKPOINTS)
+    for companion in companions:
+        companion.resume(task.loss, last)
     try:
         trainer.train(resume_from_checkpoint=str(last) if last is not None else None)
     finally:
@@ -167,9 +179,14 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # sentence-tr
 class _Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Marks a checkpoint when all of it is on the disk, then removes those before it."""
 
+    def __init__(self, companions: Sequence[Companion]) -> None:
+        self._companions = companions
+
     def on_save(self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **__: object) -> None:
         folder = Path(args.output_dir)
         new = folder / f"checkpoint-{state.global_step}"
+        for companion in self._companions:
+            companion.save(new, state.global_step)
         for path in new.rglob("*"):
             if path.is_file():
                 fsync_file(path)

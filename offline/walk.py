@@ -18,6 +18,7 @@ STAGES = {
     "train": "Train the query and the document tower from one backbone.",
     "distill": "Distil the query tower into a small one, on queries alone.",
     "encode": "Encode the documents with the document tower.",
+    "refine": "Refine the small query tower against the document vectors, which stay as they are.",
     "export": "Export the small query tower as one ONNX graph, checked against torch.",
     "index": "Build the FAISS index and measure its effort table.",
     "evaluate": "Measure quality, and what each step lost.",
@@ -36,9 +37,10 @@ SINCE = {
 """The walk of ``run --since``."""
 
 REUSE = {
-    "export": STAGES["export"],
     "reuse/prepare": "Verify the parent, and take over its documents.",
     "reuse/encode": "Read the parent's document vectors out of its index.",
+    "reuse/refine": "Refine the small query tower against the parent's document vectors.",
+    "reuse/export": STAGES["export"],
     "reuse/index": "Link the parent's index, and measure its effort table for the new student.",
     "reuse/evaluate": "Measure the new student's quality, and what each step lost.",
     "reuse/pack": "Seal the new student with the parent's index and documents.",

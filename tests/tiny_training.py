@@ -1,4 +1,4 @@
-"""Jobs of train and distill over the tiny prepared folder, run in this process or in one that can be killed."""
+"""Jobs of train, distill, encode and refine over the tiny prepared folder, run in this process or in one that can be killed."""
 
 import os
 import signal
@@ -9,14 +9,15 @@ import numpy as np
 from tiny_models import make_tiny_bert
 from tiny_work import make_prepared
 
-from offline import distill, train, trainer
+from offline import distill, refine, train, trainer
+from offline import encode as encoding
 from offline.recipe import Recipe
 from offline.stages import Job, Source, Summary
 from offline.towers import encode, load_tower
 from snapshot.manifest import TextSpec
 
 QUERY = TextSpec(max_tokens=32)
-STAGES = {"train": train.run, "distill": distill.run}
+STAGES = {"train": train.run, "distill": distill.run, "encode": encoding.run, "refine": refine.run}
 TEXTS = ["one two three", "four", "five six seven eight"]
 
 
@@ -24,6 +25,7 @@ def make_recipe(backbone: Path, **sections: dict[str, object]) -> Recipe:
     settings = {
         "train": {"backbone": str(backbone), "epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "save_steps": 3},
         "distill": {"layers": [0, 2], "epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "save_steps": 3},
+        "refine": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "save_steps": 3, "candidates": 5, "random_candidates": 4},
         "text": {"query": QUERY.model_dump(), "document": {"template": "{title}. {text}", "max_tokens": 64}},
     }
     for name, changes in sections.items():
@@ -38,7 +40,7 @@ def make_job(work: Path, stage: str, **sections: dict[str, object]) -> Job:
         make_tiny_bert(work / "bert")
     (work / stage).mkdir(exist_ok=True)
     recipe = make_recipe(work / "bert", **sections)
-    return Job(recipe, Source(), work / stage, {"prepare": work / "prepare", "train": work / "train"})
+    return Job(recipe, Source(), work / stage, {name: work / name for name in ("prepare", "train", "distill", "encode")})
 
 
 def run(work: Path, stage: str, **sections: dict[str, object]) -> Summary:

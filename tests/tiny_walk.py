@@ -58,6 +58,7 @@ def make_recipe(backbone: Path, **sections: Mapping[str, object]) -> Recipe:
         "text": {"query": {"max_tokens": 16}, "document": {"template": "{title}. {text}", "max_tokens": 64}},
         "train": {"backbone": str(backbone)},
         "encode": {"shard_rows": 7},
+        "refine": {"epochs": 0},
         "export": {"precision": "fp32"},
         "index": {"kind": "hnsw", "probe_queries": 20},
         "evaluate": {"bootstrap": 20},
@@ -112,7 +113,7 @@ class Base:
 
 
 def make_base(root: Path, rows: int = ROWS, **sections: Mapping[str, object]) -> Base:
-    """Run prepare, encode, export, index, pack and publish over an untrained tower and student, and no evaluation."""
+    """Run prepare, encode, refine, export, index, pack and publish over an untrained tower and student, and no evaluation."""
     base = Base(root, make_recipe(make_tiny_bert(root / "backbone"), **sections))
     walk = Walk(base.recipe, Source(data=write_data(root / "data", make_corpus(rows)), registry=root / "registry"), base.work)
     walk.run("prepare")
@@ -125,7 +126,7 @@ def make_base(root: Path, rows: int = ROWS, **sections: Mapping[str, object]) ->
     finish(evaluate)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "to_onnx", lambda _: onnx.load_from_string(trace_student()))
-        for name in ("encode", "export", "index", "pack", "publish"):
+        for name in ("encode", "refine", "export", "index", "pack", "publish"):
             walk.run(name)
     return base
 

@@ -98,12 +98,12 @@ def _recipe(root: Path, kind: str) -> Recipe:
 
 def _stand_in(root: Path, work: Path) -> None:
     """What training and evaluation would have left: they are not what is measured."""
-    for folder, name, layers in (("train", "document_tower", _LAYERS), ("distill", "student", 1)):
+    for folder, name, layers in (("train", "document_tower", _LAYERS), ("refine", "student", 1)):
         backbone = make_tiny_bert(root / f"backbone-{layers}", layers=layers, width=_WIDTH)
         assemble(backbone, "mean").save_pretrained(str(work / folder / name))
     (work / "evaluate").mkdir()
     (work / "evaluate" / "report.json").write_text('{"retention": null}')
-    for folder in ("train", "distill", "evaluate"):
+    for folder in ("train", "refine", "evaluate"):
         finish(work / folder)
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 COMMANDS = {
-    "offline": ["run", "prepare", "train", "distill", "encode", "export", "index", "evaluate", "pack", "publish"],
+    "offline": ["run", "prepare", "train", "distill", "encode", "refine", "export", "index", "evaluate", "pack", "publish"],
     "snapshot": [
         *(
             "list",

@@ -34,7 +34,7 @@ def job(tmp_path_factory):
         evaluate=EvaluateConfig(bootstrap=40),
     )
     inputs = {"prepare": make_prepared(work / "prepare", ROWS), "train": make_towers(work / "train")}
-    inputs["distill"] = make_student(work / "distill")
+    inputs["distill"] = inputs["refine"] = make_student(work / "distill")
     for name, stage in (("encode", encode), ("export", export), ("index", index)):
         inputs[name] = work / name
         inputs[name].mkdir()

@@ -29,7 +29,7 @@ TEXTS = ["a", "apple bread chair", "join two paths together and remove white spa
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
     inputs = {"prepare": make_prepared(folder / "prepare"), "train": make_towers(folder / "train")}
-    inputs |= {"distill": make_student(folder / "distill"), "encode": folder / "encode"}
+    inputs |= {"refine": make_student(folder / "refine"), "encode": folder / "encode"}
     inputs["encode"].mkdir()
     encode.run(Job(Recipe(name="toy", encode=EncodeConfig(shard_rows=40)), Source(), inputs["encode"], inputs))
     return inputs
@@ -48,7 +48,7 @@ def exported(inputs, tmp_path, monkeypatch):
 
 
 def torch_vectors(inputs, spec):
-    return towers.encode(towers.load_tower(inputs["distill"] / "student"), spec, TEXTS, 32)
+    return towers.encode(towers.load_tower(inputs["refine"] / "student"), spec, TEXTS, 32)
 
 
 def test_the_chosen_graph_gives_what_torch_gives(exported, inputs):

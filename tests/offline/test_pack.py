@@ -39,7 +39,7 @@ def job(tmp_path_factory):
     """A job of pack whose inputs are finished."""
     work = tmp_path_factory.mktemp("work")
     inputs = {"prepare": make_prepared(work / "prepare"), "train": make_towers(work / "train")}
-    inputs["distill"] = make_student(work / "distill")
+    inputs["refine"] = make_student(work / "refine")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "to_onnx", lambda _: onnx.load_from_string(trace_student()))
         for name, stage in (("encode", encode), ("export", export), ("index", index)):
@@ -89,7 +89,7 @@ def test_the_golden_set_is_torch_and_brute_force(sealed, job):
     assert len(set(queries)) == 12
     vectors, rows = np.load(sealed.golden_vectors), np.load(sealed.golden_rows)
     spec = RECIPE.text.query
-    tower = towers.load_tower(job.inputs["distill"] / "student")
+    tower = towers.load_tower(job.inputs["refine"] / "student")
     assert np.allclose(vectors, towers.encode(tower, spec, [render_query(spec, query) for query in queries], 32), atol=1e-6)
     best = np.sort(vectors @ load_vectors(job.inputs["encode"]).T, axis=1)[:, ::-1][:, :5]
     scores = np.einsum("qkd,qd->qk", load_vectors(job.inputs["encode"])[rows], vectors)

@@ -25,11 +25,14 @@ def killed(work: Path, stage: str, saves: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "tower"), [("train", "document_tower"), ("distill", "student")])
+@pytest.mark.parametrize(("stage", "tower"), [("train", "document_tower"), ("distill", "student"), ("refine", "student")])
 def test_killed_and_run_again_ends_as_if_never_killed(tmp_path, stage, tower):
     make_job(tmp_path, stage)
-    if stage == "distill":
+    if stage != "train":
         run(tmp_path, "train", train={"epochs": 0})
+    if stage == "refine":
+        run(tmp_path, "distill", distill={"epochs": 0})
+        run(tmp_path, "encode")
     run(tmp_path, stage)
     expected = vectors_of(tmp_path / stage / tower)
     (tmp_path / stage).rename(tmp_path / "untouched")

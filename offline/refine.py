@@ -1,0 +1,230 @@
+"""Stage 3: the distilled student learns to rank, against document vectors that stay as they are.
+
+The teacher's rankings (listwise KL), training judgements and confident pseudo-labels (InfoNCE), and variants of the texts
+(invariance) each are a term of the loss. What is handed on is the best of what held-out queries saw, the distilled student
+among it, so that refinement never hands on less than it was given.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+from torch import nn
+
+from offline import towers
+from offline.batches import LengthBatches
+from offline.config import RefineConfig
+from offline.data.prepared import Prepared
+from offline.encoded import SHARDS
+from offline.errors import DimensionError, TrainingError
+from offline.exam import DEPTH, Exam, dev_queries, rendered
+from offline.judged import judged_split
+from offline.keeper import Keeper
+from offline.progress import say
+from offline.ranking import Floats, Rows
+from offline.refinement import NumberCollator, RefinementLoss, Targets
+from offline.shortlists import Shortlists, mine
+from offline.stages import Job, Stage, Summary
+from offline.trainer import Schedule, Task, fit, read_result, write_result
+from offline.variants import vary
+from offline.vectors import Search, Vectors, open_search
+from snapshot.files import link_or_copy
+from snapshot.manifest import TextSpec
+from snapshot.text import render_query
+
+STUDENT = "student"
+_TEACHER = "teacher"
+_KEPT = "kept"
+_REAL = ("train", "log")
+_MAX_HELD_OUT, _HELD_OUT_SHARE = 500, 20
+
+
+def run(job: Job) -> Summary:
+    """Write ``student/`` in sentence-transformers' format, and ``training.json``, the log.
+
+    Raises:
+        DimensionError: the student's vectors have another width than the documents'.
+        TrainingError: there are no texts, or the loss is not finite.
+    """
+    if (done := read_result(job.folder)) is not None:
+        return done
+    if job.recipe.refine.is_on:
+        summary, log = _refine(job)
+    else:
+        summary, log = {"steps": 0, "why": "switched off in the recipe"}, []
+    if not summary["steps"]:
+        _hand_on(job)
+    write_result(job.folder, summary, log)
+    for scratch in (_TEACHER, _KEPT):
+        shutil.rmtree(job.folder / scratch, ignore_errors=True)
+    return summary
+
+
+def was_refined(folder: Path) -> bool:
+    """Whether the student in a finished folder of this stage is another than the distilled one."""
+    summary = read_result(folder)
+    return summary is not None and bool(summary["steps"])
+
+
+def _hand_on(job: Job) -> None:
+    """The distilled student's files, linked: they are replaced and never written to."""
+    source, target = job.inputs["distill"] / STUDENT, job.folder / STUDENT
+    shutil.rmtree(target, ignore_errors=True)
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            link_or_copy(path, target / path.relative_to(source))
+
+
+def _refine(job: Job) -> tuple[Summary, list[dict[str, float]]]:
+    config, spec = job.recipe.refine, job.recipe.text.query
+    student = towers.load_tower(job.inputs["distill"] / STUDENT)
+    documents = _documents(job, student)
+    search = open_search(documents, config.exact_rows, config.seed)
+    lesson = _lesson(job, search)
+    targets = Targets(documents, lesson.shortlists, *label(lesson, job), config)
+    keeper = Keeper(
+        job.folder / _KEPT, student, lesson.exam.name, partial(lesson.exam.measure, student, spec, search), config.measurements
+    )
+    log = _train(job, student, lesson, targets, keeper)
+    if keeper.best.step:
+        student.load_state_dict(keeper.weights())
+        towers.save_tower(student, job.folder / STUDENT, spec)
+    summary: Summary = {
+        "steps": keeper.best.step,
+        "why": None if keeper.best.step else f"{lesson.exam.name} is best as distilled",
+        "texts": len(lesson.texts),
+        "labelled": int(np.count_nonzero(targets.weights)),
+        f"{lesson.exam.name}, distilled": keeper.curve[0].value,
+        f"{lesson.exam.name}, refined": keeper.best.value,
+    }
+    return summary, log
+
+
+def _documents(job: Job, student: SentenceTransformer) -> Vectors:
+    documents = Vectors(job.inputs["encode"] / SHARDS)
+    dim = towers.tower_dim(student)
+    if dim != documents.dim:
+        raise DimensionError(
+            f"{job.inputs['distill'] / STUDENT}: its vectors have {dim} dimensions, the documents' have {documents.dim}; "
+            "run the stage distill again"
+        )
+    return documents
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What to learn on, and what to be examined on; no text is in both.
+
+    Attributes:
+        texts: by the rendered text, as a user would write it.
+        shortlists: of the texts.
+    """
+
+    texts: Mapping[str, str]
+    shortlists: Shortlists
+    exam: Exam
+
+
+def _lesson(job: Job, search: Search) -> Lesson:
+    """Texts and held-out queries, both shown to the teacher."""
+    config, spec = job.recipe.refine, job.recipe.text.query
+    prepared = Prepared(job.inputs["prepare"])
+    real, mined = choose_texts(prepared, spec, config)
+    judged = dev_queries(prepared, job.recipe)
+    asked = rendered(judged, spec) if judged is not None else hold_out(real or mined)
+    texts = {text: raw for text, raw in {**real, **mined}.items() if text not in set(asked)}
+    if len(texts) < 2 or not asked:
+        raise TrainingError(
+            f"{prepared.folder}: {len(texts)} texts to refine on; at least 2 are needed. Give queries with --query-log, raise "
+            "data.unlabelled_per_document, or set refine.epochs = 0"
+        )
+    teacher = towers.load_tower(job.inputs["train"] / "query_tower")
+    found = mine(teacher, spec, [*texts, *asked], search, max(config.candidates, DEPTH), job.folder / _TEACHER)
+    exam = Exam(asked, judged, found.rows[len(texts) :, :DEPTH])
+    return Lesson(texts, found.first(len(texts)), exam)
+
+
+def choose_texts(prepared: Prepared, spec: TextSpec, config: RefineConfig) -> tuple[dict[str, str], dict[str, str]]:
+    """Real queries, and texts from the documents: raw texts by what they render to, a random sample of each."""
+    table = prepared.texts
+    order = np.random.default_rng(config.seed).permutation(table.num_rows)
+    chosen: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    limits = (config.max_queries, config.max_mined)
+    texts, sources = table["text"].to_pylist(), table["source"].to_pylist()
+    for place in order:
+        kind = 0 if sources[place] in _REAL else 1
+        text = render_query(spec, texts[place])
+        if text and text not in chosen[0] and len(chosen[kind]) < limits[kind]:
+            chosen[kind].setdefault(text, texts[place])
+    real, mined = chosen
+    return real, {text: raw for text, raw in mined.items() if text not in real}
+
+
+def hold_out(texts: Mapping[str, str]) -> list[str]:
+    """One text in twenty, at least 1 and at most 500; they are in random order already."""
+    return list(texts)[: min(_MAX_HELD_OUT, -(-len(texts) // _HELD_OUT_SHARE))]
+
+
+def label(lesson: Lesson, job: Job) -> tuple[dict[int, Rows], Floats]:
+    """Rows of relevant documents by the number of a text, and float32[n] what the contrast of each text weighs.
+
+    They come from the training judgements; for other texts from the teacher's best documents, where it is confident.
+    """
+    config, spec = job.recipe.refine, job.recipe.text.query
+    judged = judged_split(Prepared(job.inputs["prepare"]), job.recipe, "train")
+    relevant = {
+        text: np.array([row for row, score in scores.items() if score >= judged.relevance], np.int64)
+        for text, scores in zip(rendered(judged, spec), judged.judgements, strict=True)
+    }
+    is_confident = lesson.shortlists.confidence(config.pseudo_documents, config.temperature) >= config.pseudo_confidence
+    labels: dict[int, Rows] = {}
+    weights = np.zeros(len(lesson.texts), np.float32)
+    for number, text in enumerate(lesson.texts):
+        if text in relevant:
+            labels[number], weights[number] = relevant[text], config.contrastive_weight
+        elif config.pseudo_weight and is_confident[number]:
+            rows = lesson.shortlists.rows[number, : config.pseudo_documents]
+            labels[number], weights[number] = rows[rows >= 0], config.pseudo_weight
+    return labels, weights
+
+
+def _train(job: Job, student: SentenceTransformer, lesson: Lesson, targets: Targets, keeper: Keeper) -> list[dict[str, float]]:
+    config, spec = job.recipe.refine, job.recipe.text.query
+    texts = list(lesson.texts)
+    for module in student.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # as in distillation: noise in the student only blurs what it can learn
+    task = Task(
+        what="refine",
+        model=student,
+        loss=RefinementLoss(student, targets),
+        examples=len(texts),
+        batches=LengthBatches(np.array([len(text) for text in texts], np.int64), config.batch_size, config.seed),
+        collate=NumberCollator(student, spec, texts, _variants(student, lesson, spec, config)),
+    )
+    say(f"  {len(texts)} texts, {len(task.batches)} steps an epoch, {config.epochs:g} epochs")
+    schedule = Schedule(config.epochs, config.learning_rate, config.warmup_share, config.seed, config.save_steps)
+    return fit(task, schedule, job.folder, [keeper])
+
+
+def _variants(student: SentenceTransformer, lesson: Lesson, spec: TextSpec, config: RefineConfig) -> list[str] | None:
+    """A variant of each text, rendered; None where invariance is off."""
+    if not config.invariance_weight:
+        return None
+    kinds = [kind for kind in config.variants if kind != "case" or _sees_case(student, spec)]
+    return [render_query(spec, text) for text in vary(list(lesson.texts.values()), config.seed, kinds)]
+
+
+def _sees_case(student: SentenceTransformer, spec: TextSpec) -> bool:
+    """Whether another case makes other tokens: with an uncased tokenizer there is nothing to learn."""
+    lower, upper = (towers.tokenize(student, spec, [render_query(spec, text)])["input_ids"] for text in ("word", "WORD"))
+    return bool(lower.tolist() != upper.tolist())
+
+
+STAGE = Stage(name="refine", run=run, needs=("prepare", "train", "distill", "encode"), sections=("text", "data", "refine"))
