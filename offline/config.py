@@ -18,6 +18,22 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class GeneratorConfig(Config):
+    """A model that writes queries that a document answers (doc2query, arXiv 1904.08375), for distillation."""
+
+    model: str
+    """A sequence-to-sequence or causal language model: a folder, a hub id, or ``package:NAME``."""
+    prompt: str = "{title} {text}"
+    """What it reads of a document. A model that follows instructions wants some: ``A search query for: {text}\\nQuery:``."""
+    per_document: PositiveInt = 1
+    max_documents: PositiveInt | None = 2000
+    """Ask for a random sample of so many documents; None for all."""
+    max_prompt_tokens: PositiveInt = 256
+    max_query_tokens: PositiveInt = 24
+    batch_size: PositiveInt = 8
+    seed: int = 17
+
+
 class DataConfig(Config):
     """What to learn from and to serve."""
 
@@ -27,6 +43,14 @@ class DataConfig(Config):
     """Keep only the first so many documents (for trials)."""
     unlabelled_per_document: Annotated[int, Field(ge=0)] = 8
     """At most so many sentences of each document become queries for distillation, beside its title."""
+    spans_per_document: Annotated[int, Field(ge=0)] = 4
+    """So many short queries are made of the words that set a document apart: phrases, and keywords in their order."""
+    templates_per_document: Annotated[int, Field(ge=0)] = 1
+    """In so many of ``templates`` each document's title is put, by turns."""
+    templates: Annotated[tuple[str, ...], Field(strict=False)] = ("{title} {keywords}", "what is {title}", "how to {title}")
+    """With ``{title}`` and, if wanted, ``{keywords}``: two words that set the document apart."""
+    generator: GeneratorConfig | None = None
+    """A language model that writes queries too; none unless a recipe names one."""
     stored_characters: PositiveInt = 2000
     """Stored text fields are cut to so many characters; what the towers read is not."""
     relevance: Annotated[int, Field(ge=1)] = 1
@@ -75,31 +99,65 @@ class TrainConfig(Config):
     """A killed run goes on from the last multiple of this."""
 
 
+SourceName = Literal["train", "log", "title", "sentence", "span", "template", "generated"]
+"""Where a text for distillation comes from."""
+
+
 class DistillConfig(Config):
     """Stage 2: a small query tower learns the teacher's query vectors, on queries alone."""
 
+    student: Literal["layers", "narrow", "static", "backbone"] = "layers"
+    """``layers``: some layers of the teacher. ``narrow``: the same, and thinner. ``static``: a vector a token and no layers,
+    far below 0.1 ms. ``backbone``: another model with its own tokenizer."""
     layers: Annotated[tuple[int, ...], Field(strict=False)] | None = (0, 2, 5)
-    """Which layers of the teacher the student starts from. Exclusive with ``backbone``."""
+    """layers, narrow: which layers of the teacher the student starts from, counted from 0. Exclusive with ``backbone``."""
+    width: PositiveInt | None = None
+    """narrow: numbers in a hidden state; a multiple of the teacher's width of one attention head. None keeps the teacher's."""
+    ffn: PositiveInt | None = None
+    """narrow: neurons of each feed-forward layer; None keeps the teacher's share of the width."""
+    mixers: Annotated[int, Field(ge=0, le=8)] = 1
+    """static: so many residual layers mix the numbers of the pooled vector."""
     backbone: str | None = None
-    """Another backbone and tokenizer, projected to the document tower's width. Takes the place of ``layers``."""
+    """backbone: another model and tokenizer, projected to the document tower's width. Takes the place of ``layers``."""
+    vocabulary: Literal["whole", "seen"] = "whole"
+    """``seen``: without the tokens that occur in no text and no document; a smaller file, equally fast."""
+    align: bool = True
+    """Begin with the linear map, by least squares, that takes the untrained student's vectors closest to the teacher's."""
     epochs: Annotated[float, Field(ge=0.0)] = 6.0
     batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
     warmup_share: Share = 0.05
     mse_weight: Annotated[float, Field(ge=0.0)] = 1.0
     cosine_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    shares: dict[SourceName, Share] = Field(default_factory=dict)
+    """How much of the texts comes from each source, ``{train = 0.3, sentence = 0.7}``: a source that has less gives all, and
+    the others by their shares what is missing. Empty: real queries (train, log) first, then all others alike."""
     max_texts: PositiveInt | None = 200_000
-    """Use at most so many texts; train queries and the query log are kept first."""
+    """Use at most so many texts."""
     seed: int = 17
     save_steps: PositiveInt = 200
 
     @model_validator(mode="before")
     @classmethod
     def _backbone_replaces_layers(cls, values: Any) -> Any:
-        """TOML has no null with which to switch the default ``layers`` off."""
+        """A backbone alone says which student it is for, and TOML has no null with which to switch ``layers`` off."""
         if isinstance(values, dict) and values.get("backbone") is not None:
-            return {"layers": None, **values}
+            return {"layers": None, "student": "backbone", **values}
         return values
+
+
+class SearchConfig(Config):
+    """The search for a student: many are trained a little, the best of them to the end (successive halving, arXiv 1502.07943)."""
+
+    candidates: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
+    """Changes to ``distill`` that make each candidate; empty: those that ``offline.search`` derives from the teacher."""
+    first_texts: PositiveInt = 12_800
+    """So many texts, with repetition, are learned in the first round; each round after it gives twice as many."""
+    rounds: PositiveInt = 2
+    keep: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Share of the candidates that go on to the next round, the best of each latency first."""
+    max_queries: PositiveInt = 1000
+    """Judged queries that retention is measured on."""
 
 
 class ExportConfig(Config):

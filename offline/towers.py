@@ -212,11 +212,7 @@ def take_layers(tower: SentenceTransformer, layers: Sequence[int]) -> SentenceTr
         RecipeError: a layer is asked for that the tower does not have, or twice, or none at all.
     """
     depth = int(backbone_of(tower).config.num_hidden_layers)
-    wrong = sorted({layer for layer in layers if not 0 <= layer < depth})
-    if wrong:
-        raise RecipeError(f"distill.layers asks for layer {wrong[0]} of a teacher with {depth} layers (0 to {depth - 1})")
-    if not layers or len(set(layers)) != len(layers):
-        raise RecipeError(f"distill.layers is {list(layers)}; name each layer once, and at least one")
+    check_layers(layers, depth)
     student = copy.deepcopy(tower)
     model = backbone_of(student)
     parent, name = _layer_stack(model, depth)
@@ -224,6 +220,19 @@ def take_layers(tower: SentenceTransformer, layers: Sequence[int]) -> SentenceTr
     setattr(parent, name, torch.nn.ModuleList(stack[layer] for layer in layers))
     _renumber(model.config, getattr(parent, name), layers)
     return student
+
+
+def check_layers(layers: Sequence[int], depth: int) -> None:
+    """Refuse ``distill.layers`` that a teacher of ``depth`` layers cannot give.
+
+    Raises:
+        RecipeError: a layer that it does not have, or one twice, or none at all.
+    """
+    wrong = sorted({layer for layer in layers if not 0 <= layer < depth})
+    if wrong:
+        raise RecipeError(f"distill.layers asks for layer {wrong[0]} of a teacher with {depth} layers (0 to {depth - 1})")
+    if not layers or len(set(layers)) != len(layers):
+        raise RecipeError(f"distill.layers is {list(layers)}; name each layer once, and at least one")
 
 
 def _layer_stack(model: torch.nn.Module, depth: int) -> tuple[torch.nn.Module, str]:
