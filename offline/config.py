@@ -183,7 +183,8 @@ class DistillConfig(Config):
     """Begin with the linear map, by least squares, that takes the untrained student's vectors closest to the teacher's."""
     epochs: Annotated[float, Field(ge=0.0)] = 6.0
     batch_size: Annotated[int, Field(ge=2)] = 64
-    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
+    learning_rate: Annotated[float, Field(gt=0.0)] | None = None
+    """None: what suits the kind of student."""
     warmup_share: Share = 0.05
     mse_weight: Annotated[float, Field(ge=0.0)] = 1.0
     cosine_weight: Annotated[float, Field(ge=0.0)] = 1.0

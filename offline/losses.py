@@ -101,15 +101,21 @@ class ContrastiveLoss(nn.Module):  # type: ignore[misc]  # torch is not typed
 
 
 class DistillationLoss(nn.Module):  # type: ignore[misc]  # torch is not typed
-    """``distillation`` of a student; labels are the teacher's vectors of the same texts."""
+    """``distillation`` of a student, over the whole vectors and their first ``widths`` numbers (those that the towers were
+    trained at); labels are the teacher's vectors of the same texts.
+    """
 
-    def __init__(self, model: SentenceTransformer, mse_weight: float, cosine_weight: float) -> None:
+    def __init__(self, model: SentenceTransformer, mse_weight: float, cosine_weight: float, widths: Sequence[int] = ()) -> None:
         super().__init__()
         self.model = model
         self.mse_weight = mse_weight
         self.cosine_weight = cosine_weight
+        self.widths = widths
+
+    def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return distillation(student, teacher, self.mse_weight, self.cosine_weight)
 
     def forward(self, features: Sequence[Mapping[str, Tensor]], labels: Tensor) -> Tensor:
         """``features`` are the tokens of the texts, as the only item."""
         (texts,) = features
-        return distillation(embed(self.model, texts), labels, self.mse_weight, self.cosine_weight)
+        return over_widths(self._distance, self.widths, embed(self.model, texts), labels)

@@ -28,9 +28,8 @@ _SMOOTHING = 1e-3
 def make_static(teacher: SentenceTransformer, spec: TextSpec, mixers: int, texts: Sequence[str]) -> SentenceTransformer:
     """A tower of the teacher's tokenizer and width.
 
-    Args:
-        mixers: residual layers x + GELU(Wx + b) after the mean; they begin as nothing.
-        texts: rendered; how often they have a token decides what it weighs at first.
+    After the mean come ``mixers`` residual layers x + GELU(Wx + b), which begin as nearly nothing. How often the rendered texts
+    have a token decides what it weighs at first.
     """
     tokenizer, dim = teacher.tokenizer, tower_dim(teacher)
     transformer = _embeddings(teacher, spec, dim)
@@ -73,7 +72,7 @@ def _as_transformer(model: BertModel, tokenizer: object) -> Transformer:
 
 
 def _single_tokens(teacher: SentenceTransformer, spec: TextSpec) -> Tensor:
-    """The teacher's vector of each token of its vocabulary, with the special tokens of an ordinary text around it, float[v, dim]."""
+    """The teacher's vector of each token of its vocabulary, within the special tokens of a text: float[v, dim]."""
     tokenizer = teacher.tokenizer
     empty, one = (tokenizer(text, add_special_tokens=spec.add_special_tokens)["input_ids"] for text in ("", "a"))
     before = next((i for i, (a, b) in enumerate(zip(empty, one, strict=False)) if a != b), min(len(empty), len(one) - 1))

@@ -45,12 +45,22 @@ def check_student(recipe: Recipe) -> None:
 
 
 def make_student(
-    teacher: SentenceTransformer, config: DistillConfig, spec: TextSpec, dim: int, seen: Sequence[str] = ()
+    teacher: SentenceTransformer,
+    config: DistillConfig,
+    spec: TextSpec,
+    dim: int,
+    texts: Sequence[str] = (),
+    corpus: Sequence[str] = (),
 ) -> SentenceTransformer:
     """An untrained student whose vectors have ``dim`` numbers, the document tower's width.
 
     Args:
-        seen: rendered texts whose tokens stay where ``config.vocabulary`` is ``seen``; their order does not matter.
+        teacher: the query tower that ``config.layers`` are taken from.
+        config: which student.
+        spec: how queries are rendered and tokenized.
+        dim: the documents' width.
+        texts: rendered queries to learn on; a static student counts their tokens.
+        corpus: rendered, other texts whose tokens stay where ``config.vocabulary`` is ``seen``.
 
     Raises:
         RecipeError: the teacher lacks a layer, or cannot be as narrow as the recipe asks for.
@@ -64,12 +74,12 @@ def make_student(
         )
     base = teacher if config.backbone is None else build_tower(config.backbone)
     if config.vocabulary == "seen":
-        base = keep_seen(base, spec, seen)
+        base = keep_seen(base, spec, [*texts, *corpus])
     match config.student:
         case "backbone":
             return project(base, dim)
         case "static":
-            return make_static(base, spec, config.mixers, seen)
+            return make_static(base, spec, config.mixers, texts)
         case "narrow":
             student = make_narrow(take_layers(base, config.layers or ()), config.width, config.ffn)
             return project(student, dim) if tower_dim(student) != dim else student
@@ -86,6 +96,8 @@ def align(
     they point elsewhere. A projection that is there already is replaced.
 
     Args:
+        student: any tower.
+        spec: how texts are tokenized.
         texts: rendered; the first 8192 are read.
         vectors: float32[len(texts), dim], the teacher's.
     """

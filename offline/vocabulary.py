@@ -22,13 +22,10 @@ _NAMES = ("pad_token", "bos_token", "eos_token", "cls_token", "sep_token", "mask
 
 
 def keep_seen(tower: SentenceTransformer, spec: TextSpec, texts: Sequence[str]) -> SentenceTransformer:
-    """A copy of the tower with the tokens of ``texts``, special tokens and single characters; ids are numbered anew.
+    """A copy of the tower with the tokens of the rendered ``texts``, special tokens and single characters; ids are numbered anew.
 
     The texts have the same tokens as before, so the same vectors. Words that were not seen are made of shorter pieces, down to
     single characters, so that none becomes unknown that was known.
-
-    Args:
-        texts: rendered.
 
     Raises:
         BackboneError: the tokenizer is of a kind whose tokens cannot be taken away.
@@ -133,14 +130,13 @@ def _renumbered(
         entry["id"] = numbers[entry["id"]]
     _renumber_processor(content.get("post_processor"), numbers)
     names = {name: getattr(tokenizer, name) for name in _NAMES if getattr(tokenizer, name, None) is not None}
-    renumbered = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(content)),
         model_max_length=tokenizer.model_max_length,
         model_input_names=tokenizer.model_input_names,
         padding_side=tokenizer.padding_side,
         **names,
     )
-    return renumbered
 
 
 def _is_whole(pair: tuple[str, str], known: Mapping[str, int]) -> bool:

@@ -40,7 +40,7 @@ class Corpus:
 
     def rarity(self, word: str) -> float:
         """ln(documents / documents with the word); 0 for numbers, which set little apart, and for words of many documents."""
-        share = self.frequency[word.casefold()] / len(self.titles)
+        share = max(1, self.frequency[word.casefold()]) / len(self.titles)
         return 0.0 if _NUMBER.fullmatch(word) or share > max(_COMMON_SHARE, 1.5 / len(self.titles)) else -math.log(share)
 
     def keywords(self, row: int, count: int) -> list[str]:
@@ -50,11 +50,13 @@ class Corpus:
         best = sorted((i for i in range(len(words)) if weights[i] > 0), key=lambda i: -weights[i])[:count]
         return [words[i] for i in sorted(best)]
 
-    def phrases(self, row: int) -> list[str]:
-        """Phrases of a document, the rarest first, none within another."""
+    def phrases(self, row: int, count: int) -> list[str]:
+        """``count`` phrases of a document, the rarest first, none within another."""
         found = sorted(set(self._phrases(row)), key=lambda phrase: (-phrase[0], phrase[1]))
         kept: list[str] = []
         for _, phrase in found:
+            if len(kept) == count:
+                break
             if not any(phrase in other or other in phrase for other in kept):
                 kept.append(phrase)
         return kept

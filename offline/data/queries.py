@@ -78,7 +78,7 @@ class Spans:
 
     def _of(self, corpus: Corpus, row: int) -> Iterator[str]:
         random = np.random.default_rng([0, row])
-        phrases = corpus.phrases(row)
+        phrases = corpus.phrases(row, (self.per_document + 1) // 2)
         for number in range(self.per_document):
             if number % 2 == 0 and number // 2 < len(phrases):
                 yield phrases[number // 2]
@@ -101,4 +101,5 @@ class Templates:
         for row, title in enumerate(corpus.titles if self.templates else ()):
             for number in range(min(self.per_document, len(self.templates)) if title.strip() else 0):
                 template = self.templates[(row + number) % len(self.templates)]
-                yield template.format(title=title.strip(), keywords=" ".join(corpus.keywords(row, 2)))
+                words = [word for word in corpus.keywords(row, _MAX_KEYWORDS) if word.casefold() not in title.casefold()]
+                yield template.format(title=title.strip(), keywords=" ".join(words[:2]))
