@@ -59,7 +59,7 @@ def make_narrow(tower: SentenceTransformer, width: int | None, ffn: int | None) 
     hidden = _largest(_hidden_weights(state), sizes.width)
     thin.load_state_dict({name: _cut(name, values, state, sizes, hidden) for name, values in state.items()})
     student = copy.deepcopy(tower)
-    student[0].auto_model = thin
+    student[0].model = thin
     if sizes.width == model.config.hidden_size:
         return student
     return SentenceTransformer(modules=[student[0], Pooling(sizes.width, _pooling(tower)), Normalize()])

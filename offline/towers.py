@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer, WordWeights
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
@@ -105,6 +105,7 @@ def save_tower(tower: SentenceTransformer, folder: Path, spec: TextSpec) -> None
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     tower.max_seq_length = spec.max_tokens
+    _note_word_weights(tower)
     with _quiet():
         tower.save_pretrained(str(temporary), create_model_card=False)
     for path in temporary.rglob("*"):
@@ -113,6 +114,13 @@ def save_tower(tower: SentenceTransformer, folder: Path, spec: TextSpec) -> None
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)
     fsync_folder(folder.parent)
+
+
+def _note_word_weights(tower: SentenceTransformer) -> None:
+    """sentence-transformers loads WordWeights from their config alone, where training does not write."""
+    for module in tower:
+        if isinstance(module, WordWeights):
+            module.word_weights = dict(zip(module.vocab, module.emb_layer.weight.flatten().tolist(), strict=True))
 
 
 def tower_dim(tower: SentenceTransformer) -> int:

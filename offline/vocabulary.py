@@ -37,7 +37,7 @@ def keep_seen(tower: SentenceTransformer, spec: TextSpec, texts: Sequence[str]) 
     numbers = {old: new for new, old in enumerate(kept)}
     student = copy.deepcopy(tower)
     _cut_embeddings(backbone_of(student), kept, numbers)
-    student.tokenizer = _renumbered(tokenizer, content, numbers)
+    student[0].processor = _renumbered(tokenizer, content, numbers)
     return student
 
 
