@@ -70,7 +70,8 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
 
 def survivors(trials: Sequence[Trial], count: int) -> list[Trial]:
     """``count`` of the trials: front after front, so that slow and good ones do not drive out fast ones."""
-    left, kept = list(trials), []
+    left: list[Trial] = list(trials)
+    kept: list[Trial] = []
     while left and len(kept) < count:
         best = sorted(front(left), key=lambda trial: -trial.retained)
         kept += best[: count - len(kept)]

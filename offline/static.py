@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer, WordWeights
 from torch import Tensor
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
 
 from offline.progress import track
 from offline.towers import to_device, tower_dim
@@ -61,10 +62,8 @@ def _embeddings(teacher: SentenceTransformer, spec: TextSpec, dim: int) -> Trans
     return _as_transformer(model, tokenizer)
 
 
-def _as_transformer(model: BertModel, tokenizer: object) -> Transformer:
+def _as_transformer(model: BertModel, tokenizer: PreTrainedTokenizerBase) -> Transformer:
     """sentence-transformers makes a Transformer of a folder only, so that it goes through one."""
-    from tempfile import TemporaryDirectory
-
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
