@@ -16,7 +16,7 @@ from offline.errors import OfflineError, ParentError
 from offline.progress import say
 from offline.recipe import load_recipe
 from offline.stages import Outcome, Source
-from offline.walk import REUSE, SINCE, STAGES, Walk
+from offline.walk import REUSE, SINCE, STAGES, Walk, stage_of
 from snapshot.errors import SnapshotError
 from snapshot.leases import hold
 
@@ -171,6 +171,39 @@ def pack(
     with _parent_held(walk):
         _run_all(walk, REUSE)
     say(f"Sealed in {walk.work / 'pack'}. Publish it with: python -m offline publish {recipe} and the same options")
+
+
+@app.command("search")
+def search(
+    recipe: RecipeArgument,
+    data: DataOption = None,
+    query_log: LogOption = None,
+    out: OutOption = None,
+    registry: RegistryOption = Path("registry"),
+    set_: SetOption = None,
+    budget_ms: Annotated[
+        float, typer.Option(min=1e-6, help="What encoding one query may take, on one thread of this machine.")
+    ] = 0.5,
+    finish: Annotated[bool, typer.Option(help="Train the best student to the end, as the stage distill.")] = True,
+) -> None:
+    """Find the best student within a latency budget. Runs prepare, train and encode first where they have not finished."""
+    walk = Options(recipe, data, query_log, out, registry, tuple(set_ or ())).walk()
+    for name in ("prepare", "train", "encode"):
+        _run(walk, name)
+    from offline import search as students  # with torch, which takes seconds
+
+    found = students.search(walk, budget_ms)
+    folder = walk.work / students.FOLDER
+    if found.best is None:
+        say(f"No student takes at most {budget_ms:g} ms; see {folder / 'search.md'} for what each takes, and raise --budget-ms.")
+        return
+    changed = students.with_best(walk.recipe, found)
+    if finish:
+        say(f"  distill: {_line(walk.run_stage(stage_of('distill'), changed))}")
+    options = " ".join(f"--set '{change}'" for change in students.overrides(changed, walk.recipe))
+    say(
+        f"Best within {budget_ms:g} ms: {found.best}; all: {folder / 'search.md'}. Next: python -m offline run {recipe} {options}"
+    )
 
 
 def _add_stage(name: str, summary: str) -> None:

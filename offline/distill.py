@@ -6,44 +6,30 @@ The document tower and its vectors are not touched, so that a new student never 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from offline.batches import LengthBatches, TextCollator
-from offline.config import DistillConfig
 from offline.data.prepared import Prepared
-from offline.errors import DimensionError, TrainingError
 from offline.fingerprints import backbone_fingerprint
+from offline.lessons import Lesson, choose_texts, corpus_texts, teach
 from offline.losses import DistillationLoss
 from offline.progress import say
 from offline.recipe import Recipe
 from offline.stages import Job, Source, Stage, Summary
-from offline.towers import (
-    build_tower,
-    check_length,
-    count_parameters,
-    encode,
-    load_tower,
-    project,
-    save_tower,
-    take_layers,
-    tower_dim,
-)
+from offline.students import align, make_student
+from offline.towers import check_length, count_parameters, encode, load_tower, save_tower, tower_dim
 from offline.trainer import Schedule, Task, fit, read_result, write_result
-from snapshot.files import atomic_write
-from snapshot.manifest import TextSpec
-from snapshot.text import render_query
 
-_TEACHER = "teacher"
-_SHARD_ROWS = 8192
-_SOURCES = ("train", "log")
-"""Real queries: kept before titles and sentences where the recipe limits the number of texts."""
+STUDENT, _TEACHER = "student", "teacher"
+_RATES = {"layers": 5e-4, "narrow": 1e-3, "static": 3e-3, "backbone": 5e-4}
+"""Learning rates that won on dev; see docs/log.md."""
 _MAX_DEV, _DEV_SHARE = 500, 100
 
 
@@ -51,80 +37,52 @@ def run(job: Job) -> Summary:
     """Write ``student/`` in sentence-transformers' format, and ``training.json``, the log.
 
     Raises:
-        RecipeError: the teacher lacks a layer that the recipe asks for.
+        RecipeError: the teacher lacks a layer that the recipe asks for, or cannot be as narrow.
         BackboneError: the student's own backbone cannot be found.
         DimensionError: the query tower and the document tower have different widths.
         TrainingError: there are no texts, or the loss is not finite.
     """
     if (done := read_result(job.folder)) is not None:
         return done
-    config, spec = job.recipe.distill, job.recipe.text.query
     teacher = load_tower(job.inputs["train"] / "query_tower")
-    student = make_student(teacher, config, tower_dim(load_tower(job.inputs["train"] / "document_tower")))
-    check_length(student, spec, "text.query")
-    texts = choose_texts(Prepared(job.inputs["prepare"]), spec, config)
-    vectors = _teach(teacher, spec, texts, job.folder / _TEACHER)
-    learnt, held_out = _split(len(texts), config.seed)
-    log = _train(job, student, [texts[i] for i in learnt], vectors[learnt]) if config.epochs > 0 else []
-    answers = encode(student, spec, [texts[i] for i in held_out])
-    save_tower(student, job.folder / "student", spec)
-    summary: Summary = {
-        "texts": len(texts),
-        "dev_texts": len(held_out),
-        "dev_cosine": float(np.mean(np.sum(answers * vectors[held_out], axis=1))),
-        "parameters": count_parameters(student),
-        "parameters_teacher": count_parameters(teacher),
-    }
-    write_result(job.folder, summary, log)
+    texts, given = choose_texts(Prepared(job.inputs["prepare"]), job.recipe.text.query, job.recipe.distill)
+    student = begin(job, teacher, texts)
+    lesson = Lesson(texts, given, teach(teacher, job.recipe.text.query, texts, job.folder / _TEACHER))
+    summary = {**learn(job, student, lesson), "parameters_teacher": count_parameters(teacher)}
     shutil.rmtree(job.folder / _TEACHER, ignore_errors=True)
     return summary
 
 
-def make_student(teacher: SentenceTransformer, config: DistillConfig, dim: int) -> SentenceTransformer:
-    """Chosen layers of the teacher, or another backbone with a linear map to ``dim``, the document tower's width."""
-    if config.backbone is not None:
-        return project(build_tower(config.backbone), dim)
-    if tower_dim(teacher) != dim:
-        raise DimensionError(
-            f"the query tower's vectors have {tower_dim(teacher)} dimensions and the document tower's {dim}; give "
-            "distill.backbone, which is projected to the document tower's width, or train both towers from one backbone"
-        )
-    return take_layers(teacher, config.layers or ())
+def begin(job: Job, teacher: SentenceTransformer, texts: Sequence[str]) -> SentenceTransformer:
+    """The untrained student, of the document tower's width; raises what ``run`` does."""
+    config, spec, prepared = job.recipe.distill, job.recipe.text.query, Prepared(job.inputs["prepare"])
+    dim = tower_dim(load_tower(job.inputs["train"] / "document_tower"))
+    torch.manual_seed(config.seed)
+    student = make_student(teacher, config, spec, dim, texts, corpus_texts(prepared, spec, config))
+    check_length(student, spec, "text.query")
+    return student
 
 
-def choose_texts(prepared: Prepared, spec: TextSpec, config: DistillConfig) -> list[str]:
-    """Texts to learn on, rendered and de-duplicated: real queries first, then a random sample of the rest.
-
-    Raises:
-        TrainingError: there are none.
-    """
-    table = prepared.texts
-    texts = [render_query(spec, text) for text in table["text"].to_pylist()]
-    mined = np.array([source not in _SOURCES for source in table["source"].to_pylist()], dtype=bool)
-    shuffled = np.random.default_rng(config.seed).permutation(len(texts))
-    order = shuffled[np.argsort(mined[shuffled], kind="stable")]
-    chosen = list(dict.fromkeys(texts[i] for i in order if texts[i]))[: config.max_texts]
-    if len(chosen) < 2:
-        raise TrainingError(
-            f"{prepared.folder}: {len(chosen)} texts to distil on; at least 2 are needed. Give queries with "
-            "--query-log, or raise data.unlabelled_per_document"
-        )
-    return chosen
-
-
-def _teach(teacher: SentenceTransformer, spec: TextSpec, texts: list[str], folder: Path) -> NDArray[np.float32]:
-    """The teacher's vectors of all texts, float32[n, dim], in shards that a resumed run does not compute again."""
-    shards = []
-    for number, start in enumerate(range(0, len(texts), _SHARD_ROWS)):
-        path = folder / f"{number:05d}.npy"
-        if not path.is_file():
-            vectors = encode(
-                teacher, spec, texts[start : start + _SHARD_ROWS], progress=f"teacher, from text {start} of {len(texts)}"
-            )
-            with atomic_write(path) as handle:
-                np.save(handle, vectors)
-        shards.append(np.load(path))
-    return np.concatenate(shards)
+def learn(job: Job, student: SentenceTransformer, lesson: Lesson) -> dict[str, str | int | float | None]:
+    """Train the student, going on where a killed run was, and save it; what the stage says about it."""
+    config, spec = job.recipe.distill, job.recipe.text.query
+    learnt, held_out = _split(len(lesson.texts), config.seed)
+    texts, vectors = [lesson.texts[i] for i in learnt], lesson.vectors[learnt]
+    if config.align:
+        student = align(student, spec, texts, vectors)
+    log = _train(job, student, texts, vectors) if config.epochs > 0 else []
+    answers = encode(student, spec, [lesson.texts[i] for i in held_out])
+    save_tower(student, job.folder / STUDENT, spec)
+    summary: dict[str, str | int | float | None] = {
+        "student": config.student,
+        "texts": len(lesson.texts),
+        **{f"texts_{source}": count for source, count in lesson.given.items()},
+        "dev_texts": len(held_out),
+        "dev_cosine": float(np.mean(np.sum(answers * lesson.vectors[held_out], axis=1))),
+        "parameters": count_parameters(student),
+    }
+    write_result(job.folder, summary, log)
+    return summary
 
 
 def _split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -141,15 +99,14 @@ def _train(job: Job, student: SentenceTransformer, texts: list[str], vectors: ND
     task = Task(
         what="distill",
         model=student,
-        loss=DistillationLoss(student, config.mse_weight, config.cosine_weight),
+        loss=DistillationLoss(student, config.mse_weight, config.cosine_weight, job.recipe.train.matryoshka),
         examples=len(texts),
         batches=LengthBatches(lengths, config.batch_size, config.seed),
         collate=TextCollator(student, spec, texts, vectors),
     )
     say(f"  {len(texts)} texts, {len(task.batches)} steps an epoch, {config.epochs:g} epochs")
-    return fit(
-        task, Schedule(config.epochs, config.learning_rate, config.warmup_share, config.seed, config.save_steps), job.folder
-    )
+    rate = config.learning_rate or _RATES[config.student]
+    return fit(task, Schedule(config.epochs, rate, config.warmup_share, config.seed, config.save_steps), job.folder)
 
 
 def _without_dropout(tower: SentenceTransformer) -> None:
@@ -161,7 +118,8 @@ def _without_dropout(tower: SentenceTransformer) -> None:
 
 def _outside(recipe: Recipe, _source: Source) -> Mapping[str, Any]:
     name = recipe.distill.backbone
-    return {} if name is None else {"backbone": backbone_fingerprint(name)}
+    widths = {"matryoshka": list(recipe.train.matryoshka)} if recipe.train.matryoshka else {}
+    return widths if name is None else {"backbone": backbone_fingerprint(name), **widths}
 
 
 STAGE = Stage(name="distill", run=run, needs=("prepare", "train"), sections=("text", "distill"), outside=_outside)

@@ -45,7 +45,7 @@ def load_judged(prepared: Prepared, recipe: Recipe) -> Judged | None:
     for split in dict.fromkeys((recipe.evaluate.split, "dev")):
         judged = judged_split(prepared, recipe, split)
         if len(judged):
-            return _sample(judged, recipe)
+            return sample(judged, recipe.evaluate.max_queries, recipe.evaluate.seed)
     return None
 
 
@@ -74,11 +74,11 @@ def _scores(prepared: Prepared, split: str) -> dict[str, dict[int, int]]:
     return scores
 
 
-def _sample(judged: Judged, recipe: Recipe) -> Judged:
-    limit = recipe.evaluate.max_queries
+def sample(judged: Judged, limit: int | None, seed: int) -> Judged:
+    """At most ``limit`` of the queries, drawn at random, in their order; None for all."""
     if limit is None or len(judged) <= limit:
         return judged
-    chosen = np.sort(np.random.default_rng(recipe.evaluate.seed).choice(len(judged), limit, replace=False))
+    chosen = np.sort(np.random.default_rng(seed).choice(len(judged), limit, replace=False))
     return Judged(
         split=judged.split,
         ids=tuple(judged.ids[i] for i in chosen),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -29,6 +29,24 @@ def info_nce(queries: Tensor, documents: Tensor, relation: Tensor, temperature: 
     """
     scores = (queries.float() @ documents.float().T / temperature).masked_fill(relation == MASKED, -torch.inf)
     return functional.cross_entropy(scores, (relation == POSITIVE).int().argmax(dim=1))
+
+
+def prefix(vectors: Tensor, width: int) -> Tensor:
+    """The first ``width`` numbers of each vector, L2-normalised: float[n, width]."""
+    return functional.normalize(vectors[:, :width], dim=1)
+
+
+def over_widths(loss: Callable[[Tensor, Tensor], Tensor], widths: Sequence[int], left: Tensor, right: Tensor) -> Tensor:
+    """Mean of ``loss`` over whole vectors and their first numbers (Matryoshka, Kusupati et al., arXiv 2205.13147).
+
+    Args:
+        loss: of two sets of L2-normalised vectors.
+        widths: below the whole width, in any order; empty gives the plain loss.
+        left: float[n, dim].
+        right: float[m, dim].
+    """
+    losses = [loss(left, right), *(loss(prefix(left, width), prefix(right, width)) for width in widths)]
+    return torch.stack(losses).mean()
 
 
 def distillation(student: Tensor, teacher: Tensor, mse_weight: float, cosine_weight: float) -> Tensor:
@@ -83,15 +101,21 @@ class ContrastiveLoss(nn.Module):  # type: ignore[misc]  # torch is not typed
 
 
 class DistillationLoss(nn.Module):  # type: ignore[misc]  # torch is not typed
-    """``distillation`` of a student; labels are the teacher's vectors of the same texts."""
+    """``distillation`` of a student, over the whole vectors and their first ``widths`` numbers (those that the towers were
+    trained at); labels are the teacher's vectors of the same texts.
+    """
 
-    def __init__(self, model: SentenceTransformer, mse_weight: float, cosine_weight: float) -> None:
+    def __init__(self, model: SentenceTransformer, mse_weight: float, cosine_weight: float, widths: Sequence[int] = ()) -> None:
         super().__init__()
         self.model = model
         self.mse_weight = mse_weight
         self.cosine_weight = cosine_weight
+        self.widths = widths
+
+    def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return distillation(student, teacher, self.mse_weight, self.cosine_weight)
 
     def forward(self, features: Sequence[Mapping[str, Tensor]], labels: Tensor) -> Tensor:
         """``features`` are the tokens of the texts, as the only item."""
         (texts,) = features
-        return distillation(embed(self.model, texts), labels, self.mse_weight, self.cosine_weight)
+        return over_widths(self._distance, self.widths, embed(self.model, texts), labels)

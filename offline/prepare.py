@@ -5,18 +5,20 @@ from __future__ import annotations
 import platform
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from offline.config import DataConfig
+from offline.config import DataConfig, SourceName
 from offline.data import beir, pydocs
+from offline.data.corpus import Corpus
 from offline.data.dataset import SPLITS, Dataset, to_table
-from offline.data.pairs import Text, distillation_texts, held_out, mine_sentences
+from offline.data.pairs import Text, distillation_texts, held_out
 from offline.data.prepared import PAIRS, QRELS, QUERIES, TEXTS, TOWER_TEXTS, write_table
+from offline.data.queries import miners
 from offline.data.query_log import read_query_log
 from offline.errors import DataError
 from offline.progress import say
@@ -25,6 +27,7 @@ from offline.stages import Job, Source, Stage, Summary
 from snapshot.files import sha256
 
 _CUT = ("title", "text")
+_NOTHING_MINED = {"unlabelled_per_document": 0, "spans_per_document": 0, "templates_per_document": 0, "generator": None}
 
 
 def run(job: Job, learn: bool = True) -> Summary:
@@ -33,7 +36,7 @@ def run(job: Job, learn: bool = True) -> Summary:
     Raises:
         DataError: the data has a fault; names file:line and what to do.
     """
-    config = job.recipe.data if learn else job.recipe.data.model_copy(update={"unlabelled_per_document": 0})
+    config = job.recipe.data if learn else job.recipe.data.model_copy(update=_NOTHING_MINED)
     log = read_query_log(job.source.query_log) if job.source.query_log else []
     dataset = _load(config, job.source, learn)
     texts = _texts(dataset, log, config)
@@ -56,13 +59,14 @@ def _folder(source: Source) -> Path:
 
 
 def _texts(dataset: Dataset, log: Sequence[str], config: DataConfig) -> list[Text]:
-    sources = [
+    """Real queries, then what the documents give, each text once."""
+    real: list[tuple[str, Iterable[str]]] = [
         ("train", [query.text for query in dataset.queries if query.split == "train"]),
         ("log", [*log, *dataset.unlabelled]),
-        ("title", dataset.titles),
-        ("sentence", mine_sentences(dataset.texts, config.unlabelled_per_document)),
     ]
-    return distillation_texts(sources, held_out(dataset.queries))
+    corpus = Corpus(dataset.titles, dataset.texts)
+    mined = [(miner.source, miner.mine(corpus)) for miner in miners(config)]
+    return distillation_texts([*real, *mined], held_out(dataset.queries))
 
 
 def _write(dataset: Dataset, texts: Sequence[Text], config: DataConfig, folder: Path) -> None:
@@ -91,7 +95,7 @@ def _summary(dataset: Dataset, texts: Sequence[Text]) -> Summary:
         "documents": dataset.documents.num_rows,
         "pairs": len(dataset.pairs),
         **{f"queries_{split}": queries[split] for split in SPLITS},
-        **{f"texts_{source}": sources[source] for source in ("train", "log", "title", "sentence")},
+        **{f"texts_{source}": sources[source] for source in get_args(SourceName) if sources[source] or source != "generated"},
     }
 
 

@@ -62,6 +62,8 @@ def observe(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, Range]:
     """
     graph = Rewrite(model)
     names = sorted({node.input[0] for node in model.graph.node if graph.is_product(node)})
+    if not names:
+        return {}  # onnxruntime takes no names for all outputs
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)

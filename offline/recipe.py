@@ -7,6 +7,7 @@ refused with the file and the dotted path of the key.
 from __future__ import annotations
 
 import difflib
+import string
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from offline.config import (
     PackConfig,
     PublishConfig,
     RefineConfig,
+    SearchConfig,
     TextConfig,
     TrainConfig,
 )
@@ -40,6 +42,7 @@ class Recipe(Config):
     train: TrainConfig = TrainConfig()
     distill: DistillConfig = DistillConfig()
     refine: RefineConfig = RefineConfig()
+    search: SearchConfig = SearchConfig()
     export: ExportConfig = ExportConfig()
     encode: EncodeConfig = EncodeConfig()
     index: IndexConfig = IndexConfig()
@@ -112,7 +115,31 @@ def _suggestion(loc: Sequence[str | int]) -> str:
 
 def _check(path: Path, recipe: Recipe) -> None:
     distill = recipe.distill
-    if (distill.layers is None) == (distill.backbone is None):
+    if (distill.layers is None) == (distill.backbone is None) or (distill.student == "backbone") != (
+        distill.backbone is not None
+    ):
         raise RecipeError(f"{path}: distill: give either layers (of the teacher) or backbone (another model), not both")
     if distill.mse_weight == 0 and distill.cosine_weight == 0:
         raise RecipeError(f"{path}: distill: mse_weight and cosine_weight are both 0; nothing would be learnt")
+    if distill.student == "narrow" and distill.width is None and distill.ffn is None:
+        raise RecipeError(f"{path}: distill: a narrow student needs width or ffn; without, it is not narrow")
+    if distill.student != "narrow" and (distill.width is not None or distill.ffn is not None):
+        raise RecipeError(f'{path}: distill: width and ffn are those of a narrow student; say student = "narrow"')
+    if distill.shares and not sum(distill.shares.values()) > 0:
+        raise RecipeError(f"{path}: distill.shares: all are 0; nothing would be learnt")
+    _check_texts(path, recipe)
+
+
+def _check_texts(path: Path, recipe: Recipe) -> None:
+    """Templates are filled in by ``str.format``."""
+    generator = recipe.data.generator
+    rows = [("data.templates", template, {"title", "keywords"}, "title") for template in recipe.data.templates]
+    if generator is not None:
+        rows.append(("data.generator.prompt", generator.prompt, {"title", "text"}, "text"))
+    for place, template, known, needed in rows:
+        try:
+            names = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        except ValueError as error:
+            raise RecipeError(f"{path}: {place}: {template!r} is no template ({error}); double a brace that is meant") from error
+        if needed not in names or not names <= known:
+            raise RecipeError(f"{path}: {place}: {template!r} must hold {{{needed}}} and may hold {sorted(known)}, nothing else")

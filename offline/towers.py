@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer, WordWeights
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
@@ -105,6 +105,7 @@ def save_tower(tower: SentenceTransformer, folder: Path, spec: TextSpec) -> None
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     tower.max_seq_length = spec.max_tokens
+    _note_word_weights(tower)
     with _quiet():
         tower.save_pretrained(str(temporary), create_model_card=False)
     for path in temporary.rglob("*"):
@@ -113,6 +114,13 @@ def save_tower(tower: SentenceTransformer, folder: Path, spec: TextSpec) -> None
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)
     fsync_folder(folder.parent)
+
+
+def _note_word_weights(tower: SentenceTransformer) -> None:
+    """sentence-transformers loads WordWeights from their config alone, where training does not write."""
+    for module in tower:
+        if isinstance(module, WordWeights):
+            module.word_weights = dict(zip(module.vocab, module.emb_layer.weight.flatten().tolist(), strict=True))
 
 
 def tower_dim(tower: SentenceTransformer) -> int:
@@ -212,11 +220,7 @@ def take_layers(tower: SentenceTransformer, layers: Sequence[int]) -> SentenceTr
         RecipeError: a layer is asked for that the tower does not have, or twice, or none at all.
     """
     depth = int(backbone_of(tower).config.num_hidden_layers)
-    wrong = sorted({layer for layer in layers if not 0 <= layer < depth})
-    if wrong:
-        raise RecipeError(f"distill.layers asks for layer {wrong[0]} of a teacher with {depth} layers (0 to {depth - 1})")
-    if not layers or len(set(layers)) != len(layers):
-        raise RecipeError(f"distill.layers is {list(layers)}; name each layer once, and at least one")
+    check_layers(layers, depth)
     student = copy.deepcopy(tower)
     model = backbone_of(student)
     parent, name = _layer_stack(model, depth)
@@ -224,6 +228,19 @@ def take_layers(tower: SentenceTransformer, layers: Sequence[int]) -> SentenceTr
     setattr(parent, name, torch.nn.ModuleList(stack[layer] for layer in layers))
     _renumber(model.config, getattr(parent, name), layers)
     return student
+
+
+def check_layers(layers: Sequence[int], depth: int) -> None:
+    """Refuse ``distill.layers`` that a teacher of ``depth`` layers cannot give.
+
+    Raises:
+        RecipeError: a layer that it does not have, or one twice, or none at all.
+    """
+    wrong = sorted({layer for layer in layers if not 0 <= layer < depth})
+    if wrong:
+        raise RecipeError(f"distill.layers asks for layer {wrong[0]} of a teacher with {depth} layers (0 to {depth - 1})")
+    if not layers or len(set(layers)) != len(layers):
+        raise RecipeError(f"distill.layers is {list(layers)}; name each layer once, and at least one")
 
 
 def _layer_stack(model: torch.nn.Module, depth: int) -> tuple[torch.nn.Module, str]:

@@ -15,6 +15,7 @@ from offline.losses import ContrastiveLoss
 from offline.progress import say
 from offline.recipe import Recipe
 from offline.stages import Job, Stage, Summary
+from offline.students import check_student
 from offline.towers import build_tower, check_length, count_parameters, save_tower
 from offline.trainer import Schedule, Task, fit, read_result, write_result
 from snapshot.text import render, render_query
@@ -25,11 +26,12 @@ def run(job: Job) -> Summary:
 
     Raises:
         BackboneError: the backbone cannot be found.
-        RecipeError: a text spec is longer than the backbone reads.
+        RecipeError: a text spec is longer than the backbone reads, or the student asks for layers that it lacks.
         TrainingError: there is nothing to learn from, or the loss is not finite.
     """
     if (done := read_result(job.folder)) is not None:
         return done
+    check_student(job.recipe)
     config, text = job.recipe.train, job.recipe.text
     towers = _towers(job.recipe)
     pairs = load_pairs(Prepared(job.inputs["prepare"]), text, config) if config.epochs > 0 else None

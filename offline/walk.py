@@ -71,8 +71,12 @@ class Walk:
         Raises:
             StageError: another process is at work in the folder; and what ``run_stage`` raises.
         """
+        return self.run_stage(stage_of(name), self.recipe)
+
+    def run_stage(self, stage: Stage, recipe: Recipe) -> Outcome:
+        """As ``run``, for a stage that is in no list, or with another recipe."""
         with self._alone():
-            return run_stage(stage_of(name), self.work, self.recipe, self.source)
+            return run_stage(stage, self.work, recipe, self.source)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

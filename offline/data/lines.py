@@ -12,9 +12,14 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 from offline.errors import DataError
 
+_LENGTHS = (2, 2, 3, 4)
+"""Bytes of a UTF-8 character, by the third and fourth bit of its first byte."""
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+
+def read_lines(path: Path, limit: int | None = None) -> Iterator[tuple[int, str]]:
     """Yield (number from 1, line without its end) of a UTF-8 file; ``.gz`` is unpacked on the way.
+
+    Of a line of more than ``limit`` bytes only so many are read, and half a character at their end is dropped.
 
     Raises:
         DataError: the file cannot be read, is damaged, or a line is not UTF-8 or holds a NUL byte.
@@ -22,7 +27,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with _open(path) as handle:
-            for number, raw in enumerate(handle, start=1):
+            for number, raw in enumerate(handle if limit is None else _cut_lines(handle, limit), start=1):
                 yield number, _decode(raw, path, number)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}:{number + 1}: damaged gzip ({error}); compress or copy the file again") from error
@@ -38,7 +43,23 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     for number, line in read_lines(path):
         if line.strip():
-            yield number, _object(line, f"{path}:{number}")
+            yield number, parse_object(line, f"{path}:{number}")
+
+
+def _cut_lines(handle: BinaryIO, limit: int) -> Iterator[bytes]:
+    """Lines, none of which is ever in memory as a whole where it is longer than ``limit`` bytes."""
+    while raw := handle.readline(limit):
+        yield raw if raw.endswith(b"\n") else _whole_characters(raw)
+        while raw and not raw.endswith(b"\n"):
+            raw = handle.readline(limit)
+
+
+def _whole_characters(raw: bytes) -> bytes:
+    """Without the up to three bytes of a character that was cut; other bytes that are not UTF-8 stay, to be refused."""
+    for size in range(1, min(3, len(raw)) + 1):
+        if raw[-size] >= 0xC0:
+            return raw[:-size] if _LENGTHS[raw[-size] >> 4 & 3] > size else raw
+    return raw
 
 
 def _open(path: Path) -> BinaryIO:
@@ -58,7 +79,12 @@ def _decode(raw: bytes, path: Path, number: int) -> str:
         ) from error
 
 
-def _object(line: str, where: str) -> dict[str, Any]:
+def parse_object(line: str, where: str) -> dict[str, Any]:
+    """The JSON object of one line; ``where`` is file:line.
+
+    Raises:
+        DataError: it is not one JSON object.
+    """
     try:
         value = json.loads(line, parse_constant=_no_constant)
     except json.JSONDecodeError as error:

@@ -22,7 +22,7 @@ QRELS = pa.schema([("split", pa.string()), ("query_id", pa.string()), ("row", pa
 """Judgements; row is the document's row, score 0 means judged and irrelevant."""
 
 TEXTS = pa.schema([("text", pa.string()), ("source", pa.string())])
-"""Queries for distillation, without labels, de-duplicated; source is train, log, title or sentence.
+"""Queries for distillation, without labels, de-duplicated; source is one of ``offline.config.SourceName``.
 Held-out queries are not among them."""
 
 TOWER_TEXTS = pa.schema([("title", pa.string()), ("text", pa.string())])

@@ -3,7 +3,7 @@ import pytest
 import torch
 from tiny_models import make_tiny_bert
 
-from offline.losses import MASKED, NEGATIVE, POSITIVE, distillation, embed, info_nce
+from offline.losses import MASKED, NEGATIVE, POSITIVE, distillation, embed, info_nce, over_widths
 from offline.towers import build_tower, tokenize
 from snapshot.manifest import TextSpec
 
@@ -77,3 +77,18 @@ def test_embedding_in_pieces_gives_what_the_padded_batch_gives(tmp_path):
     with torch.inference_mode():
         whole = tower(dict(features))["sentence_embedding"]
         np.testing.assert_allclose(embed(tower, features).numpy(), whole.numpy(), atol=1e-6)
+
+
+def test_a_matryoshka_loss_is_the_mean_over_normalised_prefixes():
+    left, right = unit(3), unit(3, seed=1)
+    relation = torch.eye(3, dtype=torch.int64)
+
+    def loss(a, b):
+        return info_nce(a, b, relation, 0.1)
+
+    expected = []
+    for width in (8, 4, 2):
+        parts = [side[:, :width] / np.linalg.norm(side[:, :width], axis=1, keepdims=True) for side in (left, right)]
+        expected.append(info_nce_in_numpy(*parts, np.eye(3, dtype=int), 0.1))
+    assert over_widths(loss, (4, 2), torch.tensor(left), torch.tensor(right)).item() == pytest.approx(np.mean(expected), rel=1e-5)
+    assert over_widths(loss, (), torch.tensor(left), torch.tensor(right)).item() == pytest.approx(expected[0], rel=1e-5)

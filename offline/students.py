@@ -1,0 +1,138 @@
+"""What a student begins as: layers of the teacher, a narrower one, a vector a token, or another backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize
+from transformers import AutoConfig
+
+from offline.backbones import resolve_backbone
+from offline.config import DistillConfig
+from offline.errors import DimensionError
+from offline.narrow import make_narrow
+from offline.recipe import Recipe
+from offline.static import make_static
+from offline.towers import build_tower, check_layers, project, take_layers, to_device, tokenize, tower_dim
+from offline.vocabulary import keep_seen
+from snapshot.manifest import TextSpec
+
+_ALIGN_TEXTS = 8192
+_RIDGE = 1e-3
+_BATCH = 64
+
+
+def check_student(recipe: Recipe) -> None:
+    """Refuse layers that the backbone lacks before hours go into a teacher of it.
+
+    Raises:
+        RecipeError: ``distill.layers`` names a layer that ``train.backbone`` does not have.
+        BackboneError: the backbone cannot be found.
+    """
+    if recipe.distill.layers is None or recipe.distill.student == "static":
+        return
+    folder = resolve_backbone(recipe.train.backbone)
+    try:
+        depth = getattr(AutoConfig.from_pretrained(str(folder)), "num_hidden_layers", None)
+    except (OSError, ValueError, KeyError):
+        return  # loading the backbone, which comes next, names the fault
+    if depth is not None:
+        check_layers(recipe.distill.layers, int(depth))
+
+
+def make_student(
+    teacher: SentenceTransformer,
+    config: DistillConfig,
+    spec: TextSpec,
+    dim: int,
+    texts: Sequence[str] = (),
+    corpus: Sequence[str] = (),
+) -> SentenceTransformer:
+    """An untrained student whose vectors have ``dim`` numbers, the document tower's width.
+
+    Args:
+        teacher: the query tower that ``config.layers`` are taken from.
+        config: which student.
+        spec: how queries are rendered and tokenized.
+        dim: the documents' width.
+        texts: rendered queries to learn on; a static student counts their tokens.
+        corpus: rendered, other texts whose tokens stay where ``config.vocabulary`` is ``seen``.
+
+    Raises:
+        RecipeError: the teacher lacks a layer, or cannot be as narrow as the recipe asks for.
+        BackboneError: the student's own backbone cannot be found, or the teacher's kind cannot be cut so.
+        DimensionError: layers of a teacher whose vectors have another width than the documents'.
+    """
+    if config.backbone is None and tower_dim(teacher) != dim:
+        raise DimensionError(
+            f"the query tower's vectors have {tower_dim(teacher)} dimensions and the document tower's {dim}; give "
+            "distill.backbone, which is projected to the document tower's width, or train both towers from one backbone"
+        )
+    base = teacher if config.backbone is None else build_tower(config.backbone)
+    if config.vocabulary == "seen":
+        base = keep_seen(base, spec, [*texts, *corpus])
+    match config.student:
+        case "backbone":
+            return project(base, dim)
+        case "static":
+            return make_static(base, spec, config.mixers, texts)
+        case "narrow":
+            student = make_narrow(take_layers(base, config.layers or ()), config.width, config.ffn)
+            return project(student, dim) if tower_dim(student) != dim else student
+        case "layers":
+            return take_layers(base, config.layers or ())
+
+
+def align(
+    student: SentenceTransformer, spec: TextSpec, texts: Sequence[str], vectors: NDArray[np.float32]
+) -> SentenceTransformer:
+    """The student with the linear map before its normalisation that takes it closest to the teacher's vectors.
+
+    Ridge regression, so that training begins where layers cut out of a tower already agree with the whole, and not where
+    they point elsewhere. A projection that is there already is replaced.
+
+    Args:
+        student: any tower.
+        spec: how texts are tokenized.
+        texts: rendered; the first 8192 are read.
+        vectors: float32[len(texts), dim], the teacher's.
+    """
+    body = [module for module in student if not isinstance(module, Normalize)]
+    if isinstance(body[-1], Dense) and isinstance(body[-1].activation_function, torch.nn.Identity):
+        body = body[:-1]
+    hidden = _pooled(body, student, spec, texts[:_ALIGN_TEXTS])
+    weight, bias = ridge(hidden, vectors[:_ALIGN_TEXTS])
+    dense = Dense(
+        hidden.shape[1],
+        vectors.shape[1],
+        activation_function=torch.nn.Identity(),
+        init_weight=torch.from_numpy(weight),
+        init_bias=torch.from_numpy(bias),
+    )
+    return SentenceTransformer(modules=[*body, dense, Normalize()])
+
+
+def ridge(inputs: NDArray[np.float32], targets: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight float32[d, k] and bias float32[d] of the map from inputs float[n, k] to targets float[n, d]."""
+    x, y = inputs.astype(np.float64), targets.astype(np.float64)
+    centre, middle = x.mean(axis=0), y.mean(axis=0)
+    square = (x - centre).T @ (x - centre)
+    square += np.eye(len(square)) * _RIDGE * max(np.trace(square) / len(square), 1e-12)
+    weight = np.linalg.solve(square, (x - centre).T @ (y - middle)).T
+    return weight.astype(np.float32), (middle - weight @ centre).astype(np.float32)
+
+
+def _pooled(
+    body: Sequence[torch.nn.Module], student: SentenceTransformer, spec: TextSpec, texts: Sequence[str]
+) -> NDArray[np.float32]:
+    """What the student gives before its projection and normalisation, float32[n, k]."""
+    stack, parts = SentenceTransformer(modules=list(body)).eval(), []
+    with torch.inference_mode():
+        for start in range(0, len(texts), _BATCH):
+            features = to_device(tokenize(student, spec, texts[start : start + _BATCH]), stack.device)
+            parts.append(stack(features)["sentence_embedding"].float().cpu().numpy())
+    return np.concatenate(parts)

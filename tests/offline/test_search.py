@@ -1,0 +1,94 @@
+"""The search over a finished tiny work folder; every graph is one that was traced once, the clock is made up."""
+
+import json
+
+import onnx
+import pytest
+from tiny_models import make_tiny_bert
+from tiny_training import make_recipe
+from tiny_work import make_prepared, trace_student
+
+from offline import search, train
+from offline.encode import STAGE as ENCODE
+from offline.errors import RecipeError
+from offline.recipe import Recipe
+from offline.stages import INPUTS, RECEIPT, Source, run_stage
+from offline.walk import Walk
+
+CANDIDATES = [
+    {"student": "static", "mixers": 0},
+    {"layers": [0]},
+    {"layers": [0, 2]},
+    {"student": "narrow", "layers": [1], "width": 64},
+]
+SPEED = {"teacher": 9.0, "static-mixers0": 0.1, "layers-0": 1.0, "layers-0-2": 2.0}
+
+
+@pytest.fixture
+def walk(tmp_path, monkeypatch):
+    """Finished prepare, train and encode; candidates learn two batches."""
+    make_prepared(tmp_path / "prepare")
+    (tmp_path / "prepare" / INPUTS).write_text("{}")
+    (tmp_path / "prepare" / RECEIPT).write_text('{"outputs": {}}')
+    backbone = make_tiny_bert(tmp_path / "bert")
+    settings = {"candidates": CANDIDATES, "first_texts": 16, "rounds": 2}
+    base = make_recipe(backbone, train={"epochs": 0}).model_dump(exclude_unset=True)
+    recipe = Recipe.model_validate({**base, "search": settings})
+    run_stage(train.STAGE, tmp_path, recipe, Source())
+    run_stage(ENCODE, tmp_path, recipe, Source())
+    monkeypatch.setattr(search, "to_onnx", lambda _: onnx.load_from_string(trace_student()))
+    monkeypatch.setattr(search, "measure", lambda graphs, _: {name: SPEED[name.rpartition(".")[0]] for name in graphs})
+    return Walk(recipe, Source(), tmp_path)
+
+
+def test_the_best_within_the_budget_is_found_and_written_down(walk, capsys):
+    found = search.search(walk, budget_ms=1.5)
+    assert {trial.name for trial in found.trials} == {"static-mixers0", "layers-0", "layers-0-2"}
+    assert "narrow-1-width64 is left out: distill.width is 64" in capsys.readouterr().err
+    assert found.best in ("static-mixers0", "layers-0")
+    assert found.teacher_ms == 9.0
+    assert sorted(trial.texts for trial in found.trials) == [16, 32, 32]
+    assert all(0 <= trial.retained <= 1.5 for trial in found.trials)
+    written = json.loads((walk.work / "search" / "search.json").read_text())
+    assert written["best"] == found.best
+    assert (walk.work / "search" / "search.md").is_file()
+    assert (walk.work / "search" / "front.png").is_file()
+
+
+def test_a_search_that_was_stopped_trains_nobody_twice(walk, monkeypatch):
+    learnt, learn = [], search.distill.learn
+
+    def interrupted(job, *arguments):
+        if len(learnt) == 2:
+            learnt.append("stopped")
+            raise KeyboardInterrupt
+        learnt.append(job.folder.name)
+        return learn(job, *arguments)
+
+    monkeypatch.setattr(search.distill, "learn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search.search(walk, budget_ms=1.5)
+    first = search.search(walk, budget_ms=1.5)
+    assert len(learnt) == len(set(learnt)) == 6  # three candidates, two of them twice as long, and the stop
+    assert search.search(walk, budget_ms=1.5) == first
+    assert len(learnt) == 6
+
+
+def test_the_best_is_told_as_options_that_make_the_recipe_so(walk):
+    found = search.search(walk, budget_ms=0.5)
+    changed = search.with_best(walk.recipe, found)
+    assert changed.distill.student == "static"
+    assert 'distill.student="static"' in search.overrides(changed, walk.recipe)
+
+
+def test_candidates_come_from_the_teachers_size_unless_the_recipe_names_them():
+    names = list(search.candidates(Recipe(name="tiny"), depth=6, width=384))
+    assert names[:5] == ["static-mixers0", "static-mixers1", "layers-0", "layers-0-5", "layers-0-2-5"]
+    assert "narrow-0-5-ffn768" in names
+    assert len(search.candidates(Recipe(name="tiny"), depth=1, width=8)) < len(names)
+
+
+def test_a_candidate_that_is_no_student_is_told_by_place():
+    recipe = Recipe.model_validate({"name": "tiny", "search": {"candidates": [{"layers": [0]}, {"depth": 3}]}})
+    with pytest.raises(RecipeError, match=r"search\.candidates\.1\.depth: Extra inputs"):
+        search.candidates(recipe, 6, 384)
