@@ -24,6 +24,7 @@ from offline.config import (
     IndexConfig,
     PackConfig,
     PublishConfig,
+    ScalingConfig,
     TextConfig,
     TrainConfig,
 )
@@ -44,6 +45,7 @@ class Recipe(Config):
     pack: PackConfig = PackConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()
+    scaling: ScalingConfig = ScalingConfig()
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -205,8 +205,8 @@ def autocast(device: torch.device) -> Iterator[None]:
         yield
 
 
-def take_layers(tower: SentenceTransformer, layers: Sequence[int]) -> SentenceTransformer:
-    """A copy of the tower with only the layers asked for, counted from 0, in the order given.
+def take_layers(tower: SentenceTransformer, layers: Sequence[int], key: str = "distill.layers") -> SentenceTransformer:
+    """A copy of the tower with only the layers asked for, counted from 0, in order; ``key`` is their place in the recipe.
 
     Raises:
         RecipeError: a layer is asked for that the tower does not have, or twice, or none at all.
@@ -214,9 +214,9 @@ def take_layers(tower: SentenceTransformer, layers: Sequence[int]) -> SentenceTr
     depth = int(backbone_of(tower).config.num_hidden_layers)
     wrong = sorted({layer for layer in layers if not 0 <= layer < depth})
     if wrong:
-        raise RecipeError(f"distill.layers asks for layer {wrong[0]} of a teacher with {depth} layers (0 to {depth - 1})")
+        raise RecipeError(f"{key} asks for layer {wrong[0]} of a teacher with {depth} layers (0 to {depth - 1})")
     if not layers or len(set(layers)) != len(layers):
-        raise RecipeError(f"distill.layers is {list(layers)}; name each layer once, and at least one")
+        raise RecipeError(f"{key} is {list(layers)}; name each layer once, and at least one")
     student = copy.deepcopy(tower)
     model = backbone_of(student)
     parent, name = _layer_stack(model, depth)
@@ -257,6 +257,12 @@ def project(tower: SentenceTransformer, dim: int) -> SentenceTransformer:
 
 def count_parameters(tower: SentenceTransformer) -> int:
     return sum(parameter.numel() for parameter in tower.parameters())
+
+
+def count_body_parameters(tower: SentenceTransformer) -> int:
+    """Parameters without word vectors and positions, which is how scaling laws count (arXiv 2001.08361)."""
+    embeddings = [module for module in tower.modules() if isinstance(module, torch.nn.Embedding)]
+    return count_parameters(tower) - sum(int(module.weight.numel()) for module in embeddings)
 
 
 @contextmanager
