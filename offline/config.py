@@ -11,6 +11,16 @@ from snapshot.manifest import TextSpec
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+GoalName = Literal[
+    "teacher_ndcg10",
+    "served_ndcg10",
+    "teacher_over_bm25_low",
+    "teacher_over_zero_shot_low",
+    "retention_low",
+    "latency_ratio_fp32",
+    "latency_ratio_served",
+]
+"""What an evaluation can judge; ``*_low``: the lower end of a paired 95% interval. See ``offline.goals``."""
 
 
 class Config(BaseModel):
@@ -161,7 +171,7 @@ class EvaluateConfig(Config):
     max_varied_queries: Annotated[int, Field(ge=0)] = 1000
     """How many queries are asked again with typos and other variants; 0 leaves that out."""
     bootstrap: PositiveInt = 1000
-    goals: Mapping[str, float] = {}
+    goals: Mapping[GoalName, float] = {}
     """Bounds of goals, by name, over those in ``offline.goals``; ``teacher_ndcg10 = 0.60`` for a data set where that is known."""
     seed: int = 17
 

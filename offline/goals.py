@@ -4,32 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from offline.config import GoalName
 from offline.findings import Findings, Goal
 
-BOUNDS: Mapping[str, float] = {
+BOUNDS: Mapping[GoalName, float] = {
     "teacher_over_bm25_low": 0.0,
     "teacher_over_zero_shot_low": 0.0,
     "latency_ratio_fp32": 3.0,
     "latency_ratio_served": 8.0,
 }
-"""Of every recipe. ``teacher_over_*_low``: lower end of the paired interval of nDCG@10; ``latency_ratio_*``: the teacher's query
+"""Of every recipe; ``*_ndcg10`` have a bound only where a recipe sets one, since data sets differ. ``teacher_over_*_low``: lower end of the paired interval of nDCG@10; ``latency_ratio_*``: the teacher's query
 tower over the student, medians, both in onnxruntime."""
 
 RETENTION_BOUNDS: tuple[tuple[int, float], ...] = ((3, 0.985), (1, 0.97), (0, 0.90))
 """``retention_low`` of a student of at least so many layers."""
 
-NAMES = frozenset({*BOUNDS, "retention_low", "teacher_ndcg10", "served_ndcg10"})
-"""What a recipe may set a bound for; ``*_ndcg10`` have none unless a recipe does, since data sets differ."""
-
 ENOUGH_PAIRS = 5000
 """From so many training pairs on a trained teacher has to beat both baselines."""
 
 
-def judge(findings: Findings, pairs: int, wanted: Mapping[str, float]) -> tuple[Goal, ...]:
+def judge(findings: Findings, pairs: int, wanted: Mapping[GoalName, float]) -> tuple[Goal, ...]:
     """Every goal that has a figure and a bound. ``pairs``: how many the teacher could learn from."""
     layers = findings.export.layers
     retention = next(bound for least, bound in RETENTION_BOUNDS if layers >= least)
-    bounds = {**BOUNDS, "retention_low": retention, **wanted}
+    bounds: dict[GoalName, float] = {**BOUNDS, "retention_low": retention, **wanted}
     figures = dict(_figures(findings))
     if pairs < ENOUGH_PAIRS:
         bounds = {name: bound for name, bound in bounds.items() if not name.startswith("teacher_over") or name in wanted}

@@ -7,7 +7,22 @@ import sys
 import pytest
 
 COMMANDS = {
-    "offline": ["run", "prepare", "train", "distill", "encode", "export", "index", "evaluate", "pack", "publish"],
+    "offline": [
+        "run",
+        "prepare",
+        "train",
+        "distill",
+        "encode",
+        "export",
+        "index",
+        "evaluate",
+        "pack",
+        "publish",
+        "ablate",
+        "scaling",
+        "mteb",
+        "card",
+    ],
     "snapshot": [
         *(
             "list",

@@ -1,8 +1,10 @@
 import pytest
 from make_findings import findings
 
+from offline.errors import RecipeError
 from offline.findings import Goal, Latency
 from offline.goals import judge
+from offline.recipe import load_recipe
 
 LATENCIES = tuple(
     Latency(tower=tower, p50_ms=p50, p99_ms=9.0, queries=100)
@@ -45,3 +47,9 @@ def test_nothing_is_judged_that_was_not_measured():
 
 def test_a_bound_that_is_reached_is_met():
     assert Goal(name="x", figure=0.97, bound=0.97).is_met
+
+
+def test_a_goal_that_nobody_knows_is_refused(tmp_path):
+    (tmp_path / "toy.toml").write_text('name = "toy"\n[evaluate.goals]\nteacher_ndgc = 0.6\n')
+    with pytest.raises(RecipeError, match=r"evaluate\.goals\.teacher_ndgc"):
+        load_recipe(tmp_path / "toy.toml")

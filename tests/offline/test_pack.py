@@ -167,5 +167,5 @@ def test_the_model_card_is_bound_to_the_snapshot(fresh, tmp_path):
 
 def test_a_snapshot_without_a_card_says_so(fresh):
     sealed = fresh.folder / pack.run(fresh)["snapshot"]
-    with pytest.raises(OfflineError, match="has no report/model_card.md"):
+    with pytest.raises(OfflineError, match=r"has no report/model_card\.md"):
         card.read(sealed)
