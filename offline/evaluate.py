@@ -103,8 +103,14 @@ def _findings(
         retention=retention,
         dev_curve=_dev_curve(bench),
     )
-    goals = judge(found, bench.prepared.pairs.num_rows, bench.job.recipe.evaluate.goals)
+    goals = judge(found, _train_pairs(bench), bench.job.recipe.evaluate.goals)
     return found.model_copy(update={"goals": goals})
+
+
+def _train_pairs(bench: Workbench) -> int:
+    """Judged ones: pairs of titles and texts are no promise that queries are met."""
+    relevance = bench.job.recipe.data.relevance
+    return sum(row["split"] == "train" and row["score"] >= relevance for row in bench.prepared.qrels.to_pylist())
 
 
 def _dev_curve(bench: Workbench) -> tuple[DevPoint, ...]:

@@ -13,18 +13,18 @@ BOUNDS: Mapping[GoalName, float] = {
     "latency_ratio_fp32": 3.0,
     "latency_ratio_served": 8.0,
 }
-"""Of every recipe; ``*_ndcg10`` have a bound only where a recipe sets one, since data sets differ. ``teacher_over_*_low``: lower end of the paired interval of nDCG@10; ``latency_ratio_*``: the teacher's query
-tower over the student, medians, both in onnxruntime."""
+"""Of every recipe; ``*_ndcg10`` have a bound only where a recipe sets one, since data sets differ. ``teacher_over_*_low``: lower end
+of the paired interval of nDCG@10; ``latency_ratio_*``: the teacher's query tower over the student, medians, both in onnxruntime."""
 
 RETENTION_BOUNDS: tuple[tuple[int, float], ...] = ((3, 0.985), (1, 0.97), (0, 0.90))
 """``retention_low`` of a student of at least so many layers."""
 
 ENOUGH_PAIRS = 5000
-"""From so many training pairs on a trained teacher has to beat both baselines."""
+"""From so many judged training pairs on a teacher has to beat both baselines."""
 
 
 def judge(findings: Findings, pairs: int, wanted: Mapping[GoalName, float]) -> tuple[Goal, ...]:
-    """Every goal that has a figure and a bound. ``pairs``: how many the teacher could learn from."""
+    """Every goal that has a figure and a bound. ``pairs``: judged ones that the teacher could learn from."""
     layers = findings.export.layers
     retention = next(bound for least, bound in RETENTION_BOUNDS if layers >= least)
     bounds: dict[GoalName, float] = {**BOUNDS, "retention_low": retention, **wanted}

@@ -8,20 +8,8 @@ import pytest
 
 COMMANDS = {
     "offline": [
-        "run",
-        "prepare",
-        "train",
-        "distill",
-        "encode",
-        "export",
-        "index",
-        "evaluate",
-        "pack",
-        "publish",
-        "ablate",
-        "scaling",
-        "mteb",
-        "card",
+        *("run", "prepare", "train", "distill", "encode", "export", "index", "evaluate", "pack", "publish"),
+        *("ablate", "scaling", "mteb", "card"),
     ],
     "snapshot": [
         *(
