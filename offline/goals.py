@@ -13,8 +13,8 @@ BOUNDS: Mapping[GoalName, float] = {
     "latency_ratio_fp32": 3.0,
     "latency_ratio_served": 8.0,
 }
-"""Of every recipe; ``*_ndcg10`` have a bound only where a recipe sets one, since data sets differ. ``teacher_over_*_low``: lower end
-of the paired interval of nDCG@10; ``latency_ratio_*``: the teacher's query tower over the student, medians, both in onnxruntime."""
+"""Of every recipe; ``*_ndcg10`` have one only where a recipe sets it, since data sets differ. ``teacher_over_*_low``: lower end
+of the paired interval of nDCG@10; ``latency_ratio_*``: the teacher's query tower over the student, both in onnxruntime."""
 
 RETENTION_BOUNDS: tuple[tuple[int, float], ...] = ((3, 0.985), (1, 0.97), (0, 0.90))
 """``retention_low`` of a student of at least so many layers."""
