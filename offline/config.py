@@ -201,7 +201,7 @@ class ScalingConfig(Config):
         0.5,
         1.0,
     )
-    """Shares of the training pairs. Each trains on as many pairs as the others, smaller ones several times on the same."""
+    """Shares of the training pairs. Each trains for as many steps as the whole, on the same pairs again and again."""
     data_tower: Annotated[int, Field(ge=0)] | None = None
     """Which of the sizes, from 0, the law of data is measured with; None: the middle one."""
     negatives: PositiveInt = 256

@@ -16,8 +16,9 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from offline import towers
+from offline.batches import GroupedBatches, Pairs
 from offline.bootstrap import Values
-from offline.config import ScalingConfig, TowerSize
+from offline.config import ScalingConfig, TowerSize, TrainConfig
 from offline.data.prepared import Prepared
 from offline.errors import DataError, RecipeError
 from offline.fingerprints import backbone_fingerprint
@@ -107,17 +108,23 @@ def _overrides(grid: Grid, size: TowerSize, config: ScalingConfig) -> list[str]:
 
 
 def _shares(grid: Grid, config: ScalingConfig, size: Sequence[str], whole: Variant) -> Iterator[Variant]:
-    """Each sees as many pairs, so that only the number of different ones differs; it is known once the data is prepared."""
+    """Each learns for as many steps, so that only the number of different pairs differs, known once the data is prepared."""
     whole.run("prepare")
-    pairs = len(load_pairs(Prepared(whole.work / "prepare"), whole.recipe.text, whole.recipe.train))
+    recipe = whole.recipe.train
+    pairs = load_pairs(Prepared(whole.work / "prepare"), whole.recipe.text, recipe)
+    steps = _steps(pairs, recipe)
     for share in sorted(set(config.data_shares)):
         if share == 1.0:
             yield whole
             continue
-        few = max(2, round(share * pairs))
-        epochs = whole.recipe.train.epochs * pairs / few
-        overrides = [*size, f"train.max_pairs={few}", f"train.epochs={epochs:.6g}"]
-        yield grid.variant(f"data-{share:g}", overrides)
+        few = pairs.sample(max(2, round(share * len(pairs))), recipe.seed)
+        epochs = recipe.epochs * steps / _steps(few, recipe)
+        yield grid.variant(f"data-{share:g}", [*size, f"train.max_pairs={len(few)}", f"train.epochs={epochs:.6g}"])
+
+
+def _steps(pairs: Pairs, config: TrainConfig) -> int:
+    """Of an epoch."""
+    return len(GroupedBatches(pairs.rows, config.batch_size, config.queries_per_document, config.seed))
 
 
 def train_and_measure(variant: Variant) -> Point:
