@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from offline.data.prepared import Prepared
-from offline.errors import OfflineError, ParentError
+from offline.errors import OfflineError, ParentError, RecipeError
+from offline.grid import Grid
 from offline.progress import say
 from offline.recipe import load_recipe
 from offline.stages import Outcome, Source
@@ -76,6 +77,12 @@ class Options:
             document_tower=tower.resolve() if parent is not None else None,
         )
         return Walk(recipe, source, work)
+
+    def grid(self, name: str) -> Grid:
+        """Variants of the recipe, in the folder ``name`` of the work folder, which lends the stages that it has finished."""
+        work = self.out or Path("work") / load_recipe(self.recipe, self.overrides).name
+        source = Source(data=self.data, query_log=self.query_log, registry=self.registry)
+        return Grid(self.recipe, self.overrides, source, work / name, (work,))
 
     def parent(self, name: str, option: str) -> Path:
         from offline.parent import find_parent  # with torch, which takes seconds
@@ -204,6 +211,94 @@ def search(
     say(
         f"Best within {budget_ms:g} ms: {found.best}; all: {folder / 'search.md'}. Next: python -m offline run {recipe} {options}"
     )
+
+
+@app.command("scaling")
+def scaling(
+    recipe: RecipeArgument,
+    data: DataOption = None,
+    query_log: LogOption = None,
+    out: OutOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Fit how quality grows with the tower and with data: train sizes and shares of the data, and predict the largest."""
+    from offline import laws, scaling  # with scipy and torch
+
+    options = Options(recipe, data, query_log, out, Path("registry"), tuple(set_ or ()))
+    grid = options.grid("scaling")
+    with _going_on_later(grid.folder):
+        plan = scaling.plan(grid)
+        shares = scaling.measure_all(plan.shares)
+        sizes = scaling.measure_all(plan.sizes)
+        config, name = plan.sizes[0].recipe.scaling, plan.sizes[0].recipe.name
+        report = laws.write_report(name, sizes, shares, config.bootstrap, config.seed, grid.folder / "report")
+    for law in report.laws:
+        say(laws.describe(law))
+    for goal in report.goals:
+        typer.echo(goal.describe())
+    say(f"Written: {grid.folder / 'report' / laws.PAGE}, its plots and scaling.json.")
+
+
+@app.command("ablate")
+def ablate(
+    recipe: RecipeArgument,
+    data: DataOption = None,
+    query_log: LogOption = None,
+    out: OutOption = None,
+    set_: SetOption = None,
+    grid: Annotated[Path | None, typer.Option(help="A TOML file of [[row]] tables; offline/ablation.toml unless given.")] = None,
+    rows: Annotated[str | None, typer.Option(help="Only these rows or groups, by comma; the default row always.")] = None,
+    split: Annotated[str, typer.Option(help="dev, so that what is chosen has not seen the test queries, or test.")] = "dev",
+) -> None:
+    """What each part of a recipe is worth: rows that change it, against the default, with paired intervals."""
+    from offline import ablate
+
+    if split not in ("dev", "test"):
+        raise RecipeError(f"--split {split}: give dev or test")
+    variants = Options(recipe, data, query_log, out, Path("registry"), tuple(set_ or ())).grid("ablate")
+    chosen = ablate.load_grid(grid or ablate.GRID, [name.strip() for name in (rows or "").split(",") if name.strip()])
+    with _going_on_later(variants.folder):
+        report = ablate.ablate(variants, chosen, split)
+    typer.echo(ablate.page(report))
+    say(f"Written: {variants.folder / 'report' / ablate.PAGE}, ablation.png and ablation.json.")
+
+
+@app.command("mteb")
+def mteb(
+    recipe: RecipeArgument,
+    data: DataOption = None,
+    query_log: LogOption = None,
+    out: OutOption = None,
+    set_: SetOption = None,
+    split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
+    teacher: Annotated[bool, typer.Option("--teacher", help="The teacher's query tower in place of the student.")] = False,
+) -> None:
+    """MTEB's scores of the saved towers on the recipe's own data; needs the extra mteb."""
+    try:
+        from offline import mteb_model
+    except ModuleNotFoundError as error:
+        raise OfflineError(f"mteb is not installed ({error.name}): pip install '.[mteb]'") from error
+    walk = Options(recipe, data, query_log, out, Path("registry"), tuple(set_ or ())).walk()
+    towers = mteb_model.Towers.load(walk.work, walk.recipe, student=not teacher)
+    for name, value in mteb_model.evaluate(towers, Prepared(walk.work / "prepare"), walk.recipe, split).items():
+        typer.echo(f"{name} {value:.5f}")
+
+
+@app.command("card")
+def card(snapshot: Annotated[Path, typer.Argument(metavar="SNAPSHOT", help="Folder of a sealed snapshot.")]) -> None:
+    """Check a snapshot and print its model card under the sha256 of its manifest."""
+    from offline import card
+
+    typer.echo(card.read(snapshot))
+
+
+@contextmanager
+def _going_on_later(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"Stopped. What is finished stays in {folder}; the same command goes on from there.")
+        raise typer.Exit(130) from None
 
 
 def _add_stage(name: str, summary: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -11,6 +12,16 @@ from snapshot.manifest import TextSpec
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+GoalName = Literal[
+    "teacher_ndcg10",
+    "served_ndcg10",
+    "teacher_over_bm25_low",
+    "teacher_over_zero_shot_low",
+    "retention_low",
+    "latency_ratio_fp32",
+    "latency_ratio_served",
+]
+"""What an evaluation can judge; ``*_low``: the lower end of a paired 95% interval. See ``offline.goals``."""
 
 
 class Config(BaseModel):
@@ -118,6 +129,10 @@ class TrainConfig(Config):
     """``auto``: flash attention on a GPU where it is installed, else torch's own."""
     tied: bool = False
     """One set of weights for both towers."""
+    query_layers: Annotated[tuple[int, ...], Field(strict=False)] | None = None
+    """Which layers of the backbone the query tower keeps, from 0; None: all."""
+    document_layers: Annotated[tuple[int, ...], Field(strict=False)] | None = None
+    """Which layers of the backbone the document tower keeps; None: all."""
     epochs: Annotated[float, Field(ge=0.0)] = 1.0
     """0 leaves the backbone untouched."""
     batch_size: Annotated[int, Field(ge=2)] = 64
@@ -325,7 +340,48 @@ class EvaluateConfig(Config):
     split: Literal["test", "dev"] = "test"
     """``test`` falls back on ``dev`` where there is none."""
     max_queries: PositiveInt | None = None
+    max_varied_queries: Annotated[int, Field(ge=0)] = 1000
+    """How many queries are asked again with typos and other variants; 0 leaves that out."""
     bootstrap: PositiveInt = 1000
+    goals: Mapping[GoalName, float] = {}
+    """Bounds of goals, by name, over those in ``offline.goals``; ``teacher_ndcg10 = 0.60`` for a data set where that is known."""
+    seed: int = 17
+
+
+class TowerSize(Config):
+    """A backbone of ``offline scaling``: whole, cut to its first ``layers``, or of so many fresh layers of a ``width``."""
+
+    backbone: str
+    layers: PositiveInt | None = None
+    width: PositiveInt | None = None
+
+
+class ScalingConfig(Config):
+    """``offline scaling``: which towers and how much data the laws are fitted to, and what is measured."""
+
+    backbones: Annotated[tuple[str | TowerSize, ...], Field(strict=False)] = ()
+    """From small to large: hub ids, folders, ``package:NAME``, or tables {backbone, layers, width}. Empty: two
+    fresh layers of each of ``widths`` over the word vectors of ``train.backbone``."""
+    widths: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = (32, 64, 96, 128, 192, 256)
+    fresh_learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    """For fresh layers; others learn at ``train.learning_rate``."""
+    epochs: Annotated[float, Field(gt=0.0)] = 3.0
+    """In place of ``train.epochs``."""
+    data_shares: Annotated[tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...], Field(strict=False, min_length=3)] = (
+        0.125,
+        0.25,
+        0.5,
+        1.0,
+    )
+    """Shares of the training pairs. Each trains for as many steps as the whole, on the same pairs again and again."""
+    data_tower: Annotated[int, Field(ge=0)] | None = None
+    """Which of the sizes, from 0, the law of data is measured with; None: the middle one."""
+    negatives: PositiveInt = 256
+    """Contrastive entropy contrasts the relevant document with so many others (arXiv 2403.18684)."""
+    max_queries: PositiveInt = 1000
+    max_documents: PositiveInt = 2000
+    """nDCG@10 is measured among the relevant documents of the dev queries and a random sample of others up to this number."""
+    bootstrap: PositiveInt = 200
     seed: int = 17
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from offline import towers
+from offline import card, towers
+from offline.aspects import measure_robustness, measure_slices, measure_widths, swings
 from offline.bootstrap import Interval, Values, difference_interval, mean_interval, ratio_interval
 from offline.config import EvaluateConfig
-from offline.exported import MODEL, open_graph
-from offline.findings import Answer, Contrast, Example, Findings, Latency, Loss, Proof, Quality
+from offline.exported import FP32, MODEL, open_graph
+from offline.findings import Answer, Contrast, DevPoint, Example, Findings, Latency, Loss, Proof, Quality, Swing
 from offline.fingerprints import backbone_fingerprint
+from offline.goals import SERVED_TOWER, STUDENT_FP32, TEACHER_ONNX, judge
 from offline.judged import Judged, load_judged
 from offline.metrics import METRICS, NDCG, Rows, ndcg, score
 from offline.probes import probe_queries
+from offline.progress import say
 from offline.ranking import exact_top_k
 from offline.report import write_report
+from offline.slices import cut
 from offline.stages import Job, Stage, Summary
 from offline.systems import (
     BM25,
@@ -36,12 +38,15 @@ from offline.systems import (
     forget_scratch,
     rank_all,
 )
+from offline.timing import Encode, time_towers
+from offline.trainer import RESULT
+from snapshot.files import write_text
 from snapshot.manifest import Retention
 
 _EXAMPLES = 10
 _ANSWERS = 3
+_SWINGS = 8
 _TIMED_QUERIES = 100
-_WARM_QUERIES = 5
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,19 @@ def run(job: Job, baselines: bool = True) -> Summary:
     bench = Workbench(job)
     judged = load_judged(bench.prepared, job.recipe)
     if judged is None:
-        write_report(_findings(bench, _unjudged_examples(bench)), None, job.folder)
+        findings = _findings(bench, _unjudged_examples(bench))
+        write_report(findings, None, job.folder)
+        write_text(job.folder / card.CARD, card.write(findings, job))
+        forget_scratch(job.folder)
         return {"queries": 0}
     measured = _measure(bench, judged, baselines)
-    proof = _proof(measured, judged, job.recipe.evaluate)
+    proof = _proof(measured, judged, job.recipe.evaluate).model_copy(update=_closer(bench, measured, judged))
     retention = _retention(measured, judged, job.recipe.evaluate)
     findings = _findings(bench, _judged_examples(bench, measured, judged), proof, retention)
+    for goal in findings.goals:
+        say(f"  {goal.describe()}")
     write_report(findings, (measured[TEACHER].scores[NDCG], measured[SERVED].scores[NDCG]), job.folder)
+    write_text(job.folder / card.CARD, card.write(findings, job))
     forget_scratch(job.folder)
     return {
         "queries": len(judged),
@@ -81,7 +92,7 @@ def run(job: Job, baselines: bool = True) -> Summary:
 def _findings(
     bench: Workbench, examples: tuple[Example, ...], proof: Proof | None = None, retention: Retention | None = None
 ) -> Findings:
-    return Findings(
+    found = Findings(
         recipe=bench.job.recipe.name,
         backbone=bench.job.recipe.train.backbone,
         documents=bench.prepared.documents.num_rows,
@@ -91,7 +102,23 @@ def _findings(
         examples=examples,
         proof=proof,
         retention=retention,
+        dev_curve=_dev_curve(bench),
     )
+    goals = judge(found, _train_pairs(bench), bench.job.recipe.evaluate.goals)
+    return found.model_copy(update={"goals": goals})
+
+
+def _train_pairs(bench: Workbench) -> int:
+    """Judged ones: pairs of titles and texts are no promise that queries are met."""
+    relevance = bench.job.recipe.data.relevance
+    return sum(row["split"] == "train" and row["score"] >= relevance for row in bench.prepared.qrels.to_pylist())
+
+
+def _dev_curve(bench: Workbench) -> tuple[DevPoint, ...]:
+    """What stage 1 measured on dev; nothing for towers that were not trained here."""
+    path = bench.job.inputs["train"] / RESULT
+    log = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return tuple(DevPoint.model_validate(point, extra="ignore") for point in log.get("dev_curve", ()))
 
 
 def _measure(bench: Workbench, judged: Judged, baselines: bool) -> dict[str, _Measured]:
@@ -119,6 +146,27 @@ def _proof(measured: dict[str, _Measured], judged: Judged, config: EvaluateConfi
             for baseline in (BM25, ZERO_SHOT)
             if baseline in measured
         ),
+    )
+
+
+def _closer(bench: Workbench, measured: dict[str, _Measured], judged: Judged) -> dict[str, object]:
+    """What the averages hide: slices, other spellings, narrower vectors, the queries that changed most."""
+    teacher, served = (measured[name].scores[NDCG] for name in (TEACHER, SERVED))
+    lost, gained = swings(teacher, served, _SWINGS)
+    return {
+        "slices": measure_slices(cut(judged, bench.prepared), teacher, served, bench.job.recipe.evaluate),
+        "robustness": measure_robustness(bench, judged, teacher, served),
+        "widths": measure_widths(bench, judged),
+        "lost": _swings(bench, measured, judged, lost),
+        "gained": _swings(bench, measured, judged, gained),
+    }
+
+
+def _swings(bench: Workbench, measured: dict[str, _Measured], judged: Judged, places: Iterable[int]) -> tuple[Swing, ...]:
+    teacher, served = (measured[name].scores[NDCG] for name in (TEACHER, SERVED))
+    return tuple(
+        Swing(example=example, teacher=float(teacher[place]), served=float(served[place]))
+        for place, example in zip(places, _examples_at(bench, measured, judged, places), strict=True)
     )
 
 
@@ -167,6 +215,10 @@ def _retention(measured: dict[str, _Measured], judged: Judged, config: EvaluateC
 def _judged_examples(bench: Workbench, measured: dict[str, _Measured], judged: Judged) -> tuple[Example, ...]:
     """Queries drawn at random, with what the teacher and the service answered."""
     drawn = np.random.default_rng(bench.job.recipe.evaluate.seed).permutation(len(judged))[:_EXAMPLES]
+    return _examples_at(bench, measured, judged, drawn.tolist())
+
+
+def _examples_at(bench: Workbench, measured: dict[str, _Measured], judged: Judged, places: Iterable[int]) -> tuple[Example, ...]:
     teacher, served = (measured[name].ranked.rows for name in (TEACHER, SERVED))
     relevant = [{row for row, grade in grades.items() if grade >= judged.relevance} for grades in judged.judgements]
     return tuple(
@@ -175,7 +227,7 @@ def _judged_examples(bench: Workbench, measured: dict[str, _Measured], judged: J
             teacher=_answers(bench, teacher[place], relevant[place]),
             served=_answers(bench, served[place], relevant[place]),
         )
-        for place in drawn
+        for place in places
     )
 
 
@@ -202,39 +254,19 @@ def _answers(bench: Workbench, rows: Rows, relevant: set[int] | None) -> tuple[A
 
 
 def _latencies(bench: Workbench) -> tuple[Latency, ...]:
+    """The teacher's query tower in torch and in the runtime that serves, and the student in fp32 and as it is served."""
     texts = bench.rendered(probe_queries(bench.prepared, _TIMED_QUERIES))
     if not texts:
         return ()
-    spec = bench.job.recipe.text.query
-    teacher = bench.teacher.to("cpu")
-    graph = open_graph(bench.job.inputs["export"], spec)
-    with _one_thread():
-        return (
-            _time("teacher, torch", lambda text: towers.encode(teacher, spec, [text], 1), texts),
-            _time(f"student, {bench.export.precision} ONNX", lambda text: graph.encode([text]), texts),
-        )
-
-
-def _time(tower: str, encode: Callable[[str], object], texts: Sequence[str]) -> Latency:
-    for text in texts[:_WARM_QUERIES]:
-        encode(text)
-    milliseconds = []
-    for text in texts:
-        began = time.perf_counter()
-        encode(text)
-        milliseconds.append(1000 * (time.perf_counter() - began))
-    p50, p99 = np.percentile(milliseconds, [50, 99])
-    return Latency(tower=tower, p50_ms=float(p50), p99_ms=float(p99), queries=len(texts))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    spec, export = bench.job.recipe.text.query, bench.job.inputs["export"]
+    teacher = bench.teacher.to("cpu").float().eval()
+    graph, fp32, served = bench.teacher_graph(teacher), open_graph(export, spec, FP32), open_graph(export, spec)
+    encoders: dict[str, Encode] = {"teacher, torch": lambda text: towers.encode(teacher, spec, [text], 1)}
+    if graph is not None:
+        encoders[TEACHER_ONNX] = lambda text: graph.encode([text])
+    encoders[STUDENT_FP32] = lambda text: fp32.encode([text])
+    encoders[SERVED_TOWER] = lambda text: served.encode([text])
+    return time_towers(encoders, texts)
 
 
 STAGE = Stage(
@@ -243,4 +275,5 @@ STAGE = Stage(
     needs=("prepare", "train", "distill", "refine", "export", "encode", "index"),
     sections=("text", "data", "train", "evaluate"),
     outside=lambda recipe, _source: {"name": recipe.name, "backbone": backbone_fingerprint(recipe.train.backbone)},
+    version=2,
 )

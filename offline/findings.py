@@ -41,6 +41,68 @@ class Contrast(_Finding):
     difference: Interval
 
 
+class Slice(_Finding):
+    """Some of the queries: mean nDCG@10 of the teacher and of what is served, and what share of it is kept."""
+
+    by: str
+    name: str
+    queries: int
+    teacher: float
+    served: float
+    retained: Interval | None
+    """None where the teacher finds nothing."""
+
+
+class Robustness(_Finding):
+    """The same queries written otherwise: nDCG@10, and what the change costs, clean minus changed, paired by query."""
+
+    variant: str
+    """``typo``, ``case``, ``order`` or ``drop``; see ``offline.variants``."""
+    queries: int
+    changed: int
+    """Queries that have such a variant; the others stay as they are."""
+    teacher: float
+    served: float
+    teacher_lost: Interval
+    served_lost: Interval
+    retained: Interval | None
+    """Served over teacher, on the changed queries."""
+
+
+class Width(_Finding):
+    """Vectors cut to their first ``dim`` numbers, exact search: nDCG@10, and what cutting costs, paired by query."""
+
+    dim: int
+    teacher: Interval
+    student: Interval
+    teacher_lost: Interval
+    student_lost: Interval
+
+
+class DevPoint(_Finding):
+    """nDCG@10 on dev during stage 1."""
+
+    step: int
+    epoch: float
+    ndcg: float
+
+
+class Goal(_Finding):
+    """A figure and the least that it should be."""
+
+    name: str
+    figure: float
+    bound: float
+
+    @property
+    def is_met(self) -> bool:
+        return self.figure >= self.bound
+
+    def describe(self) -> str:
+        """The line that is printed."""
+        return f"GOAL {self.name} {self.figure:.4f} {self.bound:g} {'ok' if self.is_met else 'short'}"
+
+
 class Latency(_Finding):
     """One query at a time through a query tower, tokenization included, on one thread of the builder's machine."""
 
@@ -66,6 +128,14 @@ class Example(_Finding):
     served: tuple[Answer, ...]
 
 
+class Swing(_Finding):
+    """A query that the service answers much worse or better than the teacher; nDCG@10 of both."""
+
+    example: Example
+    teacher: float
+    served: float
+
+
 class Proof(_Finding):
     """What was measured on judged queries."""
 
@@ -79,6 +149,12 @@ class Proof(_Finding):
     systems: tuple[Quality, ...]
     losses: tuple[Loss, ...]
     contrasts: tuple[Contrast, ...]
+    slices: tuple[Slice, ...] = ()
+    robustness: tuple[Robustness, ...] = ()
+    widths: tuple[Width, ...] = ()
+    """For each of ``train.matryoshka``."""
+    lost: tuple[Swing, ...] = ()
+    gained: tuple[Swing, ...] = ()
 
 
 class Findings(_Finding):
@@ -95,3 +171,5 @@ class Findings(_Finding):
     """None where the data has no judged queries."""
     retention: Retention | None
     """None where there is no proof, or the teacher finds nothing at all."""
+    dev_curve: tuple[DevPoint, ...] = ()
+    goals: tuple[Goal, ...] = ()

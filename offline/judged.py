@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,6 +36,22 @@ class Judged:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def sample(self, limit: int | None, seed: int) -> Judged:
+        """At most ``limit`` of the queries, drawn at random, in their order."""
+        if limit is None or len(self) <= limit:
+            return self
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), limit, replace=False)))
+
+    def take(self, places: Iterable[int]) -> Judged:
+        """Some of the queries."""
+        chosen = [int(place) for place in places]
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in chosen),
+            texts=tuple(self.texts[i] for i in chosen),
+            judgements=tuple(self.judgements[i] for i in chosen),
+        )
+
 
 def load_judged(prepared: Prepared, recipe: Recipe) -> Judged | None:
     """The split that the recipe asks for, else ``dev``; None where neither has a query with a relevant document.
@@ -45,7 +61,7 @@ def load_judged(prepared: Prepared, recipe: Recipe) -> Judged | None:
     for split in dict.fromkeys((recipe.evaluate.split, "dev")):
         judged = judged_split(prepared, recipe, split)
         if len(judged):
-            return sample(judged, recipe.evaluate.max_queries, recipe.evaluate.seed)
+            return judged.sample(recipe.evaluate.max_queries, recipe.evaluate.seed)
     return None
 
 
@@ -72,18 +88,3 @@ def _scores(prepared: Prepared, split: str) -> dict[str, dict[int, int]]:
             continue
         scores.setdefault(judgement["query_id"], {})[judgement["row"]] = judgement["score"]
     return scores
-
-
-def sample(judged: Judged, limit: int | None, seed: int) -> Judged:
-    """At most ``limit`` of the queries, drawn at random, in their order; None for all."""
-    if limit is None or len(judged) <= limit:
-        return judged
-    chosen = np.sort(np.random.default_rng(seed).choice(len(judged), limit, replace=False))
-    return Judged(
-        split=judged.split,
-        ids=tuple(judged.ids[i] for i in chosen),
-        texts=tuple(judged.texts[i] for i in chosen),
-        judgements=tuple(judged.judgements[i] for i in chosen),
-        relevance=judged.relevance,
-        skipped=judged.skipped,
-    )

@@ -26,6 +26,7 @@ from offline.config import (
     PackConfig,
     PublishConfig,
     RefineConfig,
+    ScalingConfig,
     SearchConfig,
     TextConfig,
     TrainConfig,
@@ -49,6 +50,7 @@ class Recipe(Config):
     pack: PackConfig = PackConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()
+    scaling: ScalingConfig = ScalingConfig()
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from offline import plots
-from offline.bootstrap import Interval, Values
+from offline import plots, report_aspects
+from offline.bootstrap import Values
 from offline.exported import Gate
-from offline.findings import Answer, Findings, Proof
+from offline.findings import Findings, Proof
+from offline.goals import TEACHER_ONNX
+from offline.markdown import cell, difference, estimate, table, yes
 from offline.metrics import METRICS
 from snapshot.files import write_text
 
 PAGE = "report.md"
 FINDINGS = "report.json"
-_TITLE_CHARACTERS = 70
 
 
 def write_report(findings: Findings, ndcg: tuple[Values, Values] | None, folder: Path) -> None:
@@ -32,6 +33,8 @@ def write_report(findings: Findings, ndcg: tuple[Values, Values] | None, folder:
         plots.draw_retention(*ndcg, folder / "retention.png")
     if len(findings.index.efforts) > 1:
         plots.draw_effort(findings, folder / "effort.png")
+    if findings.dev_curve:
+        plots.draw_dev_curve(findings.dev_curve, folder / "dev_curve.png")
     write_text(folder / PAGE, page(findings))
 
 
@@ -41,14 +44,23 @@ def page(findings: Findings) -> str:
     sections = [
         f"# {findings.recipe}: what was built, and how good it is",
         _built(findings),
+        *report_aspects.goals(findings),
         *(_quality(proof) if proof is not None else (_NO_PROOF,)),
+        *(_behind_the_averages(proof) if proof is not None else ()),
+        *report_aspects.dev_curve(findings),
         *_export(findings),
         *_effort(findings),
         *_latency(findings),
         *_examples(findings),
+        *(report_aspects.changes(proof) if proof is not None else ()),
         _COMMANDS.format(recipe=findings.recipe),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _behind_the_averages(proof: Proof) -> Iterable[str]:
+    for part in (report_aspects.slices, report_aspects.robustness, report_aspects.widths):
+        yield from part(proof)
 
 
 _NO_PROOF = (
@@ -102,16 +114,16 @@ def _quality(proof: Proof) -> Iterable[str]:
     header = ["system", *METRICS] + (["nDCG@10, judged only"] if judged_only else [])
     rows = []
     for system in proof.systems:
-        extra = [_estimate(system.judged_only) if system.judged_only is not None else "as above"] if judged_only else []
-        rows.append([system.title, *(_estimate(system.metrics[metric]) for metric in METRICS), *extra])
-    yield _table(header, rows)
+        extra = [estimate(system.judged_only) if system.judged_only is not None else "as above"] if judged_only else []
+        rows.append([system.title, *(estimate(system.metrics[metric]) for metric in METRICS), *extra])
+    yield table(header, rows)
     if judged_only:
         yield _JUDGED_ONLY
     yield "\n".join(_contrasts(proof))
     yield "![Quality of each system](quality.png)"
     yield "## Where quality is lost"
     yield "nDCG@10 before the step minus after it, paired by query; a loss below zero is a gain."
-    yield _table(["step", "from", "to", "nDCG@10 lost", "zero outside the interval"], _losses(proof))
+    yield table(["step", "from", "to", "nDCG@10 lost", "zero outside the interval"], _losses(proof))
     yield "![Losses from the teacher to the service](losses.png)"
     yield "![Teacher and service, query by query](retention.png)"
 
@@ -141,7 +153,7 @@ def _contrasts(proof: Proof) -> Iterable[str]:
         outside = (
             "zero is outside the interval: yes" if found.excludes_zero else "zero is outside the interval: no, it may be noise"
         )
-        yield f"- teacher minus {titles[contrast.baseline]}: {_difference(found)} nDCG@10; {outside}."
+        yield f"- teacher minus {titles[contrast.baseline]}: {difference(found)} nDCG@10; {outside}."
 
 
 def _losses(proof: Proof) -> list[list[str]]:
@@ -151,8 +163,8 @@ def _losses(proof: Proof) -> list[list[str]]:
             loss.step,
             titles[loss.before],
             titles[loss.after] if loss.after != loss.before else "the same: nothing is quantised",
-            _difference(loss.difference),
-            _yes(loss.difference.excludes_zero),
+            difference(loss.difference),
+            yes(loss.difference.excludes_zero),
         ]
         for loss in proof.losses
     ]
@@ -170,7 +182,7 @@ def _export(findings: Findings) -> Iterable[str]:
         ]
         for trial in findings.export.trials
     ]
-    yield _table(["graph", "times as fast", "MB", "distance", *_GATES.values()], rows)
+    yield table(["graph", "times as fast", "MB", "distance", *_GATES.values()], rows)
     yield _EXPORT_NOTE
 
 
@@ -193,19 +205,29 @@ def _effort(findings: Findings) -> Iterable[str]:
         ]
         for row in findings.index.efforts
     ]
-    yield _table(["effort", "recall@10", "p50 ms", "p99 ms"], rows)
+    yield table(["effort", "recall@10", "p50 ms", "p99 ms"], rows)
     if len(findings.index.efforts) > 1:
         yield "![Recall over search time](effort.png)"
 
 
 def _latency(findings: Findings) -> Iterable[str]:
     yield "## Time to encode a query"
-    yield "One query at a time, tokenization included, one thread, on the machine that built this."
-    rows = [[found.tower, f"{found.p50_ms:.2f}", f"{found.p99_ms:.2f}", f"{found.queries}"] for found in findings.latencies]
-    yield _table(["query tower", "p50 ms", "p99 ms", "queries"], rows)
-    if len(findings.latencies) > 1:
-        first, *_, last = findings.latencies
-        yield f"At the median the second is {first.p50_ms / last.p50_ms:.1f} times as fast as the first."
+    yield (
+        "One query at a time, tokenization included, in turns on one thread of the machine that built this; CPU time, "
+        "a query's median over five rounds."
+    )
+    baseline = next((found.p50_ms for found in findings.latencies if found.tower == TEACHER_ONNX), None)
+    rows = [
+        [
+            found.tower,
+            f"{found.p50_ms:.3f}",
+            f"{found.p99_ms:.3f}",
+            f"{found.queries}",
+            "" if baseline is None else f"{baseline / found.p50_ms:.1f}",
+        ]
+        for found in findings.latencies
+    ]
+    yield table(["query tower", "p50 ms", "p99 ms", "queries", "times as fast as the teacher in onnxruntime"], rows)
 
 
 def _examples(findings: Findings) -> Iterable[str]:
@@ -215,33 +237,8 @@ def _examples(findings: Findings) -> Iterable[str]:
         if findings.proof
         else "Queries drawn at random."
     )
-    rows = [[_cell(example.query), _answers(example.teacher), _answers(example.served)] for example in findings.examples]
-    yield _table(["query", "teacher", "as served"], rows)
-
-
-def _answers(answers: Sequence[Answer]) -> str:
-    return "<br>".join(f"{'✓ ' if answer.relevant else ''}{_cell(answer.title or answer.id)}" for answer in answers)
-
-
-def _cell(text: str) -> str:
-    """One line that cannot break the table or start markup."""
-    line = " ".join(text.split())
-    short = line if len(line) <= _TITLE_CHARACTERS else f"{line[: _TITLE_CHARACTERS - 1]}…"
-    return "".join(f"\\{character}" if character in "\\`*_[]<>|#" else character for character in short)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _estimate(found: Interval) -> str:
-    return f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
-
-
-def _difference(found: Interval) -> str:
-    return f"{found.estimate:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+    rows = [
+        [cell(example.query), report_aspects.answers(example.teacher), report_aspects.answers(example.served)]
+        for example in findings.examples
+    ]
+    yield table(["query", "teacher", "as served"], rows)

@@ -27,7 +27,6 @@ from offline.errors import BackboneError, RecipeError
 from offline.front import Findings, Latency, Trial, best, draw, page, survivors
 from offline.gates import judged_for_gate
 from offline.graph import Graph
-from offline.judged import sample
 from offline.lessons import Lesson, choose_texts, teach
 from offline.metrics import NDCG, ndcg
 from offline.probes import probe_queries
@@ -252,7 +251,7 @@ def retained(job: Job, teacher: SentenceTransformer, student: SentenceTransforme
     Without any judgement, the share of the teacher's ten best documents that the student finds.
     """
     prepared, spec, documents = Prepared(job.inputs["prepare"]), job.recipe.text.query, load_vectors(job.inputs["encode"])
-    judged = sample(judged_for_gate(prepared, job.recipe), job.recipe.search.max_queries, job.recipe.evaluate.seed)
+    judged = judged_for_gate(prepared, job.recipe).sample(job.recipe.search.max_queries, job.recipe.evaluate.seed)
     raw = judged.texts or probe_queries(prepared, job.recipe.search.max_queries)
     texts = [render_query(spec, text) for text in raw]
     ours, theirs = (exact_top_k(encode(tower, spec, texts), documents, _DEPTH)[1] for tower in (student, teacher))

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,7 +23,7 @@ from typing import Any
 
 from offline.errors import OfflineError, StageError, StorageError
 from offline.recipe import Recipe
-from snapshot.files import sha256, write_text
+from snapshot.files import link_or_copy, sha256, write_text
 
 Summary = Mapping[str, str | int | float | None]
 """What a stage says about its result, in a line and in its receipt."""
@@ -156,17 +156,59 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
 
 
-def _run(stage: Stage, folder: Path, work: Path, recipe: Recipe, source: Source) -> Outcome:
-    config = {name: getattr(recipe, name).model_dump(mode="json") for name in stage.sections}
-    digest = _digest(
+def take_over(stage: Stage, work: Path, recipe: Recipe, source: Source, donors: Iterable[Path]) -> Path | None:
+    """Link the stage's output from the first of the work folders ``donors`` where a run with the same inputs has finished.
+
+    Returns:
+        The donor; None where there is none, or where ``work`` has the output or a beginning of it already.
+
+    Raises:
+        StageError, StorageError: as ``run_stage``.
+    """
+    digest = _inputs_digest(stage, work, recipe, source)
+    started = _read(work / stage.name / INPUTS)
+    if started is not None and started["inputs"] == digest:
+        return None
+    for donor in donors:
+        receipt = _read(donor / stage.name / RECEIPT)
+        if receipt is not None and receipt["inputs"] == digest and _intact(donor / stage.name, receipt["outputs"]):
+            with storage_errors(work / stage.name):
+                _link(donor / stage.name, work / stage.name, receipt["outputs"])
+            return donor
+    return None
+
+
+def _link(source: Path, target: Path, outputs: Iterable[str]) -> None:
+    """Outputs are never changed in place, so that they can be links; our own files are, and are copied.
+
+    Until all outputs are there the folder's inputs fit nothing, so that what a kill leaves is wiped and not gone on from.
+    """
+    _begin(target, "", {})
+    for name in outputs:
+        (target / name).unlink(missing_ok=True)
+        link_or_copy(source / name, target / name)
+    for own in (CONFIG, INPUTS, RECEIPT):
+        write_text(target / own, (source / own).read_text(encoding="utf-8"))
+
+
+def _sections(stage: Stage, recipe: Recipe) -> dict[str, Any]:
+    return {name: getattr(recipe, name).model_dump(mode="json") for name in stage.sections}
+
+
+def _inputs_digest(stage: Stage, work: Path, recipe: Recipe, source: Source) -> str:
+    return _digest(
         {
             "stage": stage.name,
             "version": stage.version,
-            "config": config,
+            "config": _sections(stage, recipe),
             "outside": stage.outside(recipe, source),
             "needs": {name: _finished(work, name, stage.name)["outputs"] for name in stage.needs},
         }
     )
+
+
+def _run(stage: Stage, folder: Path, work: Path, recipe: Recipe, source: Source) -> Outcome:
+    config, digest = _sections(stage, recipe), _inputs_digest(stage, work, recipe, source)
     receipt = _read(folder / RECEIPT)
     fits = receipt is not None and receipt["inputs"] == digest and _intact(folder, receipt["outputs"])
     if receipt is not None and fits and stage.still_holds(folder, source):

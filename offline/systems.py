@@ -16,7 +16,9 @@ from offline.baselines import Bm25
 from offline.data.prepared import Prepared
 from offline.efforts import open_index, search_as_served
 from offline.encoded import load_vectors
-from offline.exported import FP32, MODEL, load_report, open_graph
+from offline.errors import RecipeError
+from offline.exported import FP32, MODEL, TOKENIZER, load_report, open_graph
+from offline.graph import Graph
 from offline.index import INDEX, load_description
 from offline.judged import Judged
 from offline.metrics import DEPTH, Rows, merge_depths
@@ -24,6 +26,7 @@ from offline.progress import say, track
 from offline.ranking import Floats, exact_top_k
 from offline.refine import was_refined
 from offline.stages import Job
+from offline.trace import to_onnx, write_graph, write_tokenizer
 from snapshot.files import atomic_write
 from snapshot.text import render, render_query
 
@@ -39,7 +42,8 @@ SERVED = "served"
 _PAGE = 10
 _BATCH = 64
 _BLOCK_ROWS = 2048
-_SCRATCH = "zero_shot"
+SCRATCH = "scratch"
+"""What a killed run goes on from, and what is needed for a moment."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,24 @@ class Workbench:
         """Query vectors float32[q, dim] of one of the exported files, one query at a time as the service does."""
         return open_graph(self.job.inputs["export"], self.job.recipe.text.query, model).encode(self.rendered(queries))
 
+    def teacher_graph(self, teacher: SentenceTransformer) -> Graph | None:
+        """The teacher's query tower in the runtime that serves, fp32; None where it does not fit into one file."""
+        folder = self.job.folder / SCRATCH
+        try:
+            write_graph(to_onnx(teacher), "", folder / "teacher.onnx")
+        except RecipeError as error:
+            say(f"  the teacher is not timed in onnxruntime: {error}")
+            return None
+        write_tokenizer(teacher, folder / TOKENIZER)
+        pad = int(teacher.tokenizer.pad_token_id or 0)
+        return Graph.open(folder / "teacher.onnx", folder / TOKENIZER, self.job.recipe.text.query, pad_token_id=pad)
+
     def rendered(self, queries: Sequence[str]) -> list[str]:
         return [render_query(self.job.recipe.text.query, query) for query in queries]
+
+    def search_page(self, vectors: Floats) -> Rows:
+        """int64[q, 10] of the index at its default effort: the page that callers get."""
+        return search_as_served(open_index(self.job.inputs["index"] / INDEX), self.index, vectors, _PAGE)
 
     def search(self, vectors: Floats) -> Rows:
         """int64[q, at most 100] of the index at its default effort: the page of ten that callers get, then more."""
@@ -138,8 +158,8 @@ def _zero_shot(bench: Workbench, judged: Judged) -> Ranked:
 
 
 def forget_scratch(folder: Path) -> None:
-    """Remove the vectors that a killed run would have gone on from."""
-    shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
+    """Remove what is not part of the report."""
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
 
 
 def _bm25(bench: Workbench, judged: Judged) -> Ranked:
@@ -178,7 +198,7 @@ def _untouched_documents(bench: Workbench, backbone: SentenceTransformer) -> Flo
     table = bench.prepared.tower_texts
     blocks = []
     for start in track(range(0, table.num_rows, _BLOCK_ROWS), "documents through the untouched backbone, blocks"):
-        path = bench.job.folder / _SCRATCH / f"{start:09}.npy"
+        path = bench.job.folder / SCRATCH / f"{start:09}.npy"
         if not path.exists():
             texts = [render(spec, row) for row in table.slice(start, _BLOCK_ROWS).to_pylist()]
             with atomic_write(path) as handle:

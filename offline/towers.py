@@ -213,14 +213,14 @@ def autocast(device: torch.device) -> Iterator[None]:
         yield
 
 
-def take_layers(tower: SentenceTransformer, layers: Sequence[int]) -> SentenceTransformer:
-    """A copy of the tower with only the layers asked for, counted from 0, in the order given.
+def take_layers(tower: SentenceTransformer, layers: Sequence[int], key: str = "distill.layers") -> SentenceTransformer:
+    """A copy of the tower with only the layers asked for, counted from 0, in order; ``key`` is their place in the recipe.
 
     Raises:
         RecipeError: a layer is asked for that the tower does not have, or twice, or none at all.
     """
     depth = int(backbone_of(tower).config.num_hidden_layers)
-    check_layers(layers, depth)
+    check_layers(layers, depth, key)
     student = copy.deepcopy(tower)
     model = backbone_of(student)
     parent, name = _layer_stack(model, depth)
@@ -230,17 +230,17 @@ def take_layers(tower: SentenceTransformer, layers: Sequence[int]) -> SentenceTr
     return student
 
 
-def check_layers(layers: Sequence[int], depth: int) -> None:
-    """Refuse ``distill.layers`` that a teacher of ``depth`` layers cannot give.
+def check_layers(layers: Sequence[int], depth: int, key: str = "distill.layers") -> None:
+    """Refuse layers that a tower of ``depth`` layers cannot give; ``key`` is where the recipe asks for them.
 
     Raises:
         RecipeError: a layer that it does not have, or one twice, or none at all.
     """
     wrong = sorted({layer for layer in layers if not 0 <= layer < depth})
     if wrong:
-        raise RecipeError(f"distill.layers asks for layer {wrong[0]} of a teacher with {depth} layers (0 to {depth - 1})")
+        raise RecipeError(f"{key} asks for layer {wrong[0]} of a tower with {depth} layers (0 to {depth - 1})")
     if not layers or len(set(layers)) != len(layers):
-        raise RecipeError(f"distill.layers is {list(layers)}; name each layer once, and at least one")
+        raise RecipeError(f"{key} is {list(layers)}; name each layer once, and at least one")
 
 
 def _layer_stack(model: torch.nn.Module, depth: int) -> tuple[torch.nn.Module, str]:
@@ -274,6 +274,12 @@ def project(tower: SentenceTransformer, dim: int) -> SentenceTransformer:
 
 def count_parameters(tower: SentenceTransformer) -> int:
     return sum(parameter.numel() for parameter in tower.parameters())
+
+
+def count_body_parameters(tower: SentenceTransformer) -> int:
+    """Parameters without word vectors and positions, which is how scaling laws count (arXiv 2001.08361)."""
+    embeddings = [module for module in tower.modules() if isinstance(module, torch.nn.Embedding)]
+    return count_parameters(tower) - sum(int(module.weight.numel()) for module in embeddings)
 
 
 @contextmanager

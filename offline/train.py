@@ -16,7 +16,7 @@ from offline.progress import say
 from offline.recipe import Recipe
 from offline.stages import Job, Stage, Summary
 from offline.students import check_student
-from offline.towers import build_tower, check_length, count_parameters, save_tower
+from offline.towers import build_tower, check_length, count_parameters, save_tower, take_layers
 from offline.trainer import Schedule, Task, fit, read_result, write_result
 from snapshot.text import render, render_query
 
@@ -75,10 +75,17 @@ def load_pairs(prepared: Prepared, text: TextConfig, config: TrainConfig) -> Pai
 def _towers(recipe: Recipe) -> tuple[SentenceTransformer, SentenceTransformer]:
     """Query and document tower, each with weights of its own."""
     config, text = recipe.train, recipe.text
-    query, document = (build_tower(config.backbone, config.pooling) for _ in range(2))
+    query, document = (
+        _cut(build_tower(config.backbone, config.pooling), layers, key)
+        for layers, key in ((config.query_layers, "train.query_layers"), (config.document_layers, "train.document_layers"))
+    )
     check_length(query, text.query, "text.query")
     check_length(document, text.document, "text.document")
     return query, document
+
+
+def _cut(tower: SentenceTransformer, layers: tuple[int, ...] | None, key: str) -> SentenceTransformer:
+    return tower if layers is None else take_layers(tower, layers, key)
 
 
 def _train(job: Job, towers: tuple[SentenceTransformer, SentenceTransformer], pairs: Pairs) -> list[dict[str, float]]:

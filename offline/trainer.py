@@ -28,7 +28,7 @@ from snapshot.files import fsync_file, write_text
 _CHECKPOINTS = "checkpoints"
 _MARKER = "complete"
 _WEIGHTS = "weights.pt"
-_RESULT = "training.json"
+RESULT = "training.json"
 _LOGGING_STEPS = 10
 
 
@@ -113,13 +113,13 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 def write_result(folder: Path, summary: Mapping[str, str | int | float | None], log: Sequence[Mapping[str, float]]) -> None:
     """Declare the training finished: nothing of it is repeated after a kill from here on."""
-    write_text(folder / _RESULT, json.dumps({"summary": dict(summary), "log": list(log)}, indent=1))
+    write_text(folder / RESULT, json.dumps({"summary": dict(summary), "log": list(log)}, indent=1))
     shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
 
 
 def read_result(folder: Path) -> dict[str, str | int | float | None] | None:
     """The summary of a training that finished in ``folder``, if one did."""
-    path = folder / _RESULT
+    path = folder / RESULT
     if not path.is_file():
         return None
     shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)

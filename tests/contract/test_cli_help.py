@@ -7,7 +7,10 @@ import sys
 import pytest
 
 COMMANDS = {
-    "offline": ["run", "prepare", "train", "distill", "encode", "refine", "export", "index", "evaluate", "pack", "publish"],
+    "offline": [
+        *("run", "prepare", "train", "distill", "encode", "refine", "export", "index", "evaluate", "pack", "publish"),
+        *("search", "ablate", "scaling", "mteb", "card"),
+    ],
     "snapshot": [
         *(
             "list",

@@ -56,7 +56,7 @@ def found(job, summary):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pictures take a second each; one run with them is enough."""
-    monkeypatch.setattr(plots, "_save", lambda figure, path: None)
+    monkeypatch.setattr(plots, "save", lambda figure, path: None)
 
 
 def read(job):
@@ -124,13 +124,14 @@ def test_examples_mark_what_is_relevant(found, job):
 
 
 def test_towers_are_timed(found):
-    assert [latency.tower for latency in found.latencies] == ["teacher, torch", "student, int8 ONNX"]
+    towers = ["teacher, torch", "teacher, fp32 ONNX", "student, fp32 ONNX", "student, as served"]
+    assert [latency.tower for latency in found.latencies] == towers
     assert all(0 < latency.p50_ms <= latency.p99_ms for latency in found.latencies)
 
 
 def test_only_the_report_is_left(job, summary):
     assert {path.name for path in job.folder.iterdir()} == {
-        *("report.md", "report.json"),
+        *("report.md", "report.json", "model_card.md"),
         *("quality.png", "losses.png", "retention.png", "effort.png"),
     }
 
@@ -172,10 +173,10 @@ def test_graded_judgements_add_judged_only_figures(job, tmp_path, undrawn):
 
 def test_a_killed_run_goes_on_from_the_blocks_that_are_there(job, tmp_path, undrawn):
     other = with_data(job, tmp_path, splits=("train", "dev", "test"))
-    (other.folder / "zero_shot").mkdir()
+    (other.folder / "scratch").mkdir()
     backwards = load_vectors(job.inputs["encode"])[::-1]
-    np.save(other.folder / "zero_shot" / "000000000.npy", backwards)
+    np.save(other.folder / "scratch" / "000000000.npy", backwards)
     evaluate.run(other)
     found = read(other)
     assert ndcg_of(found, "zero-shot") != ndcg_of(found, "teacher")
-    assert not (other.folder / "zero_shot").exists()
+    assert not (other.folder / "scratch").exists()

@@ -8,17 +8,20 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from make_findings import findings
 from tiny_work import make_prepared, make_student, make_towers, trace_student
 
-from offline import encode, export, index, pack, towers
+from offline import card, encode, export, index, pack, towers
 from offline.config import EncodeConfig, ExportConfig, IndexConfig, PackConfig
 from offline.data.prepared import Prepared
 from offline.efforts import open_index, search_as_served
 from offline.encoded import load_vectors
+from offline.errors import OfflineError
 from offline.graph import Graph, cosine_distance
 from offline.recipe import Recipe
 from offline.stages import Job, Source
 from snapshot.documents import open_documents
+from snapshot.errors import SnapshotError
 from snapshot.layout import Layout
 from snapshot.manifest import Retention
 from snapshot.text import render, render_query
@@ -135,3 +138,34 @@ def test_the_hashes_are_of_what_the_document_tower_reads(sealed, job):
     texts = [render(RECIPE.text.document, row) for row in Prepared(job.inputs["prepare"]).tower_texts.to_pylist()]
     found = np.load(sealed.text_hashes, allow_pickle=False)
     assert [bytes(row) for row in found] == [hashlib.sha256(text.encode()).digest() for text in texts]
+
+
+def test_the_model_card_is_bound_to_the_snapshot(fresh, tmp_path):
+    evaluated = tmp_path / "evaluated"
+    evaluated.mkdir()
+    (evaluated / "report.json").write_text(json.dumps({"retention": RETENTION.model_dump()}))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "README.md").write_text("# data\n\n| licence | CC BY 4.0, the *authors* |\n")
+    backbone = str(fresh.inputs["train"] / "backbone")
+    recipe = fresh.recipe.model_copy(update={"train": fresh.recipe.train.model_copy(update={"backbone": backbone})})
+    here = replace(fresh, recipe=recipe, source=Source(data=tmp_path / "data"), inputs={**fresh.inputs, "evaluate": evaluated})
+    (evaluated / card.CARD).write_text(card.write(findings(), here))
+    (tmp_path / "pack").mkdir()
+    summary = pack.run(replace(here, folder=tmp_path / "pack"))
+    sealed = tmp_path / "pack" / summary["snapshot"]
+    said = card.read(sealed)
+    assert hashlib.sha256((sealed / "manifest.json").read_bytes()).hexdigest() in said.splitlines()[0]
+    assert f"`{hashlib.sha256(Layout(sealed).model.read_bytes()).hexdigest()}`" in said
+    assert "CC BY 4.0, the \\*authors\\*" in said
+    assert "kept 97.0%, 95% paired bootstrap interval 96.1% to 97.9%" in said
+    path = Layout(sealed).report / card.CARD
+    path.chmod(0o644)
+    path.write_text(path.read_text().replace("97.0%", "99.9%"))
+    with pytest.raises(SnapshotError, match=r"model_card\.md"):
+        card.read(sealed)
+
+
+def test_a_snapshot_without_a_card_says_so(fresh):
+    sealed = fresh.folder / pack.run(fresh)["snapshot"]
+    with pytest.raises(OfflineError, match=r"has no report/model_card\.md"):
+        card.read(sealed)

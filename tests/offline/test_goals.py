@@ -1,0 +1,55 @@
+import pytest
+from make_findings import findings
+
+from offline.errors import RecipeError
+from offline.findings import Goal, Latency
+from offline.goals import judge
+from offline.recipe import load_recipe
+
+LATENCIES = tuple(
+    Latency(tower=tower, p50_ms=p50, p99_ms=9.0, queries=100)
+    for tower, p50 in (("teacher, fp32 ONNX", 4.0), ("student, fp32 ONNX", 1.0), ("student, as served", 0.8))
+)
+
+
+def lines(pairs=6000, wanted=None, **changes):
+    return {goal.name: goal.describe() for goal in judge(findings(latencies=LATENCIES, **changes), pairs, wanted or {})}
+
+
+def test_goals_say_figure_bound_and_outcome():
+    assert lines() == {
+        "teacher_over_bm25_low": "GOAL teacher_over_bm25_low 0.0900 0 ok",
+        "latency_ratio_fp32": "GOAL latency_ratio_fp32 4.0000 3 ok",
+        "latency_ratio_served": "GOAL latency_ratio_served 5.0000 8 short",
+        "retention_low": "GOAL retention_low 0.9610 0.985 short",
+    }
+
+
+@pytest.mark.parametrize(("layers", "bound"), [(0, 0.9), (1, 0.97), (2, 0.97), (3, 0.985), (6, 0.985)])
+def test_retention_is_judged_by_the_student_s_layers(layers, bound):
+    export = findings().export.model_copy(update={"layers": layers})
+    assert lines(export=export)["retention_low"].split()[3] == f"{bound:g}"
+
+
+def test_a_recipe_has_bounds_of_its_own():
+    found = lines(wanted={"teacher_ndcg10": 0.6, "retention_low": 0.95})
+    assert found["teacher_ndcg10"] == "GOAL teacher_ndcg10 0.6200 0.6 ok"
+    assert found["retention_low"].endswith("0.95 ok")
+
+
+def test_a_teacher_of_few_pairs_need_not_win():
+    assert "teacher_over_bm25_low" not in lines(pairs=4999)
+
+
+def test_nothing_is_judged_that_was_not_measured():
+    assert judge(findings(proof=None, retention=None, latencies=()), 6000, {"teacher_ndcg10": 0.6}) == ()
+
+
+def test_a_bound_that_is_reached_is_met():
+    assert Goal(name="x", figure=0.97, bound=0.97).is_met
+
+
+def test_a_goal_that_nobody_knows_is_refused(tmp_path):
+    (tmp_path / "toy.toml").write_text('name = "toy"\n[evaluate.goals]\nteacher_ndgc = 0.6\n')
+    with pytest.raises(RecipeError, match=r"evaluate\.goals\.teacher_ndgc"):
+        load_recipe(tmp_path / "toy.toml")

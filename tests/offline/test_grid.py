@@ -1,0 +1,189 @@
+"""Variants share stages; scaling and ablation over tiny towers, with oracles for what they compute."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_models import make_tiny_bert
+from tiny_walk import make_corpus, write_data
+
+from offline import ablate, laws, plots_grid, scaling, shrink, towers, train
+from offline.ablate import load_grid
+from offline.errors import RecipeError
+from offline.grid import Grid
+from offline.power_law import PowerLaw
+from offline.scaling import Point, contrastive_entropy
+from offline.stages import Source
+
+RECIPE = """
+name = "tiny"
+[text.query]
+max_tokens = 16
+[text.document]
+template = "{{title}}. {{text}}"
+max_tokens = 32
+[train]
+backbone = "{backbone}"
+epochs = 1
+batch_size = 8
+[distill]
+layers = [0, 2]
+epochs = 1
+[evaluate]
+bootstrap = 20
+[scaling]
+widths = [4, 8, 16, 32]
+negatives = 5
+max_documents = 40
+epochs = 1
+bootstrap = 5
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    root = tmp_path_factory.mktemp("grid")
+    write_data(root / "data", make_corpus())
+    (root / "tiny.toml").write_text(RECIPE.format(backbone=make_tiny_bert(root / "bert")))
+    return root
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    monkeypatch.setattr(plots_grid, "save", lambda figure, path: None)
+
+
+def make_grid(home, name, *donors):
+    return Grid(home / "tiny.toml", (), Source(data=home / "data"), home / name, donors)
+
+
+def test_what_two_variants_share_is_run_once(home, monkeypatch):
+    grid = make_grid(home, "shared")
+    first, second = grid.variant("first"), grid.variant("second", ["distill.epochs=0"])
+    for stage in ("prepare", "train"):
+        first.run(stage)
+    monkeypatch.setattr(train, "_train", lambda *_: pytest.fail("trained again"))
+    for stage in ("prepare", "train"):
+        assert second.run(stage).reused
+    ours, theirs = (variant.work / "train" / "query_tower" / "modules.json" for variant in (first, second))
+    assert ours.samefile(theirs)
+    own = [variant.work / "train" / "inputs.json" for variant in (first, second)]
+    assert not own[0].samefile(own[1])
+    assert own[0].read_text() == own[1].read_text()
+
+
+def test_another_training_is_not_shared(home):
+    grid = make_grid(home, "unshared")
+    for name, overrides in (("first", []), ("second", ["train.epochs=0"])):
+        for stage in ("prepare", "train"):
+            outcome = grid.variant(name, overrides).run(stage)
+        assert not outcome.reused
+
+
+def test_a_table_of_rows_against_the_default(home, undrawn):
+    grid = make_grid(home, "ablate")
+    rows = [row for row in load_grid(ablate.GRID, ["mse", "teacher"]) if row.name in ("default", "mse", "teacher")]
+    report = ablate.ablate(grid, rows, "dev")
+    assert [found.row.name for found in report.rows] == ["default", "teacher", "mse"]
+    assert (report.split, report.queries) == ("test", 15)
+    assert report.rows[0].difference.estimate == 0.0
+    assert [found.layers for found in report.rows] == [2, 3, 2]
+    for found in report.rows:
+        assert found.difference.estimate == pytest.approx(found.ndcg.estimate - report.rows[0].ndcg.estimate)
+    page = (grid.folder / "report" / "ablation.md").read_text()
+    assert "| mse | squared error alone | 2 |" in page
+    trained = {(grid.folder / row.name / "train" / "query_tower" / "modules.json").stat().st_ino for row in rows}
+    assert len(trained) == 1
+
+
+def test_every_row_of_the_grid_fits_the_recipes(home):
+    for row in load_grid(ablate.GRID):
+        make_grid(home, "any").variant(row.name, row.set)
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted", "said"),
+    [
+        ("x =", [], "not a grid"),
+        ('[[row]]\nname = "a"\ngroup = "g"\nabout = "x"', [], "needs a row named default"),
+        ('[[row]]\nname = "default"\ngroup = "g"\nabout = "x"\nsets = []', [], "sets"),
+        ('[[row]]\nname = "default"\ngroup = "g"\nabout = "x"', ["mse"], "no row or group mse; there are default"),
+    ],
+)
+def test_a_wrong_grid_is_refused(tmp_path, content, wanted, said):
+    (tmp_path / "grid.toml").write_text(content)
+    with pytest.raises(RecipeError, match=said):
+        load_grid(tmp_path / "grid.toml", wanted)
+
+
+def test_contrastive_entropy_is_the_cross_entropy_of_a_softmax():
+    positive, negatives = np.array([0.9, 0.1], np.float32), np.array([[0.5, 0.2], [0.8, 0.1]], np.float32)
+    weights = np.exp(np.concatenate([positive[:, None], negatives], axis=1) / 0.1)
+    expected = -np.log(weights[:, 0] / weights.sum(axis=1))
+    assert contrastive_entropy(positive, negatives, 0.1) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_scaling_trains_every_size_and_share(home, undrawn):
+    grid = make_grid(home, "scaling")
+    plan = scaling.plan(grid)
+    points = scaling.measure_all(plan.sizes)
+    assert [point.name for point in points] == ["size-0", "size-1", "size-2", "size-3"]
+    assert sorted(point.parameters for point in points) == [point.parameters for point in points]
+    shares = scaling.measure_all(plan.shares)
+    assert [point.pairs for point in shares] == [2, 4, 8, 15]
+    assert shares[-1].name == "size-2"
+    report = laws.write_report("tiny", points, shares, 5, 17, grid.folder / "report")
+    assert report.laws[0].held.name == "size-3"
+    assert {goal.name for goal in report.goals} == {"scaling_size_r2", "scaling_data_r2", "scaling_held_out_accuracy"}
+    assert json.loads((grid.folder / "report" / "scaling.json").read_text())["queries"] == 15
+
+
+def test_the_law_s_report_finds_the_law_and_predicts_the_largest(tmp_path, undrawn):
+    law = PowerLaw(scale=0.5, unit=1e5, exponent=0.4, offset=1.5)
+    noise = np.random.default_rng(0).normal(0, 0.2, 400)
+    noise -= noise.mean()
+
+    def point(name, parameters, pairs, x):
+        return Point(name, parameters, pairs, law.at(np.array([x]))[0] + noise, np.full(400, 0.5))
+
+    sizes = [point(f"size-{x}", x, 9, x) for x in (1e4, 5e4, 2e5, 8e5, 3e6)]
+    shares = [point(f"data-{x}", 9, x, x) for x in (1e3, 4e3, 16e3, 64e3)]
+    report = laws.write_report("toy", sizes, shares, 20, 1, tmp_path)
+    by_size, by_data = report.laws
+    assert by_size.exponent.low <= 0.4 + 1e-3
+    assert by_size.exponent.high >= 0.4 - 1e-3
+    assert by_size.r_squared == pytest.approx(1.0, abs=1e-6)
+    assert by_size.held.error < 0.001
+    assert by_data.held is None
+    assert all(goal.is_met for goal in report.goals)
+    assert "GOAL scaling_size_r2 1.0000 0.95 ok" in (tmp_path / "scaling.md").read_text()
+
+
+def test_too_few_sizes_are_refused(home):
+    grid = Grid(home / "tiny.toml", ("scaling.widths=[4, 8, 16]",), Source(data=home / "data"), home / "few")
+    with pytest.raises(RecipeError, match="has 3 sizes; at least 4"):
+        scaling.plan(grid)
+
+
+def test_layers_are_cut_for_a_list_of_backbones(home):
+    bert = json.dumps(str(home / "bert"))
+    tables = ", ".join(f"{{backbone={bert}, layers={layers}}}" for layers in (1, 2, 3))
+    grid = Grid(home / "tiny.toml", (f"scaling.backbones=[{tables}, {bert}]",), Source(data=home / "data"), home / "cut")
+    sizes = scaling.plan(grid).sizes
+    assert [size.recipe.train.query_layers for size in sizes] == [(0,), (0, 1), (0, 1, 2), None]
+    assert sizes[0].recipe.train.document_layers == (0,)
+
+
+def test_a_narrow_backbone_keeps_what_its_words_have_in_common(home, tmp_path):
+    for name in ("one", "again"):
+        shrink.write_narrow(str(home / "bert"), 2, 8, tmp_path / name)
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (tmp_path / "again" / "model.safetensors").read_bytes()
+    narrow, whole = (
+        towers.backbone_of(towers.build_tower(str(path))).get_input_embeddings().weight.detach().double().numpy()
+        for path in (tmp_path / "one", home / "bert")
+    )
+    centred = whole - whole.mean(axis=0)
+    assert narrow.shape == (len(whole), 8)
+    expected = np.sort(np.linalg.svd(centred, compute_uv=False))[::-1][:8]
+    assert np.linalg.norm(narrow, axis=0) == pytest.approx(expected, rel=1e-4)

@@ -1,0 +1,50 @@
+"""MTEB gives the figures that ir-measures does, through towers that differ by side."""
+
+import numpy as np
+import pytest
+from tiny_work import make_prepared, make_student, make_towers
+
+pytest.importorskip("mteb", exc_type=ImportError)
+
+from offline import towers
+from offline.data.prepared import Prepared
+from offline.errors import DataError
+from offline.judged import judged_split
+from offline.metrics import NDCG, score
+from offline.mteb_model import Towers, evaluate
+from offline.ranking import exact_top_k
+from offline.recipe import Recipe
+from snapshot.text import render, render_query
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of mteb's and its dependencies' own
+
+
+def test_mteb_measures_both_sides(tmp_path):
+    prepared, recipe = Prepared(make_prepared(tmp_path / "prepare")), Recipe(name="toy")
+    make_towers(tmp_path / "train")
+    make_student(tmp_path / "distill")
+    model = Towers.load(tmp_path, recipe)
+    found = evaluate(model, prepared, recipe, "test")
+    judged, text = judged_split(prepared, recipe, "test"), recipe.text
+    student, document = (towers.load_tower(tmp_path / name) for name in ("distill/student", "train/document_tower"))
+    queries = towers.encode(student, text.query, [render_query(text.query, query) for query in judged.texts])
+    documents = towers.encode(document, text.document, [render(text.document, row) for row in prepared.tower_texts.to_pylist()])
+    ours = score(judged, exact_top_k(queries, documents, 60)[1])
+    assert found["ndcg_at_10"] == pytest.approx(float(np.mean(ours[NDCG])), abs=1e-4)
+
+
+def test_the_teacher_can_be_asked_for(tmp_path):
+    make_towers(tmp_path / "train")
+    make_student(tmp_path / "distill")
+    layers = [
+        towers.backbone_of(Towers.load(tmp_path, Recipe(name="toy"), student=student).query).config.num_hidden_layers
+        for student in (True, False)
+    ]
+    assert layers == [1, 3]
+
+
+def test_a_split_without_judgements_is_refused(tmp_path):
+    prepared, recipe = Prepared(make_prepared(tmp_path / "prepare", splits=("train",))), Recipe(name="toy")
+    make_towers(tmp_path / "train")
+    with pytest.raises(DataError, match="no judged query with a relevant document in test"):
+        evaluate(Towers.load(tmp_path, recipe), prepared, recipe, "test")
