@@ -95,7 +95,7 @@ def _overrides(grid: Grid, size: TowerSize, config: ScalingConfig) -> list[str]:
     always = [f"train.epochs={config.epochs}"]
     if size.width is not None:
         layers = size.layers or _FRESH_LAYERS
-        folder = grid.folder / "backbones" / f"{Path(size.backbone).name.replace(':', '-')}-{layers}x{size.width}"
+        folder = grid.folder.resolve() / "backbones" / f"{Path(size.backbone).name.replace(':', '-')}-{layers}x{size.width}"
         if not folder.is_dir():
             write_narrow(size.backbone, layers, size.width, folder)
         rate = f"train.learning_rate={config.fresh_learning_rate}"
