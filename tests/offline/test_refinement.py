@@ -25,7 +25,9 @@ def softmax(values):
 def test_listwise_kl_is_the_sum_over_documents(scores):
     teacher = torch.tensor([[0.1, 0.6, 0.2, 0.0], [0.2, 0.2, 0.4, 0.9]])
     p, q = softmax(teacher.numpy() / T), softmax(scores.detach().numpy() / T)
-    assert float(listwise_kl(scores.detach(), teacher, T)) == pytest.approx(float(np.mean(np.sum(p * np.log(p / q), axis=1))), rel=1e-4)
+    assert float(listwise_kl(scores.detach(), teacher, T)) == pytest.approx(
+        float(np.mean(np.sum(p * np.log(p / q), axis=1))), rel=1e-4
+    )
     assert float(listwise_kl(teacher, teacher, T)) == pytest.approx(0, abs=1e-7)
 
 
