@@ -180,3 +180,17 @@ def test_a_killed_run_goes_on_from_the_blocks_that_are_there(job, tmp_path, undr
     found = read(other)
     assert ndcg_of(found, "zero-shot") != ndcg_of(found, "teacher")
     assert not (other.folder / "scratch").exists()
+
+
+def test_refinement_has_a_line_of_its_own(job, tmp_path, undrawn):
+    refined, folder = make_student(tmp_path / "refine"), tmp_path / "evaluate"
+    (refined / "training.json").write_text('{"summary": {"steps": 3}, "log": []}')
+    folder.mkdir()
+    evaluate.run(replace(job, inputs={**job.inputs, "refine": refined}, folder=folder), baselines=False)
+    found = Findings.model_validate_json((folder / "report.json").read_bytes())
+    systems = [system.name for system in found.proof.systems]
+    assert systems == ["teacher", "student-distilled", "student", "student-fp32", "student-int8", "served"]
+    assert [(loss.step, loss.before, loss.after) for loss in found.proof.losses[:2]] == [
+        ("distillation", "teacher", "student-distilled"),
+        ("refinement", "student-distilled", "student"),
+    ]
