@@ -232,9 +232,9 @@ class RefineConfig(Config):
     batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
     warmup_share: Share = 0.05
-    kl_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    kl_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """Listwise KL to the teacher's scores over the candidates."""
-    contrastive_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    contrastive_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """InfoNCE of queries with training judgements against the candidates."""
     pseudo_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """The same of texts without judgements, for which the teacher's best documents stand in (GS2P, arXiv 2409.16594)."""

@@ -20,7 +20,8 @@ from snapshot.text import render_query
 
 DEPTH = 10
 LEAST_JUDGED = 100
-"""Dev queries that make a measure: with fewer, the best of several weights would be the luckiest."""
+"""Judged queries that make a measure: with fewer, the best of several weights would be the luckiest."""
+_MAX_HELD_OUT, _HELD_OUT_SHARE = 500, 20
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Exam:
     @property
     def name(self) -> str:
         """What is measured; higher is better."""
-        return f"dev {NDCG}" if self.judged is not None else f"agreement@{DEPTH} with the teacher"
+        return f"{NDCG} on {self.judged.split}" if self.judged is not None else f"agreement@{DEPTH} with the teacher"
 
     def measure(self, student: SentenceTransformer, spec: TextSpec, search: Search) -> float:
         """nDCG@10, or the share of the teacher's ten best documents among the student's."""
@@ -46,12 +47,25 @@ class Exam:
         return float(ndcg(self.judged, rows).mean()) if self.judged is not None else recall(rows, self.taught)
 
 
-def dev_queries(prepared: Prepared, recipe: Recipe) -> Judged | None:
-    """A seeded sample of the judged dev queries; None where there are too few."""
-    judged, limit = judged_split(prepared, recipe, "dev"), recipe.refine.max_dev_queries
-    if len(judged) < LEAST_JUDGED:
-        return None
-    chosen = np.sort(np.random.default_rng(recipe.refine.seed).permutation(len(judged))[:limit])
+def judged_queries(prepared: Prepared, recipe: Recipe) -> Judged | None:
+    """A seeded sample of the judged dev queries, else one train query in twenty, not to be learnt on; None where both are few.
+
+    The teacher has seen the train queries, so that on them a student that leaves it has the harder proof.
+    """
+    dev, train = (judged_split(prepared, recipe, split) for split in ("dev", "train"))
+    if len(dev) >= LEAST_JUDGED:
+        return _sample(dev, recipe.refine.max_dev_queries, recipe.refine.seed)
+    held_out = share_of(len(train))
+    return _sample(train, held_out, recipe.refine.seed) if held_out >= LEAST_JUDGED else None
+
+
+def share_of(count: int) -> int:
+    """How many of so many queries are held out: one in twenty, at least 1 if there are any, at most 500."""
+    return min(_MAX_HELD_OUT, -(-count // _HELD_OUT_SHARE))
+
+
+def _sample(judged: Judged, size: int, seed: int) -> Judged:
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(judged))[:size])
     ids, texts, judgements = (tuple(part[i] for i in chosen) for part in (judged.ids, judged.texts, judged.judgements))
     return replace(judged, ids=ids, texts=texts, judgements=judgements)
 

@@ -23,7 +23,7 @@ from offline.config import RefineConfig
 from offline.data.prepared import Prepared
 from offline.encoded import SHARDS
 from offline.errors import DimensionError, TrainingError
-from offline.exam import DEPTH, Exam, dev_queries, rendered
+from offline.exam import DEPTH, Exam, judged_queries, rendered, share_of
 from offline.judged import judged_split
 from offline.keeper import Keeper
 from offline.progress import say
@@ -42,7 +42,6 @@ STUDENT = "student"
 _TEACHER = "teacher"
 _KEPT = "kept"
 _REAL = ("train", "log")
-_MAX_HELD_OUT, _HELD_OUT_SHARE = 500, 20
 
 
 def run(job: Job) -> Summary:
@@ -54,10 +53,8 @@ def run(job: Job) -> Summary:
     """
     if (done := read_result(job.folder)) is not None:
         return done
-    if job.recipe.refine.is_on:
-        summary, log = _refine(job)
-    else:
-        summary, log = {"steps": 0, "why": "switched off in the recipe"}, []
+    idle = _why_not(job)
+    summary, log = _refine(job) if idle is None else ({"steps": 0, "why": idle}, [])
     if not summary["steps"]:
         _hand_on(job)
     write_result(job.folder, summary, log)
@@ -70,6 +67,17 @@ def was_refined(folder: Path) -> bool:
     """Whether the student in a finished folder of this stage is another than the distilled one."""
     summary = read_result(folder)
     return summary is not None and bool(summary["steps"])
+
+
+def _why_not(job: Job) -> str | None:
+    """Why there is nothing to be learnt; None where there is."""
+    config = job.recipe.refine
+    if not config.is_on:
+        return "switched off in the recipe"
+    only_labels = not (config.kl_weight or config.pseudo_weight or config.invariance_weight)
+    if only_labels and not len(judged_split(Prepared(job.inputs["prepare"]), job.recipe, "train")):
+        return "there are no training judgements, and refine.contrastive_weight alone is not 0"
+    return None
 
 
 def _hand_on(job: Job) -> None:
@@ -136,7 +144,7 @@ def _lesson(job: Job, search: Search) -> Lesson:
     config, spec = job.recipe.refine, job.recipe.text.query
     prepared = Prepared(job.inputs["prepare"])
     real, mined = choose_texts(prepared, spec, config)
-    judged = dev_queries(prepared, job.recipe)
+    judged = judged_queries(prepared, job.recipe)
     asked = rendered(judged, spec) if judged is not None else hold_out(real or mined)
     texts = {text: raw for text, raw in {**real, **mined}.items() if text not in set(asked)}
     if len(texts) < 2 or not asked:
@@ -168,7 +176,7 @@ def choose_texts(prepared: Prepared, spec: TextSpec, config: RefineConfig) -> tu
 
 def hold_out(texts: Mapping[str, str]) -> list[str]:
     """One text in twenty, at least 1 and at most 500; they are in random order already."""
-    return list(texts)[: min(_MAX_HELD_OUT, -(-len(texts) // _HELD_OUT_SHARE))]
+    return list(texts)[: share_of(len(texts))]
 
 
 def label(lesson: Lesson, job: Job) -> tuple[dict[int, Rows], Floats]:
