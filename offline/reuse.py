@@ -32,7 +32,8 @@ from snapshot.files import link_or_copy, write_text
 from snapshot.manifest import Column
 from snapshot.verify import verify
 
-_TABLES = ("queries.arrow", "texts.arrow")
+_TABLES = ("queries.arrow", "texts.arrow", "pairs.arrow")
+"""Of the pairs only the queries are read, to tell which words they had: their rows are those of the data, not of the parent."""
 _BLOCK_ROWS = 65_536
 
 

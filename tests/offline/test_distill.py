@@ -124,7 +124,7 @@ def test_without_texts_there_is_a_remedy(work):
 
 
 def test_a_teacher_without_the_layers_asked_for_is_told(work):
-    with pytest.raises(RecipeError, match=rf"asks for layer 3 of a teacher with {LAYERS} layers \(0 to {LAYERS - 1}\)"):
+    with pytest.raises(RecipeError, match=rf"asks for layer 3 of a tower with {LAYERS} layers \(0 to {LAYERS - 1}\)"):
         run(work, "distill", distill={"layers": [0, 3]})
 
 

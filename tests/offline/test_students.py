@@ -141,7 +141,7 @@ def test_layers_that_the_backbone_lacks_are_told_before_there_is_a_teacher(tmp_p
     settings = {"name": "tiny", "train": {"backbone": backbone}}
     check_student(Recipe.model_validate({**settings, "distill": {"layers": [0, 2]}}))
     check_student(Recipe.model_validate({**settings, "distill": {"student": "static"}}))
-    with pytest.raises(RecipeError, match=r"asks for layer 5 of a teacher with 3 layers \(0 to 2\)"):
+    with pytest.raises(RecipeError, match=r"asks for layer 5 of a tower with 3 layers \(0 to 2\)"):
         check_student(Recipe.model_validate({**settings, "distill": {"layers": [0, 5]}}))
 
 

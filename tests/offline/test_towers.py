@@ -126,7 +126,7 @@ def test_all_layers_in_order_are_the_teacher(make, tmp_path):
 @pytest.mark.parametrize(
     ("layers", "says"),
     [
-        ((0, 3), r"layer 3 of a teacher with 3 layers \(0 to 2\)"),
+        ((0, 3), r"layer 3 of a tower with 3 layers \(0 to 2\)"),
         ((-1,), "layer -1"),
         ((1, 1), "each layer once"),
         ((), "at least one"),
