@@ -195,8 +195,6 @@ class DistillConfig(Config):
     """backbone: another model and tokenizer, projected to the document tower's width. Takes the place of ``layers``."""
     vocabulary: Literal["whole", "seen"] = "whole"
     """``seen``: without the tokens that occur in no text and no document; a smaller file, equally fast."""
-    align: bool = True
-    """Begin with the linear map, by least squares, that takes the untrained student's vectors closest to the teacher's."""
     epochs: Annotated[float, Field(ge=0.0)] = 6.0
     batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: Annotated[float, Field(gt=0.0)] | None = None

@@ -23,13 +23,13 @@ from offline.losses import DistillationLoss
 from offline.progress import say
 from offline.recipe import Recipe
 from offline.stages import Job, Source, Stage, Summary
-from offline.students import align, make_student
+from offline.students import align, make_student, needs_projection
 from offline.towers import check_length, count_parameters, encode, load_tower, save_tower, tower_dim
 from offline.trainer import Schedule, Task, fit, read_result, write_result
 
 STUDENT, _TEACHER = "student", "teacher"
 _RATES = {"layers": 5e-4, "narrow": 1e-3, "static": 3e-3, "backbone": 5e-4}
-"""Learning rates that won on dev; see docs/log.md."""
+"""What suits each kind: fewer weights that are read more often take larger steps."""
 _MAX_DEV, _DEV_SHARE = 500, 100
 
 
@@ -68,7 +68,7 @@ def learn(job: Job, student: SentenceTransformer, lesson: Lesson) -> dict[str, s
     config, spec = job.recipe.distill, job.recipe.text.query
     learnt, held_out = _split(len(lesson.texts), config.seed)
     texts, vectors = [lesson.texts[i] for i in learnt], lesson.vectors[learnt]
-    if config.align:
+    if needs_projection(config):
         student = align(student, spec, texts, vectors)
     log = _train(job, student, texts, vectors) if config.epochs > 0 else []
     answers = encode(student, spec, [lesson.texts[i] for i in held_out])

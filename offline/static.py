@@ -54,7 +54,7 @@ def _embeddings(teacher: SentenceTransformer, spec: TextSpec, dim: int) -> Trans
         type_vocab_size=1,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = BertModel(config, add_pooling_layer=False).eval()
+    model = BertModel(config).eval()  # with its pooler, unused, which a model that loads it would else make up
     embeddings = model.embeddings
     for parameter in (embeddings.position_embeddings.weight, embeddings.token_type_embeddings.weight):
         torch.nn.init.zeros_(parameter)
@@ -91,7 +91,7 @@ def _weights(teacher: SentenceTransformer, texts: Sequence[str]) -> Tensor:
     tokenizer = teacher.tokenizer
     counted: Counter[int] = Counter()
     for start in range(0, len(texts), _BATCH):
-        for ids in tokenizer(list(texts[start : start + _BATCH]), add_special_tokens=False)["input_ids"]:
+        for ids in tokenizer(list(texts[start : start + _BATCH]), add_special_tokens=False, verbose=False)["input_ids"]:
             counted.update(ids)
     shares = torch.tensor([counted[i] for i in range(len(tokenizer))], dtype=torch.float32) / max(1, counted.total())
     weights = _SMOOTHING / (_SMOOTHING + shares)

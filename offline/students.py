@@ -87,13 +87,21 @@ def make_student(
             return take_layers(base, config.layers or ())
 
 
+def needs_projection(config: DistillConfig) -> bool:
+    """Whether the student's hidden states have a width of their own, so that ``align`` begins its projection.
+
+    Where they do not, a projection helps at first and costs in the end: see docs/log.md.
+    """
+    return config.student == "backbone" or config.width is not None
+
+
 def align(
     student: SentenceTransformer, spec: TextSpec, texts: Sequence[str], vectors: NDArray[np.float32]
 ) -> SentenceTransformer:
     """The student with the linear map before its normalisation that takes it closest to the teacher's vectors.
 
-    Ridge regression, so that training begins where layers cut out of a tower already agree with the whole, and not where
-    they point elsewhere. A projection that is there already is replaced.
+    Ridge regression, so that training begins where the student already points the teacher's way. A projection that is there
+    already is replaced.
 
     Args:
         student: any tower.

@@ -53,7 +53,7 @@ def _used(tokenizer: PreTrainedTokenizerFast, spec: TextSpec, texts: Sequence[st
     used: set[int] = set()
     for start in range(0, len(texts), _BATCH):
         batch = list(texts[start : start + _BATCH])
-        for ids in tokenizer(batch, add_special_tokens=spec.add_special_tokens)["input_ids"]:
+        for ids in tokenizer(batch, add_special_tokens=spec.add_special_tokens, verbose=False)["input_ids"]:
             used.update(ids)
     return used
 

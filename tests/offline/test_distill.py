@@ -40,10 +40,10 @@ def write_texts(work, *texts: tuple[str, str]) -> Prepared:
 
 
 def test_the_student_comes_close_to_the_teacher(work):
-    run(work, "distill", distill={"epochs": 0, "align": False})
+    run(work, "distill", distill={"epochs": 0})
     before = agreement(work)
     (work / "distill" / "training.json").unlink()
-    summary = run(work, "distill", distill={"epochs": 10, "learning_rate": 3e-3, "align": False})
+    summary = run(work, "distill", distill={"epochs": 10, "learning_rate": 3e-3})
     assert agreement(work) > max(before, 0.98)
     assert summary["dev_cosine"] > 0.95
     assert summary["texts"] == 60
@@ -51,7 +51,7 @@ def test_the_student_comes_close_to_the_teacher(work):
 
 
 def test_the_student_has_the_layers_asked_for(work):
-    run(work, "distill", distill={"layers": [1], "epochs": 0, "align": False})
+    run(work, "distill", distill={"layers": [1], "epochs": 0})
     student = dict(load_tower(work / "distill" / "student").named_parameters())
     teacher = dict(load_tower(work / "train" / "query_tower").named_parameters())
     assert sum(".layer.0." in name for name in student) == sum(".layer.1." in name for name in teacher)
