@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from offline.losses import MASKED, NEGATIVE, POSITIVE
+from offline.data.negatives import Negatives
+from offline.distributed import rank, world
+from offline.errors import TrainingError
+from offline.learner import prefixed
 from offline.towers import tokenize
 from snapshot.manifest import TextSpec
 
@@ -47,16 +51,57 @@ class Pairs:
 
     def sample(self, size: int, seed: int) -> Pairs:
         """A random sample, in the order given, that knows the positives of all."""
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:size])
+        return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:size]).tolist())
+
+    def take(self, chosen: Sequence[int]) -> Pairs:
+        """Pairs of these numbers, which know the positives of all."""
         queries, documents = ([texts[i] for i in chosen] for texts in (self.queries, self.documents))
-        return Pairs(queries, documents, self.rows[chosen], self.positives())
+        return Pairs(queries, documents, self.rows[list(chosen)], self.positives())
+
+
+@dataclass(frozen=True)
+class Related:
+    """The different document texts by number, and which of them answer a query.
+
+    Attributes:
+        texts: those of the pairs, then those of searched documents that are not among them.
+        of_pair: int64[pairs], the number of each pair's document.
+        of_row: the number of each searched document, by its row; empty where none are searched.
+        number: of each query.
+        positives: for each query the numbers of the documents of its pairs.
+        known: for each query those, and every other text of documents known to be relevant to it.
+    """
+
+    texts: Sequence[str]
+    of_pair: NDArray[np.int64]
+    of_row: Mapping[int, int]
+    number: Mapping[str, int]
+    positives: Mapping[str, NDArray[np.int64]]
+    known: Mapping[str, NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, pairs: Pairs, searched: Mapping[int, str] | None = None) -> Related:
+        texts: dict[str, int] = {}
+        of_pair = np.array([texts.setdefault(text, len(texts)) for text in pairs.documents], np.int64)
+        of_row = {row: texts.setdefault(text, len(texts)) for row, text in (searched or {}).items()}
+        of_document: dict[int, set[int]] = {row: {text} for row, text in of_row.items()}
+        positives: dict[str, set[int]] = {}
+        for query, row, text in zip(pairs.queries, pairs.rows.tolist(), of_pair.tolist(), strict=True):
+            of_document.setdefault(row, set()).add(text)
+            positives.setdefault(query, set()).add(text)
+        relevant = pairs.positives()
+        known = {query: set().union(*(of_document.get(row, set()) for row in relevant[query])) for query in positives}
+        return cls(
+            list(texts), of_pair, of_row, {query: i for i, query in enumerate(positives)}, _arrays(positives), _arrays(known)
+        )
+
+
+def _arrays(sets: Mapping[str, set[int]]) -> dict[str, NDArray[np.int64]]:
+    return {key: np.array(sorted(numbers), np.int64) for key, numbers in sets.items()}
 
 
 class Batches(ABC):
     """Lists of example numbers, in an order drawn from (seed, epoch): a resumed run sees what it would have seen."""
-
-    drop_last = False
-    """Read by accelerate."""
 
     def __init__(self, batch_size: int, seed: int) -> None:
         self.batch_size = batch_size
@@ -64,7 +109,7 @@ class Batches(ABC):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate before each epoch."""
+        """Called before each epoch."""
         self._epoch = epoch
 
     @abstractmethod
@@ -74,8 +119,33 @@ class Batches(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[list[int]]: ...
 
+    def mine(self) -> Batches:
+        """Those of this process where several compute together: every so-manieth."""
+        return self if world() == 1 else _Share(self, rank(), world())
+
     def _random(self) -> np.random.Generator:
         return np.random.default_rng([self._seed, self._epoch])
+
+
+class _Share(Batches):
+    """Of a list of batches those that one of ``world`` processes computes; what is left over is nobody's in this epoch."""
+
+    def __init__(self, batches: Batches, rank: int, world: int) -> None:
+        super().__init__(batches.batch_size, 0)
+        self._batches, self._rank, self._world = batches, rank, world
+        if len(batches) < world:
+            raise TrainingError(
+                f"{len(batches)} batches of {batches.batch_size} are too few for {world} processes; lower batch_size, start fewer"
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        self._batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._batches) // self._world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return islice(self._batches, self._rank, len(self) * self._world, self._world)
 
 
 class GroupedBatches(Batches):
@@ -130,45 +200,49 @@ class LengthBatches(Batches):
 
 @dataclass(frozen=True)
 class PairCollator:
-    """Pairs to the tokens of their queries and of their distinct documents, each sorted by length, and how they relate."""
+    """Pairs to the tokens of their queries, of their documents and of hard negatives, each text once, sorted by length.
+
+    ``label_queries``, ``label_documents``, ``label_positives`` and ``label_known`` are the arguments of ``losses.relate``.
+    """
 
     query_tower: SentenceTransformer
     document_tower: SentenceTransformer
     query_spec: TextSpec
     document_spec: TextSpec
     pairs: Pairs
-    positives: Mapping[str, frozenset[int]]
-    valid_label_columns: tuple[str, ...] = field(default=())
-    """Read by the trainer; labels are made here."""
+    related: Related
+    negatives: Negatives | None = None
 
     def __call__(self, examples: Sequence[Mapping[str, int]]) -> dict[str, torch.Tensor]:
-        chosen = sorted((example["index"] for example in examples), key=lambda i: len(self.pairs.queries[i]))
-        queries = [self.pairs.queries[i] for i in chosen]
-        documents = sorted(dict.fromkeys(self.pairs.documents[i] for i in chosen), key=len)
+        chosen = [example["index"] for example in examples]
+        queries = sorted(dict.fromkeys(self.pairs.queries[i] for i in chosen), key=len)
+        numbers = list(dict.fromkeys([*self.related.of_pair[chosen].tolist(), *self._hard(chosen)]))
+        numbers.sort(key=lambda number: len(self.related.texts[number]))
+        documents = [self.related.texts[number] for number in numbers]
         return {
-            **_prefixed("query", tokenize(self.query_tower, self.query_spec, queries)),
-            **_prefixed("document", tokenize(self.document_tower, self.document_spec, documents)),
-            "label": torch.from_numpy(relation(self.pairs, self.positives, chosen, documents)),
+            **prefixed("query", tokenize(self.query_tower, self.query_spec, queries)),
+            **prefixed("document", tokenize(self.document_tower, self.document_spec, documents)),
+            "label_queries": torch.tensor([self.related.number[query] for query in queries]),
+            "label_positives": _filled([self.related.positives[query] for query in queries]),
+            "label_known": _filled([self.related.known[query] for query in queries]),
+            "label_documents": torch.tensor(numbers),
         }
 
+    def _hard(self, chosen: Sequence[int]) -> list[int]:
+        if self.negatives is None:
+            return []
+        asked: dict[int, list[str]] = {}
+        for i in chosen:
+            asked.setdefault(int(self.pairs.rows[i]), []).append(self.pairs.queries[i])
+        return [self.related.of_row[row] for row in self.negatives.draw(list(asked.values()), chosen[0]).tolist()]
 
-def relation(
-    pairs: Pairs, positives: Mapping[str, frozenset[int]], chosen: Sequence[int], documents: Sequence[str]
-) -> NDArray[np.int64]:
-    """int64[len(chosen), len(documents)]: POSITIVE for the pair's own document, MASKED for false negatives, else NEGATIVE.
 
-    A document is a false negative if any row that it stands for in this batch is known to be relevant to the query.
-    """
-    column = {document: number for number, document in enumerate(documents)}
-    columns_of_row: dict[int, set[int]] = {}
-    for i in chosen:
-        columns_of_row.setdefault(int(pairs.rows[i]), set()).add(column[pairs.documents[i]])
-    matrix = np.full((len(chosen), len(documents)), NEGATIVE, dtype=np.int64)
-    for line, i in enumerate(chosen):
-        for row in positives[pairs.queries[i]] & columns_of_row.keys():
-            matrix[line, list(columns_of_row[row])] = MASKED
-        matrix[line, column[pairs.documents[i]]] = POSITIVE
-    return matrix
+def _filled(lines: Sequence[NDArray[np.int64]]) -> torch.Tensor:
+    """int64[len(lines), longest]; -1 fills up."""
+    matrix = np.full((len(lines), max(map(len, lines))), -1, np.int64)
+    for place, line in enumerate(lines):
+        matrix[place, : len(line)] = line
+    return torch.from_numpy(matrix)
 
 
 @dataclass(frozen=True)
@@ -180,15 +254,8 @@ class TextCollator:
     texts: Sequence[str]
     vectors: NDArray[np.float32]
     """float32[len(texts), dim]"""
-    valid_label_columns: tuple[str, ...] = field(default=())
-    """Read by the trainer; labels are made here."""
 
     def __call__(self, examples: Sequence[Mapping[str, int]]) -> dict[str, torch.Tensor]:
         chosen = [example["index"] for example in examples]
         tokens = tokenize(self.tower, self.spec, [self.texts[i] for i in chosen])
-        return {**_prefixed("text", tokens), "label": torch.from_numpy(self.vectors[chosen])}
-
-
-def _prefixed(name: str, tokens: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The trainer tells the inputs of several texts apart by the prefix of their names."""
-    return {f"{name}_{key}": tensor for key, tensor in tokens.items()}
+        return {**prefixed("text", tokens), "label": torch.from_numpy(self.vectors[chosen])}

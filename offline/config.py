@@ -106,11 +106,11 @@ class DevConfig(Config):
     every_epochs: PositiveInt = 1
     every_steps: PositiveInt | None = None
     """In place of ``every_epochs``: measure every so many steps."""
+    beside: bool = False
+    """Measure a copy of the weights on the CPU while training goes on (for GPUs); its answer comes one measurement later."""
     patience: PositiveInt | None = 2
     """Stop after so many measurements without a new best; None goes on to the end. The best weights are kept either way."""
     max_queries: PositiveInt = 1000
-    max_documents: PositiveInt = 20_000
-    """Where there are more, dev queries are asked of the relevant ones and a random sample of the others."""
     held_out_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     """Where there is no dev split: share of the documents whose training queries become one."""
     shares: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(strict=False)] = ()
@@ -127,6 +127,8 @@ class TrainConfig(Config):
     """``auto``: what the backbone declares, else the last token for decoder-only language models, else the mean."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     """``auto``: flash attention on a GPU where it is installed, else torch's own."""
+    precision: Literal["auto", "fp32"] = "auto"
+    """``auto``: computes in bf16 where a GPU or the CPU (AMX) has it; weights are float32 in any case."""
     tied: bool = False
     """One set of weights for both towers."""
     query_layers: Annotated[tuple[int, ...], Field(strict=False)] | None = None
@@ -160,6 +162,8 @@ class TrainConfig(Config):
     """Widths below the whole at which the first numbers of a vector are trained too (arXiv 2205.13147)."""
     negatives: NegativesConfig = NegativesConfig()
     dev: DevConfig = DevConfig()
+    search_documents: PositiveInt = 50_000
+    """Mining and dev queries search at most so many documents: where there are more, the relevant ones and a random sample."""
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay, a step, of a moving average of the weights, which is what is measured and kept; None: the weights themselves."""
     max_pairs: PositiveInt | None = None

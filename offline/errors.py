@@ -5,7 +5,7 @@ OfflineError
 ├── DataError          a data folder or one of its lines is not what it should be
 ├── BackboneError      a backbone cannot be found, or its weights are not those expected
 ├── DimensionError     two towers, or a tower and the vectors, have different widths
-├── TrainingError      training cannot go on (no pairs, non-finite loss)
+├── TrainingError      training cannot go on (no pairs, all negatives false, non-finite loss, no memory, a dead process)
 ├── ParentError        a snapshot cannot be the parent of a new one
 ├── EncodingError      the document tower gives vectors that cannot be searched
 ├── ParityError        the exported graph does not compute what the torch tower does

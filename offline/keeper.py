@@ -57,7 +57,7 @@ class Keeper(Companion):
         weights: Mapping[str, Tensor] = torch.load(self._path(self.best.step), map_location="cpu", weights_only=True)
         return weights
 
-    def resume(self, learner: nn.Module, checkpoint: Path | None) -> None:  # noqa: ARG002  # it has no state but files
+    def resume(self, checkpoint: Path | None) -> None:
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
         path = self.folder / _CURVE
         points = [Point(**point) for point in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -15,8 +16,10 @@ T = TypeVar("T")
 
 
 def console() -> Console:
-    """Where progress and results are printed: standard error, so that standard output stays clean."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    """Where progress and results are printed: standard error, so that standard output stays clean. Of several processes
+    that compute together the first one speaks.
+    """
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
 
 
 def say(message: str) -> None:

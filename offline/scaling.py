@@ -29,8 +29,8 @@ from offline.progress import say
 from offline.ranking import Floats, Rows, exact_top_k
 from offline.recipe import Recipe
 from offline.shrink import write_narrow
+from offline.stage_one import load_pairs
 from offline.stages import Job, Stage, Summary
-from offline.train import load_pairs
 from snapshot.files import atomic_write
 from snapshot.text import render, render_query
 

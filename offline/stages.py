@@ -215,11 +215,16 @@ def _run(stage: Stage, folder: Path, work: Path, recipe: Recipe, source: Source)
         return Outcome(stage.name, folder, receipt["summary"], receipt["seconds"], reused=True)
     _begin(folder, digest, config)
     started = time.monotonic()
-    summary = stage.run(Job(recipe, source, folder, _inputs(stage, work)))
+    summary = stage.run(make_job(stage, work, recipe, source))
     seconds = time.monotonic() - started
     record = {"stage": stage.name, "inputs": digest, "summary": dict(summary), "seconds": seconds, "outputs": _outputs(folder)}
     write_text(folder / RECEIPT, json.dumps(record, indent=2))
     return Outcome(stage.name, folder, summary, seconds, reused=False)
+
+
+def make_job(stage: Stage, work: Path, recipe: Recipe, source: Source) -> Job:
+    """The job of a stage in its folder under ``work``."""
+    return Job(recipe, source, work / stage.name, _inputs(stage, work))
 
 
 def _inputs(stage: Stage, work: Path) -> Mapping[str, Path]:

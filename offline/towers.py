@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer, WordWeights
+from tokenizers import processors
+from transformers import PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import is_flash_attn_2_available
 from transformers.utils import logging as transformers_logging
 
 from offline.backbones import resolve_backbone
@@ -37,12 +40,19 @@ _UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
 """What loading raises for files that are missing, damaged or of an unknown kind."""
 
 
-def build_tower(backbone: str, pooling: PoolingName = "auto") -> SentenceTransformer:
+def build_tower(backbone: str, pooling: PoolingName = "auto", attention: str = "auto") -> SentenceTransformer:
     """A tower on top of an untouched backbone.
 
     Pooling ``auto`` is what the backbone declares (its sentence-transformers modules), else the last token for
-    decoder-only language models, else the mean. Padding is on the right for all: rotary positions are relative, so that
-    the side does not matter to a causal model, and learnt absolute positions must not move with the padding.
+    decoder-only language models, else the mean. Where the last token is pooled, the tokenizer puts an end token there.
+    Padding is on the right for all: rotary positions are relative, so that the side does not matter to a causal model,
+    and learnt absolute positions must not move with the padding.
+
+    Args:
+        backbone: see ``resolve_backbone``.
+        pooling: see above.
+        attention: transformers' name of how attention is computed; ``auto``: flash attention on a GPU where it is
+            installed, else torch's own.
 
     Raises:
         BackboneError: it cannot be found, read, or has no token to pad with.
@@ -50,17 +60,21 @@ def build_tower(backbone: str, pooling: PoolingName = "auto") -> SentenceTransfo
     folder = resolve_backbone(backbone)
     try:
         with _quiet():
-            modules = _modules(folder, pooling)
+            modules = _modules(folder, pooling, attention)
     except _UNREADABLE as error:
         raise BackboneError(f"{folder}: cannot be loaded as a backbone ({error}); name another one in the recipe") from error
+    if _pools_last(modules):
+        end_with_token(modules[0], folder)
     _ensure_pad_token(modules[0], folder)
     return SentenceTransformer(modules=modules)
 
 
-def _modules(folder: Path, pooling: PoolingName) -> list[torch.nn.Module]:
+def _modules(folder: Path, pooling: PoolingName, attention: str) -> list[torch.nn.Module]:
     """Transformer, Pooling, what else the backbone declares, Normalize."""
-    declared = list(SentenceTransformer(str(folder), device="cpu")) if (folder / "modules.json").is_file() else []
-    transformer = declared[0] if declared else Transformer(str(folder))
+    arguments = _attention(attention)
+    is_declared = (folder / "modules.json").is_file()
+    declared = list(SentenceTransformer(str(folder), device="cpu", model_kwargs=arguments)) if is_declared else []
+    transformer = declared[0] if declared else Transformer(str(folder), model_kwargs=arguments)
     if not isinstance(transformer, Transformer):
         raise BackboneError(f"{folder}: its first module is {type(transformer).__name__}; a tower begins with a Transformer")
     rest = [module for module in declared[1:] if not isinstance(module, Normalize)]
@@ -74,6 +88,48 @@ def _default_mode(transformer: Transformer) -> str:
     kind = transformer.config.model_type
     causal_only = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return "lasttoken" if causal_only else "mean"
+
+
+def _attention(name: str) -> dict[str, Any]:
+    """Flash attention reads bf16, which autocast makes of the weights."""
+    if name == "auto":
+        name = "flash_attention_2" if has_bf16() and is_flash_attn_2_available() else "sdpa"
+    return {"attn_implementation": name}
+
+
+def _pools_last(modules: Sequence[torch.nn.Module]) -> bool:
+    return any(isinstance(module, Pooling) and module.pooling_mode == "lasttoken" for module in modules)
+
+
+def end_with_token(transformer: Transformer, folder: Path) -> None:
+    """Let the tokenizer end each text with its end token, which truncation does not cut off, unless it ends them with one.
+
+    It becomes part of tokenizer.json, so that training, encoding, the exported graph and the service read the same. The
+    tokenizer is then a plain one, since those of some models put their own endings back when they are loaded.
+
+    Raises:
+        BackboneError: it has no end token, or exists in Python only.
+    """
+    tokenizer = transformer.tokenizer
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is not None and core.encode("a").ids[-1:] != core.encode("a", add_special_tokens=False).ids[-1:]:
+        return  # it ends texts with a token already
+    if tokenizer.eos_token is None or core is None:
+        raise BackboneError(
+            f"{folder}: the last token is pooled, and its tokenizer has {'no end token' if core else 'no tokenizer.json'}; set "
+            "eos_token in tokenizer_config.json, or train.pooling"
+        )
+    ending = processors.TemplateProcessing(
+        single=f"$A {tokenizer.eos_token}",
+        pair=f"$A $B:1 {tokenizer.eos_token}:1",
+        special_tokens=[(tokenizer.eos_token, tokenizer.eos_token_id)],
+    )
+    before = core.post_processor
+    core.post_processor = processors.Sequence([before, ending]) if before is not None else ending
+    names = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    transformer.processor = PreTrainedTokenizerFast(
+        tokenizer_object=core, model_max_length=tokenizer.model_max_length, padding_side="right", **names
+    )
 
 
 def _ensure_pad_token(transformer: Transformer, folder: Path) -> None:
@@ -203,6 +259,20 @@ def to_device(features: Mapping[str, torch.Tensor], device: torch.device) -> dic
 def has_bf16() -> bool:
     """Whether there is a GPU that computes in bf16."""
     return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+@contextmanager
+def training_autocast(device: torch.device, precision: str = "auto") -> Iterator[None]:
+    """``auto``: bf16 on a GPU that has it, and on a CPU that multiplies it in hardware (AMX): a step takes half the time."""
+    has_it = has_bf16() if device.type == "cuda" else device.type == "cpu" and has_amx()
+    with torch.autocast(device.type, torch.bfloat16, enabled=has_it and precision == "auto"):
+        yield
+
+
+def has_amx() -> bool:
+    """Whether the CPU multiplies matrices in bf16."""
+    ask = getattr(torch.cpu, "get_capabilities", None)  # older versions of torch do not say
+    return ask is not None and bool(ask().get("amx_bf16", False))
 
 
 @contextmanager

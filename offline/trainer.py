@@ -1,4 +1,4 @@
-"""Running sentence-transformers' trainer so that a kill at any moment costs at most ``save_steps`` steps.
+"""Running transformers' trainer so that a kill at any moment costs at most ``save_steps`` steps.
 
 A checkpoint counts only once a marker lies in it, which is written after everything else; a run goes on from the last
 such checkpoint, with the same batches and the same dropout as if it had never stopped. Nothing is written outside the
@@ -10,17 +10,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from datasets import Dataset
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from sentence_transformers import SentenceTransformer
+from torch.utils.data import DataLoader, Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.training_args import ParallelMode
 
 from offline.batches import Batches
+from offline.distributed import barrier, rank, without_gpu, world
 from offline.errors import TrainingError
+from offline.learner import Learner
 from offline.progress import track
 from offline.towers import has_bf16
 from snapshot.files import fsync_file, write_text
@@ -30,6 +34,9 @@ _MARKER = "complete"
 _WEIGHTS = "weights.pt"
 RESULT = "training.json"
 _LOGGING_STEPS = 10
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+_LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "timed out waiting", "timeout", "remote process")
+"""In the words of torch and of its backends for several processes."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Schedule:
     warmup_share: float
     seed: int
     save_steps: int
+    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,9 @@ class Task:
 
     Attributes:
         what: what to call it while progress is shown.
+        model: what learns.
+        loss: see ``Learner``; holds the model as a module of its own.
+        precision: see ``train.precision``.
         collate: from examples, each with its number as ``index``, to the inputs of the loss.
     """
 
@@ -58,16 +69,17 @@ class Task:
     examples: int
     batches: Batches
     collate: Callable[[Sequence[Mapping[str, int]]], dict[str, Any]]
+    precision: Literal["auto", "fp32"] = "auto"
 
 
 class Companion(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """Something that goes along with a training, and has a state of its own beside its checkpoints."""
+    """Something that goes along with a training, and has a state of its own in its checkpoints."""
 
-    def resume(self, learner: torch.nn.Module, checkpoint: Path | None) -> None:
-        """Begin, or go on from ``checkpoint``; before the first step."""
+    def resume(self, checkpoint: Path | None) -> None:
+        """Begin, or go on from ``checkpoint``; before anything else."""
 
     def save(self, checkpoint: Path, step: int) -> None:
-        """Add to a checkpoint that is being written."""
+        """Add to a checkpoint that is being written, in every process."""
 
 
 def fit(task: Task, schedule: Schedule, folder: Path, companions: Sequence[Companion] = ()) -> list[dict[str, float]]:
@@ -77,43 +89,84 @@ def fit(task: Task, schedule: Schedule, folder: Path, companions: Sequence[Compa
         The training log: step, epoch, loss, learning rate, gradient norm every few steps.
 
     Raises:
-        TrainingError: the loss is not finite; names the step.
+        TrainingError: the loss is not finite (names the step), there is not enough memory, or another process died.
     """
     progress = _Progress(task.what)
-    checkpoints = _Checkpoints(companions)
+    last = last_checkpoint(folder / _CHECKPOINTS)
+    batches = task.batches.mine()
     trainer = _Trainer(
-        batches=task.batches,
-        model=task.model,
-        loss=task.loss,
-        args=_arguments(schedule, folder / _CHECKPOINTS),
-        train_dataset=Dataset.from_dict({"index": range(task.examples)}),
+        batches=batches,
+        model=Learner(task.model, task.loss, task.precision),
+        args=_arguments(schedule, folder / _CHECKPOINTS, task.precision),
+        train_dataset=_Numbers(task.examples),
         data_collator=task.collate,
-        callbacks=[*companions, progress, checkpoints],
+        callbacks=[_Epochs(batches), *companions, progress, _Checkpoints(companions)],
     )
     trainer.remove_callback(PrinterCallback)
-    last = last_checkpoint(folder / _CHECKPOINTS)
     for companion in companions:
-        companion.resume(task.loss, last)
+        companion.resume(last)
     try:
-        trainer.train(resume_from_checkpoint=str(last) if last is not None else None)
+        with _diagnosed(trainer):
+            trainer.train(resume_from_checkpoint=str(last) if last is not None else None)
     finally:
         progress.close()
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
+@contextmanager
+def _diagnosed(trainer: Trainer) -> Iterator[None]:
+    """Name what only a library's stack trace would tell; what is not known goes through."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        words = str(error).lower()
+        at = f"at step {trainer.state.global_step + 1} of {trainer.state.max_steps}"
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in words for part in _NO_MEMORY):
+            raise TrainingError(
+                f"out of memory {at}. Set mini_batch_size (the batch stays as it is), lower max_document_tokens or batch_size, "
+                "or set gradient_checkpointing or lora; the run goes on from its last checkpoint where the recipe is the same"
+            ) from error
+        if torch.distributed.is_initialized() and any(part in words for part in _LOST):
+            raise TrainingError(
+                f"another process of this training died or does not answer {at} ({str(error).splitlines()[0]}). Its own "
+                "output says why; an end without a message is most often the kernel's out-of-memory killer (dmesg). Start the "
+                "same command again: it goes on from the last checkpoint"
+            ) from error
+        raise
+
+
+class _Numbers(Dataset):  # type: ignore[misc]  # torch is not typed
+    """Examples are known by their numbers; the collator has the rest."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> dict[str, int]:
+        return {"index": index}
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint. What a kill left half-written is removed."""
     found = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
-    for path in found.values():
-        if not (path / _MARKER).is_file():
-            shutil.rmtree(path)
-    complete = {step: path for step, path in found.items() if path.exists()}
+    complete = {step: path for step, path in found.items() if (path / _MARKER).is_file()}
+    barrier()  # whoever is ahead must not write, or remove, what another still looks at
+    for step in found.keys() - complete.keys() if rank() == 0 else ():
+        shutil.rmtree(found[step])
+    barrier()
     return complete[max(complete)] if complete else None
 
 
-def write_result(folder: Path, summary: Mapping[str, str | int | float | None], log: Sequence[Mapping[str, float]]) -> None:
+def write_result(
+    folder: Path,
+    summary: Mapping[str, str | int | float | None],
+    log: Sequence[Mapping[str, float]],
+    more: Mapping[str, Any] | None = None,
+) -> None:
     """Declare the training finished: nothing of it is repeated after a kill from here on."""
-    write_text(folder / RESULT, json.dumps({"summary": dict(summary), "log": list(log)}, indent=1))
+    write_text(folder / RESULT, json.dumps({"summary": dict(summary), "log": list(log), **(more or {})}, indent=1))
     shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
 
 
@@ -127,37 +180,50 @@ def read_result(folder: Path) -> dict[str, str | int | float | None] | None:
     return summary
 
 
-def _arguments(schedule: Schedule, folder: Path) -> SentenceTransformerTrainingArguments:
-    return SentenceTransformerTrainingArguments(
+def _arguments(schedule: Schedule, folder: Path, precision: str) -> TrainingArguments:
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=schedule.epochs,
         learning_rate=schedule.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=schedule.warmup_share,
+        weight_decay=schedule.weight_decay,
         seed=schedule.seed,
-        bf16=has_bf16(),
+        use_cpu=without_gpu(),
+        bf16=has_bf16() and precision == "auto",
         save_strategy="steps",
         save_steps=schedule.save_steps,
         logging_steps=_LOGGING_STEPS,
         logging_nan_inf_filter=False,
+        remove_unused_columns=False,
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    if world() > 1 and arguments.parallel_mode != ParallelMode.DISTRIBUTED:
+        raise TrainingError(
+            f"{world()} processes, but accelerate sees one ({arguments.parallel_mode}); start them by accelerate launch"
+        )
+    if arguments.n_gpu > 1:  # one process would cut batches up among them (DataParallel); accelerate launch is for that
+        arguments._n_gpu = 1  # noqa: SLF001 - there is no public way
+    return arguments
 
 
-class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # sentence-transformers is not typed
-    """Our batches, checkpoints of plain weights (so that adapters and routes need no loader of their own), no model card."""
+class _Trainer(Trainer):  # type: ignore[misc]  # transformers is not typed
+    """Our batches, shared out among processes, and checkpoints of plain weights, so that adapters need no loader of their own."""
 
     def __init__(self, batches: Batches, **arguments: Any) -> None:
         self._batches = batches
         super().__init__(**arguments)
 
-    def get_batch_sampler(self, *_: object, **__: object) -> Batches:
-        return self._batches
-
-    def add_model_card_callback(self, *_: object) -> None:
-        return None
+    def get_train_dataloader(self) -> DataLoader:
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=self._batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+            generator=torch.Generator(),  # its own, so that what dropout draws does not depend on how often one is begun
+        )
 
     def compute_loss(self, *arguments: Any, **named: Any) -> Any:
         result = super().compute_loss(*arguments, **named)
@@ -168,12 +234,26 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # sentence-tr
         return result
 
     def _save(self, output_dir: str, **_: object) -> None:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        torch.save(self.model.state_dict(), Path(output_dir) / _WEIGHTS)
+        if self.args.should_save:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            torch.save(self.model.state_dict(), Path(output_dir) / _WEIGHTS)
 
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+    def _load_from_checkpoint(self, checkpoint_path: str, model: torch.nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(checkpoint_path, model)
+            return
         weights = torch.load(Path(checkpoint_path) / _WEIGHTS, map_location=self.args.device, weights_only=True)
         self.model.load_state_dict(weights)
+
+
+class _Epochs(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+    """Tells the batches which epoch begins, or is gone on with."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def on_epoch_begin(self, _: TrainingArguments, state: TrainerState, *__: object, **___: object) -> None:
+        self._batches.set_epoch(state.global_step // len(self._batches))
 
 
 class _Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
@@ -187,6 +267,9 @@ class _Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is no
         new = folder / f"checkpoint-{state.global_step}"
         for companion in self._companions:
             companion.save(new, state.global_step)
+        barrier()
+        if rank() > 0:
+            return
         for path in new.rglob("*"):
             if path.is_file():
                 fsync_file(path)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import importlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from offline.errors import StageError
 from offline.recipe import Recipe
-from offline.stages import Outcome, Source, Stage, run_stage, storage_errors
+from offline.stages import Outcome, Source, Stage, make_job, run_stage, storage_errors
 
 STAGES = {
     "prepare": "Read the data; make training pairs and texts for distillation.",
@@ -71,12 +72,28 @@ class Walk:
         Raises:
             StageError: another process is at work in the folder; and what ``run_stage`` raises.
         """
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            return self._run_together(name)
         return self.run_stage(stage_of(name), self.recipe)
 
     def run_stage(self, stage: Stage, recipe: Recipe) -> Outcome:
         """As ``run``, for a stage that is in no list, or with another recipe."""
         with self._alone():
             return run_stage(stage, self.work, recipe, self.source)
+
+    def _run_together(self, name: str) -> Outcome:
+        """Under ``accelerate launch``: the first process runs the stage; the others help where it calls them."""
+        from offline.distributed import Crew, rank  # with torch, which takes seconds
+
+        Crew.join()
+        stage = stage_of(name)
+        if rank() == 0:
+            with self._alone():
+                outcome = run_stage(stage, self.work, self.recipe, self.source)
+            Crew.dismiss()
+            return outcome
+        Crew.follow(lambda: stage.run(make_job(stage, self.work, self.recipe, self.source)))
+        return Outcome(name, self.work / name, {}, 0.0, reused=True)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

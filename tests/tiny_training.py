@@ -1,5 +1,6 @@
 """Jobs of train, distill, encode and refine over the tiny prepared folder, run in this process or in one that can be killed."""
 
+import json
 import os
 import signal
 import sys
@@ -23,7 +24,7 @@ TEXTS = ["one two three", "four", "five six seven eight"]
 
 def make_recipe(backbone: Path, **sections: dict[str, object]) -> Recipe:
     settings = {
-        "train": {"backbone": str(backbone), "epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "save_steps": 3},
+        "train": {"backbone": str(backbone), "epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "save_steps": 3, "ema": 0.9},
         "distill": {"layers": [0, 2], "epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "save_steps": 3},
         "refine": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "save_steps": 3, "candidates": 5, "random_candidates": 4},
         "text": {"query": QUERY.model_dump(), "document": {"template": "{title}. {text}", "max_tokens": 64}},
@@ -49,6 +50,12 @@ def run(work: Path, stage: str, **sections: dict[str, object]) -> Summary:
 
 def vectors_of(tower: Path) -> np.ndarray:
     return encode(load_tower(tower), QUERY, TEXTS)
+
+
+def curve_of(folder: Path) -> list[dict[str, float]]:
+    """What was measured on dev during the training in ``folder``."""
+    curve: list[dict[str, float]] = json.loads((folder / "training.json").read_text())["dev_curve"]
+    return curve
 
 
 def die_while_saving(work: Path, stage: str, saves: int) -> None:

@@ -2,10 +2,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from tiny_models import make_tiny_bert
 
-from offline.batches import GroupedBatches, LengthBatches, PairCollator, Pairs, TextCollator, relation
-from offline.losses import MASKED, NEGATIVE, POSITIVE
+from offline.batches import GroupedBatches, LengthBatches, PairCollator, Pairs, Related, TextCollator, _filled, _Share
+from offline.data.negatives import Negatives
+from offline.errors import TrainingError
+from offline.losses import MASKED, NEGATIVE, POSITIVE, relate
 from offline.towers import build_tower
 from snapshot.manifest import TextSpec
 
@@ -17,9 +20,14 @@ def pairs_of(*items):
     return Pairs(queries, documents, np.array(rows))
 
 
-def relate(pairs):
-    documents = list(dict.fromkeys(pairs.documents))
-    return relation(pairs, pairs.positives(), range(len(pairs)), documents)
+def relation(pairs, chosen=None, searched=None):
+    """How the different queries of chosen pairs relate to their different documents."""
+    related = Related.of(pairs, searched)
+    chosen = range(len(pairs)) if chosen is None else chosen
+    queries = dict.fromkeys(pairs.queries[i] for i in chosen)
+    labels = (_filled([of[query] for query in queries]) for of in (related.positives, related.known))
+    documents = list(dict.fromkeys(related.of_pair[list(chosen)].tolist()))
+    return relate(torch.arange(len(queries)), torch.tensor(documents), *labels).tolist()
 
 
 def test_an_epoch_holds_every_pair_once():
@@ -64,45 +72,71 @@ def test_texts_of_like_length_share_a_batch():
 
 
 def test_other_documents_of_the_batch_are_negatives():
-    assert relate(pairs_of(("a", "x", 0), ("b", "y", 1))).tolist() == [[POSITIVE, NEGATIVE], [NEGATIVE, POSITIVE]]
+    assert relation(pairs_of(("a", "x", 0), ("b", "y", 1))) == [[POSITIVE, NEGATIVE], [NEGATIVE, POSITIVE]]
 
 
 def test_a_document_is_one_column_for_all_its_queries():
-    assert relate(pairs_of(("a", "x", 0), ("b", "x", 0), ("c", "y", 1))).tolist() == [
+    assert relation(pairs_of(("a", "x", 0), ("b", "x", 0), ("c", "y", 1))) == [
         [POSITIVE, NEGATIVE],
         [POSITIVE, NEGATIVE],
         [NEGATIVE, POSITIVE],
     ]
 
 
-def test_another_known_positive_is_no_negative():
-    assert relate(pairs_of(("a", "x", 0), ("a", "y", 1), ("b", "z", 2))).tolist() == [
-        [POSITIVE, MASKED, NEGATIVE],
-        [MASKED, POSITIVE, NEGATIVE],
+def test_every_positive_of_a_query_counts():
+    assert relation(pairs_of(("a", "x", 0), ("a", "y", 1), ("b", "z", 2))) == [
+        [POSITIVE, POSITIVE, NEGATIVE],
         [NEGATIVE, NEGATIVE, POSITIVE],
     ]
 
 
 def test_a_known_positive_counts_when_its_pair_is_in_another_batch():
     pairs = pairs_of(("a", "x", 0), ("b", "y", 1), ("a", "y", 1))
-    assert relation(pairs, pairs.positives(), [0, 1], ["x", "y"]).tolist() == [[POSITIVE, MASKED], [NEGATIVE, POSITIVE]]
+    assert relation(pairs, [0, 1]) == [[POSITIVE, POSITIVE], [NEGATIVE, POSITIVE]]
+
+
+def test_a_known_positive_that_was_not_sampled_is_no_negative():
+    pairs = pairs_of(("a", "x", 0), ("b", "y", 1), ("a", "y again", 1)).take([0, 1])
+    assert relation(pairs) == [[POSITIVE, MASKED], [NEGATIVE, POSITIVE]]
 
 
 def test_another_text_of_the_same_document_is_no_negative():
-    assert relate(pairs_of(("a", "x without a", 0), ("b", "x without b", 0))).tolist() == [[POSITIVE, MASKED], [MASKED, POSITIVE]]
+    pairs = pairs_of(("a", "x without a", 0), ("b", "x without b", 0))
+    assert relation(pairs) == [[POSITIVE, MASKED], [MASKED, POSITIVE]]
+
+
+def test_the_searched_text_of_a_known_positive_is_no_negative():
+    pairs = pairs_of(("a", "x without a", 0), ("b", "x", 7))
+    assert relation(pairs, searched={0: "x", 7: "x"}) == [[POSITIVE, MASKED], [NEGATIVE, POSITIVE]]
 
 
 def test_the_same_text_of_another_document_is_the_same_column():
-    assert relate(pairs_of(("a", "twin", 0), ("b", "twin", 1), ("c", "z", 2))).tolist() == [
+    assert relation(pairs_of(("a", "twin", 0), ("b", "twin", 1), ("c", "z", 2))) == [
         [POSITIVE, NEGATIVE],
         [POSITIVE, NEGATIVE],
         [NEGATIVE, POSITIVE],
     ]
 
 
-def test_a_text_shared_with_a_known_positive_is_no_negative():
-    pairs = pairs_of(("a", "x", 0), ("a", "twin", 1), ("b", "twin", 3))
-    assert relation(pairs, pairs.positives(), [0, 1, 2], ["x", "twin"]).tolist()[0] == [POSITIVE, MASKED]
+def test_what_another_process_sent_too_counts_once():
+    positives = torch.tensor([[3, -1], [4, 3], [3, -1]])
+    relation = relate(torch.tensor([8, 9, 8]), torch.tensor([3, 4, 3]), positives, positives)
+    assert relation.tolist() == [[POSITIVE, NEGATIVE, MASKED], [POSITIVE, POSITIVE, MASKED], [MASKED, MASKED, MASKED]]
+
+
+def test_processes_share_out_an_epoch():
+    shares = [_Share(GroupedBatches(ROWS, 2, 2, seed=1), rank, 2) for rank in range(2)]
+    for share in shares:
+        share.set_epoch(1)
+    whole = GroupedBatches(ROWS, 2, 2, seed=1)
+    whole.set_epoch(1)
+    assert [batch for both in zip(*shares, strict=True) for batch in both] == list(whole)
+    assert [len(share) for share in shares] == [3, 3]
+
+
+def test_fewer_batches_than_processes_are_refused():
+    with pytest.raises(TrainingError, match="1 batches of 64 are too few for 2 processes"):
+        _Share(GroupedBatches(ROWS, 64, 8, seed=1), 0, 2)
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +144,30 @@ def tower(tmp_path_factory):
     return build_tower(str(make_tiny_bert(tmp_path_factory.mktemp("bert"))))
 
 
+def related_in(batch):
+    return relate(*(batch[f"label_{name}"] for name in ("queries", "documents", "positives", "known"))).tolist()
+
+
 def test_collated_pairs_are_sorted_by_length_and_cut(tower):
     pairs = pairs_of(("aa bb cc dd", "xx yy zz", 0), ("ee", "xx yy zz", 0), ("fff", "vv", 1))
-    collate = PairCollator(tower, tower, TextSpec(max_tokens=5), TextSpec(max_tokens=4), pairs, pairs.positives())
+    collate = PairCollator(tower, tower, TextSpec(max_tokens=5), TextSpec(max_tokens=4), pairs, Related.of(pairs))
     batch = collate([{"index": 0}, {"index": 1}, {"index": 2}])
     assert batch["query_attention_mask"].sum(dim=1).tolist() == [4, 5, 5]
     assert batch["document_attention_mask"].sum(dim=1).tolist() == [4, 4]
-    assert batch["label"].tolist() == [[NEGATIVE, POSITIVE], [POSITIVE, NEGATIVE], [NEGATIVE, POSITIVE]]
+    assert related_in(batch) == [[NEGATIVE, POSITIVE], [POSITIVE, NEGATIVE], [NEGATIVE, POSITIVE]]
+
+
+def test_hard_negatives_come_with_the_documents_whose_queries_found_them(tower):
+    pairs = pairs_of(("a", "x", 0), ("b", "yy", 1))
+    negatives = Negatives(1, seed=0, candidates={"a": np.array([2]), "b": np.array([0])})
+    related = Related.of(pairs, {0: "x", 1: "yy", 2: "zzz"})
+    collate = PairCollator(tower, tower, TextSpec(max_tokens=5), TextSpec(max_tokens=6), pairs, related, negatives)
+    batch = collate([{"index": 0}, {"index": 1}])
+    assert [related.texts[number] for number in batch["label_documents"]] == ["x", "yy", "zzz"]
+    assert related_in(batch) == [
+        [POSITIVE, NEGATIVE, NEGATIVE],
+        [NEGATIVE, POSITIVE, NEGATIVE],
+    ]
 
 
 def test_collated_texts_carry_their_own_vectors(tower):

@@ -3,6 +3,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from tiny_models import WIDTH, make_tiny_bert, make_tiny_qwen
+from tokenizers import Tokenizer
 from transformers import AutoModel, AutoTokenizer
 
 from offline.errors import BackboneError, RecipeError
@@ -15,8 +16,10 @@ from offline.towers import (
     save_tower,
     space_fingerprint,
     take_layers,
+    tokenize,
     tower_dim,
 )
+from offline.trace import write_tokenizer
 from snapshot.manifest import TextSpec
 
 SPEC = TextSpec(max_tokens=16)
@@ -33,12 +36,16 @@ def qwen(tmp_path_factory):
     return make_tiny_qwen(tmp_path_factory.mktemp("qwen"))
 
 
-def by_hand(folder, texts, pooling):
-    """One text at a time through transformers alone, pooled in numpy."""
+def by_hand(folder, texts, pooling, ends=False):
+    """One text at a time through transformers alone, pooled in numpy; ``ends`` puts the end token behind what truncation left."""
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     rows = []
     for text in texts:
+        ids = tokenizer(text).input_ids
+        if ends:
+            ids = [*ids[: SPEC.max_tokens - 1], tokenizer.eos_token_id]
         tokens = tokenizer(text, truncation=True, max_length=SPEC.max_tokens, return_tensors="pt")
+        tokens = {"input_ids": torch.tensor([ids])} if ends else tokens
         with torch.inference_mode():
             hidden = model(**tokens).last_hidden_state[0].numpy()
         pooled = {"mean": hidden.mean(axis=0), "cls": hidden[0], "last": hidden[-1]}[pooling]
@@ -55,7 +62,7 @@ def test_vectors_are_those_of_transformers_and_numpy(bert, pooling):
 
 def test_auto_pools_the_mean_of_an_encoder_and_the_last_token_of_a_language_model(bert, qwen):
     np.testing.assert_allclose(encode(build_tower(str(bert)), SPEC, TEXTS), by_hand(bert, TEXTS, "mean"), atol=1e-6)
-    np.testing.assert_allclose(encode(build_tower(str(qwen)), SPEC, TEXTS), by_hand(qwen, TEXTS, "last"), atol=1e-6)
+    np.testing.assert_allclose(encode(build_tower(str(qwen)), SPEC, TEXTS), by_hand(qwen, TEXTS, "last", ends=True), atol=1e-6)
 
 
 def test_auto_follows_what_the_backbone_declares(bert, tmp_path):
@@ -76,7 +83,28 @@ def test_a_tokenizer_without_a_pad_token_gets_one(qwen, tmp_path):
     without = make_tiny_qwen(tmp_path, pad_token=False)
     tower = build_tower(str(without))
     assert tower.tokenizer.pad_token == "<|im_end|>"
-    np.testing.assert_allclose(encode(tower, SPEC, TEXTS), by_hand(without, TEXTS, "last"), atol=1e-6)
+    np.testing.assert_allclose(encode(tower, SPEC, TEXTS), by_hand(without, TEXTS, "last", ends=True), atol=1e-6)
+
+
+def test_the_end_token_is_part_of_the_tokenizer_that_is_saved_exported_and_served(qwen, tmp_path):
+    tower = build_tower(str(qwen))
+    save_tower(tower, tmp_path / "tower", SPEC)
+    write_tokenizer(load_tower(tmp_path / "tower"), tmp_path / "tokenizer.json")
+    served = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    served.enable_truncation(SPEC.max_tokens)
+    end = tower.tokenizer.eos_token_id
+    for text in TEXTS:
+        ids = served.encode(text).ids
+        assert ids[-1] == end
+        assert len(ids) <= SPEC.max_tokens
+        assert ids == tokenize(load_tower(tmp_path / "tower"), SPEC, [text])["input_ids"][0].tolist()
+
+
+def test_an_end_token_that_is_there_already_is_not_put_twice(qwen, tmp_path):
+    save_tower(build_tower(str(qwen)), tmp_path / "tower", SPEC)
+    tower = build_tower(str(tmp_path / "tower"))
+    end = tower.tokenizer.eos_token_id
+    assert tower.tokenizer("ab").input_ids.count(end) == 1
 
 
 def test_a_saved_tower_is_a_plain_sentence_transformer(bert, tmp_path):

@@ -1,11 +1,13 @@
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from tiny_models import make_tiny_bert, make_tiny_qwen
-from tiny_training import make_job, run, vectors_of
+from tiny_training import curve_of, make_job, run, vectors_of
 from tiny_work import make_prepared
 
-from offline import train
+from offline import stage_one
 from offline.config import TextConfig, TrainConfig
 from offline.data.prepared import PAIRS, Prepared, write_table
 from offline.errors import RecipeError, TrainingError
@@ -60,6 +62,8 @@ def test_no_epochs_leave_the_backbone_untouched(tmp_path):
 @pytest.mark.parametrize("options", [{}, LORA])
 def test_a_language_model_is_trained_on_its_last_token(tmp_path, options):
     make_tiny_qwen(tmp_path / "qwen", pad_token=False)
+    make_prepared(tmp_path / "prepare", rows=16, splits=())  # too few to hold any out: the last weights are kept
+    make_tiny_bert(tmp_path / "bert")
     run(tmp_path, "train", train={"backbone": str(tmp_path / "qwen"), "learning_rate": 1e-2, **options})
     tower = load_tower(tmp_path / "train" / "query_tower")
     assert tower[1].pooling_mode == "lasttoken"
@@ -79,7 +83,7 @@ def test_the_same_seed_gives_the_same_towers(tmp_path):
 def test_pairs_are_rendered_and_sampled(tmp_path):
     prepared = Prepared(make_prepared(tmp_path))
     text = TextConfig(query=TextSpec(template="query: {text}"), document=TextSpec(template="{title}. {text}", lowercase=True))
-    pairs = train.load_pairs(prepared, text, TrainConfig(max_pairs=7))
+    pairs = stage_one.load_pairs(prepared, text, TrainConfig(max_pairs=7))
     assert len(pairs) == 7
     for query, document, row in zip(pairs.queries, pairs.documents, pairs.rows, strict=True):
         assert query == f"query: {prepared.pairs['query'][row]}"
@@ -105,6 +109,80 @@ def test_texts_longer_than_the_backbone_reads_are_refused(tmp_path):
 
 def test_the_second_tower_does_not_share_weights_with_the_first(tmp_path):
     make_tiny_bert(tmp_path / "bert")
-    towers = train._towers(make_job(tmp_path, "train").recipe)
+    towers = stage_one.make_towers(make_job(tmp_path, "train").recipe)
     shared = {p.data_ptr() for p in towers[0].parameters()} & {p.data_ptr() for p in towers[1].parameters()}
     assert not shared
+
+
+def test_tied_towers_share_their_weights_and_end_equal(tmp_path):
+    summary = run(tmp_path, "train", train={"tied": True, "learning_rate": 3e-3, "epochs": 6})
+    query, document = (vectors_of(tmp_path / "train" / name) for name in ("query_tower", "document_tower"))
+    np.testing.assert_array_equal(query, document)
+    assert summary["best_epoch"] > 0
+
+
+def test_the_dev_curve_begins_with_the_untouched_backbone_and_the_best_is_kept(tmp_path):
+    summary = run(tmp_path, "train", train={"learning_rate": 3e-3, "epochs": 4})
+    curve = curve_of(tmp_path / "train")
+    assert [point["step"] for point in curve] == [0, 8, 16, 24, 32][: len(curve)]
+    assert summary["dev_ndcg"] == max(point["ndcg"] for point in curve)
+    assert summary["dev_ndcg"] >= curve[0]["ndcg"]
+
+
+def test_a_training_that_only_harms_ends_early_with_the_untouched_backbone(tmp_path):
+    summary = run(tmp_path, "train", train={"learning_rate": 0.5, "epochs": 9, "ema": None, "negatives": {"per_document": 0}})
+    assert summary["best_epoch"] == 0
+    assert [point["step"] for point in curve_of(tmp_path / "train")] == [0, 8, 16]  # patience is 2
+    expected = encode(build_tower(str(tmp_path / "bert")), SPEC, ["one two three", "four", "five six seven eight"])
+    np.testing.assert_allclose(vectors_of(tmp_path / "train" / "query_tower"), expected, atol=1e-6)
+
+
+def test_without_a_dev_split_all_queries_of_some_documents_are_held_out(tmp_path):
+    make_prepared(tmp_path / "prepare", splits=())
+    make_tiny_bert(tmp_path / "bert")
+    summary = run(tmp_path, "train")
+    assert summary["pairs"] == 57
+    assert json.loads((tmp_path / "train" / "training.json").read_text())["dev_queries"] == "3 held-out"
+
+
+def test_mixtures_with_the_untouched_weights_are_measured_and_the_best_is_kept(tmp_path):
+    summary = run(tmp_path, "train", train={"learning_rate": 3e-3, "epochs": 3, "dev": {"shares": [0.25, 0.75]}})
+    told = json.loads((tmp_path / "train" / "training.json").read_text())
+    assert [each["share"] for each in told["dev_mixtures"]] == [0.25, 0.75]
+    assert summary["dev_ndcg"] == max(each["ndcg"] for each in [*told["dev_curve"], *told["dev_mixtures"]])
+
+
+def test_mined_negatives_are_written_down_every_so_many_epochs(tmp_path):
+    negatives = {"refresh_epochs": 2, "depth": 5, "sources": ["bm25", "towers"]}
+    run(tmp_path, "train", train={"epochs": 3, "negatives": negatives, "dev": {"patience": None}})
+    assert sorted(path.name for path in (tmp_path / "train" / "negatives").iterdir()) == ["000.parquet", "002.parquet"]
+
+
+def test_negatives_that_are_all_false_end_the_training_by_name(tmp_path):
+    with pytest.raises(TrainingError, match=r"hard negatives: all .* false negatives.*per_document = 0"):
+        run(tmp_path, "train", train={"negatives": {"guard": 1e-6}})
+
+
+def test_without_negatives_nothing_is_mined(tmp_path):
+    run(tmp_path, "train", train={"negatives": {"per_document": 0}})
+    assert not (tmp_path / "train" / "negatives").exists()
+
+
+def test_all_options_of_the_loss_go_together(tmp_path):
+    options = {"symmetric": True, "learn_temperature": True, "margin": 0.05, "in_batch_guard": 0.98, "matryoshka": [8, 16]}
+    summary = run(tmp_path, "train", train={**options, "mini_batch_size": 3, "dropout": 0.2, "weight_decay": 0.01})
+    assert np.isfinite(summary["final_loss"])
+
+
+def test_a_matryoshka_width_above_the_whole_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match=r"train\.matryoshka: 32 is not below the width of the backbone's vectors, 32"):
+        run(tmp_path, "train", train={"matryoshka": [8, 32]})
+
+
+def test_what_is_measured_beside_the_training_is_what_is_measured_in_its_way(tmp_path):
+    for name, beside in (("in-its-way", False), ("beside", True)):
+        (tmp_path / name).mkdir()
+        run(tmp_path / name, "train", train={"learning_rate": 3e-3, "epochs": 3, "dev": {"beside": beside, "patience": None}})
+    assert curve_of(tmp_path / "in-its-way" / "train") == curve_of(tmp_path / "beside" / "train")
+    expected, found = (vectors_of(tmp_path / name / "train" / "query_tower") for name in ("in-its-way", "beside"))
+    np.testing.assert_array_equal(found, expected)

@@ -1,0 +1,87 @@
+"""Hard negatives, mined before the first epoch and again while the towers learn, and written down for a resumed run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from offline.baselines import Bm25
+from offline.batches import Pairs
+from offline.config import NegativesConfig
+from offline.data.negatives import Found, Negatives, choose, read, write
+from offline.data.prepared import Prepared
+from offline.dev_search import Search
+from offline.distributed import gather_objects, rank
+from offline.progress import say
+from offline.ranking import Rows, exact_top_k
+from offline.trainer import Companion
+from offline.watch import Average, applied
+
+
+class Miner(Companion):
+    """Gives ``negatives`` new candidates every ``refresh_epochs`` epochs, from ``folder/EPOCH.parquet`` where that is there."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: NegativesConfig,
+        negatives: Negatives,
+        search: Search,
+        pairs: Pairs,
+        steps: int,
+        by_words: Sequence[Rows] | None = None,
+        average: Average | None = None,
+    ) -> None:
+        """``steps`` is the number of steps of an epoch; ``by_words`` the places that BM25 finds for each of ``queries_of``."""
+        self._folder = folder
+        self._config = config
+        self._negatives = negatives
+        self._search = search
+        self._queries = queries_of(pairs)
+        positives = pairs.positives()
+        self._relevant = [search.places(sorted(positives[query])) for query in self._queries]
+        self._steps = steps
+        self._by_words = by_words
+        self._average = average
+
+    def on_epoch_begin(
+        self, _: TrainingArguments, state: TrainerState, __: TrainerControl, model: torch.nn.Module, **___: object
+    ) -> None:
+        epoch = state.global_step // self._steps
+        path = self._folder / f"{epoch - epoch % self._config.refresh_epochs:03d}.parquet"
+        table = read(path) if gather_objects(path.is_file())[0] else None
+        if table is None:
+            with applied(self._average):
+                table = self._mine(model, state.global_step)
+            if rank() == 0:
+                write(table, path)
+        self._negatives.epoch = epoch
+        self._negatives.use(table)
+
+    def _mine(self, model: torch.nn.Module, step: int) -> pa.Table:
+        documents = self._search.document_vectors(model, step)
+        queries = self._search.query_vectors(model, self._queries)
+        places = [exact_top_k(queries, documents, self._config.depth)[1]] if "towers" in self._config.sources else []
+        if self._by_words is not None:
+            places.append(np.stack(list(self._by_words)))
+        found = Found(self._queries, self._relevant, list(np.concatenate(places, axis=1)))
+        table = choose(found, queries, documents, self._search.rows, self._config.guard)
+        say(f"  {table.num_rows} hard negatives of {len(self._queries)} queries")
+        return table
+
+
+def queries_of(pairs: Pairs) -> list[str]:
+    """The different queries, in a fixed order."""
+    return sorted(set(pairs.queries))
+
+
+def find_by_words(prepared: Prepared, search: Search, queries: Sequence[str], raw: Mapping[str, str], depth: int) -> list[Rows]:
+    """Places of the documents that BM25 finds for each query, best first; -1 fills up. ``raw`` are queries without a template."""
+    texts = prepared.tower_texts.take(search.rows)
+    bm25 = Bm25(texts["title"].to_pylist(), texts["text"].to_pylist())
+    return list(bm25.rank([raw[query] for query in queries], depth))
