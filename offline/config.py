@@ -126,7 +126,8 @@ class TrainConfig(Config):
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
     """``auto``: what the backbone declares, else the last token for decoder-only language models, else the mean."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    """``auto``: flash attention on a GPU where it is installed, else torch's own."""
+    """``auto``: flash attention on a GPU where it is installed, else torch's own, ``sdpa``. A CPU that trains in bf16 has
+    ``eager`` in place of the latter, which is faster there."""
     precision: Literal["auto", "fp32"] = "auto"
     """``auto``: computes in bf16 where a GPU or the CPU (AMX) has it; weights are float32 in any case."""
     tied: bool = False

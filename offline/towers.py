@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer, WordWeights
 from tokenizers import processors
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import is_flash_attn_2_available
 from transformers.utils import logging as transformers_logging
@@ -267,6 +267,27 @@ def training_autocast(device: torch.device, precision: str = "auto") -> Iterator
     has_it = has_bf16() if device.type == "cuda" else device.type == "cpu" and has_amx()
     with torch.autocast(device.type, torch.bfloat16, enabled=has_it and precision == "auto"):
         yield
+
+
+@contextmanager
+def training_attention(model: torch.nn.Module, precision: str = "auto") -> Iterator[None]:
+    """Products and a softmax in place of torch's fused attention while a CPU trains in bf16, where the backward pass of the
+    fused one takes three times as long (docs/log.md).
+    """
+    found = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    before = [module.config._attn_implementation for module in found]  # noqa: SLF001 - transformers tells it nowhere else
+    changed = [
+        (module, name)
+        for module, name in zip(found, before, strict=True)
+        if name == "sdpa" and module.device.type == "cpu" and has_amx() and precision == "auto" and not torch.cuda.is_available()
+    ]
+    for module, _ in changed:
+        module.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        for module, name in changed:
+            module.set_attn_implementation(name)
 
 
 def has_amx() -> bool:

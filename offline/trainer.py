@@ -26,7 +26,7 @@ from offline.distributed import barrier, rank, without_gpu, world
 from offline.errors import TrainingError
 from offline.learner import Learner
 from offline.progress import track
-from offline.towers import has_bf16
+from offline.towers import has_bf16, training_attention
 from snapshot.files import fsync_file, write_text
 
 _CHECKPOINTS = "checkpoints"
@@ -106,7 +106,7 @@ def fit(task: Task, schedule: Schedule, folder: Path, companions: Sequence[Compa
     for companion in companions:
         companion.resume(last)
     try:
-        with _diagnosed(trainer):
+        with _diagnosed(trainer), training_attention(task.model, task.precision):
             trainer.train(resume_from_checkpoint=str(last) if last is not None else None)
     finally:
         progress.close()

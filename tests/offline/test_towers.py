@@ -8,6 +8,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from offline.errors import BackboneError, RecipeError
 from offline.towers import (
+    backbone_of,
     build_tower,
     check_length,
     encode,
@@ -18,6 +19,7 @@ from offline.towers import (
     take_layers,
     tokenize,
     tower_dim,
+    training_attention,
 )
 from offline.trace import write_tokenizer
 from snapshot.manifest import TextSpec
@@ -203,3 +205,16 @@ def test_a_damaged_tower_is_refused_by_name(bert, tmp_path):
         load_tower(tmp_path / "tower")
     with pytest.raises(BackboneError, match=r"gone: no tower can be loaded"):
         load_tower(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("has_amx", "precision", "expected"), [(True, "auto", "eager"), (True, "fp32", "sdpa"), (False, "auto", "sdpa")]
+)
+def test_a_cpu_that_trains_in_bf16_has_plain_attention_meanwhile(bert, monkeypatch, has_amx, precision, expected):
+    monkeypatch.setattr("offline.towers.has_amx", lambda: has_amx)
+    tower = build_tower(str(bert))
+    with training_attention(tower, precision):
+        assert backbone_of(tower).config._attn_implementation == expected
+        found = encode(tower, SPEC, TEXTS)
+    assert backbone_of(tower).config._attn_implementation == "sdpa"
+    np.testing.assert_allclose(found, encode(tower, SPEC, TEXTS), atol=1e-6)
