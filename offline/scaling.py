@@ -92,7 +92,7 @@ def _sizes(recipe: Recipe) -> list[TowerSize]:
 
 def _overrides(grid: Grid, size: TowerSize, config: ScalingConfig) -> list[str]:
     """A TOML string is a JSON string here: names of backbones have no control characters."""
-    always = [f"train.epochs={config.epochs}"]
+    always = [f"train.epochs={config.epochs}", "distill.layers=[0]"]  # which nobody trains here, but every size has
     if size.width is not None:
         layers = size.layers or _FRESH_LAYERS
         folder = grid.folder.resolve() / "backbones" / f"{Path(size.backbone).name.replace(':', '-')}-{layers}x{size.width}"

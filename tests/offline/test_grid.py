@@ -62,7 +62,7 @@ def test_what_two_variants_share_is_run_once(home, monkeypatch):
     first, second = grid.variant("first"), grid.variant("second", ["distill.epochs=0"])
     for stage in ("prepare", "train"):
         first.run(stage)
-    monkeypatch.setattr(train, "_train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(train, "learn", lambda *_: pytest.fail("trained again"))
     for stage in ("prepare", "train"):
         assert second.run(stage).reused
     ours, theirs = (variant.work / "train" / "query_tower" / "modules.json" for variant in (first, second))
