@@ -170,7 +170,7 @@ class TrainConfig(Config):
     max_pairs: PositiveInt | None = None
     """Use a random sample of so many training pairs."""
     max_document_tokens: PositiveInt | None = None
-    """Train with documents cut to this length (encoding uses the text spec's)."""
+    """Train with documents cut to this length (encoding, and what is measured on dev, use the text spec's)."""
     gradient_checkpointing: bool = False
     lora: LoraConfig | None = None
     seed: int = 17

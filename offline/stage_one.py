@@ -240,7 +240,7 @@ class _Work:
         judged = np.array(sorted({row for scores in self.dev.judgements for row in scores}) if self.dev else [], np.int64)
         rows = searched_rows(self.prepared.tower_texts.num_rows, [judged, self.pairs.rows], limit, self.config.seed)
         documents = [render(text.document, fields) for fields in self.prepared.tower_texts.take(rows).to_pylist()]
-        return Search(rows, documents, *towers, text.query, self._document_spec())
+        return Search(rows, documents, *towers, text.query, text.document)
 
     def _related(self, search: Search | None) -> Related:
         if search is None or not self.config.negatives.per_document:
