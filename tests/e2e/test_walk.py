@@ -191,7 +191,7 @@ def test_a_killed_run_goes_on(place, killed, first):
 def test_another_recipe_repeats_only_what_depends_on_it(changed):
     lines = changed.stderr.splitlines()
     kept = [before.split()[1] for before, line in pairwise(lines) if "kept, its receipt fits" in line]
-    assert kept == ["prepare:", "train:", "distill:", "encode:", "export:"]
+    assert kept == ["prepare:", "train:", "distill:", "encode:", "refine:", "export:"]
 
 
 def test_the_report_travels_with_the_snapshot(place, first):
