@@ -179,14 +179,11 @@ def _process(command: Sequence[str], case: bytes) -> Iterator[tuple[subprocess.P
         except OSError as error:
             message = f"the gate's own process cannot be started ({error.strerror}); look at the system's limits"
             raise GateDiedError(message) from error
-        try:
-            with process:
-                try:
-                    yield process, complaints
-                finally:
-                    process.kill()
-        finally:
-            process.wait()
+        with process:
+            try:
+                yield process, complaints
+            finally:
+                process.kill()
 
 
 def _scratch() -> IO[bytes]:

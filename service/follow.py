@@ -200,7 +200,8 @@ class Follower:
     def _change(self, desire: Desire) -> Outcome:
         if not self._failed_before(desire):
             self._failure = None
-        inspection = self._opener.inspect(desire, Pace(lambda: self._go_on(desire), self._clock, self._spare))
+        spare = self._spare if self._generations.serving is not None else None  # a start has nobody to spare
+        inspection = self._opener.inspect(desire, Pace(lambda: self._go_on(desire), self._clock, spare))
         try:
             if self._generations.former == desire.snapshot and self._go_back(desire, inspection):
                 return Outcome.RETURNED

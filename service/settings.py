@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     )
     swap_cpu_share: float = Field(
         0.25,
-        gt=0,
+        ge=0.01,
         le=1,
         description="Of one core, that a swap may take while requests keep the service busy; while it is idle, it takes all.",
     )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,6 +176,44 @@ def test_a_process_whose_verdict_is_not_wanted_any_more_is_ended(tmp_path: Path)
         apart.judge(layout, inspection(layout, None, GateOptions(), pace=pace), lambda step: None)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing ties it to its parent")
+def test_it_does_not_outlive_a_service_that_is_killed_while_it_is_stopped() -> None:
+    """Its standard input stays open, so that nothing but the death of its parent ends it."""
+    parent = subprocess.Popen(
+        program("import subprocess, sys, time\n"
+                "child = subprocess.Popen([sys.executable, '-m', 'service.examine'], stdin=subprocess.PIPE)\n"
+                "print(child.pid, flush=True); time.sleep(600)"),
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        until(lambda: os.getpriority(os.PRIO_PROCESS, child) == 19)
+        os.kill(child, signal.SIGSTOP)
+        parent.kill()
+    try:
+        until(lambda: not is_there(child))
+    finally:
+        if is_there(child):
+            os.kill(child, signal.SIGKILL)
+
+
+def is_there(pid: int) -> bool:
+    """Not gone, and not waiting for its new parent to hear that it is."""
+    try:
+        return "Z (zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Poll: what is waited for happens in another process."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_under_load_it_is_stopped_most_of_the_time(tmp_path: Path) -> None:

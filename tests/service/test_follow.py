@@ -21,6 +21,7 @@ from service.inspection import Gatekeeper, Inspection
 from service.loader import Loader
 from service.memory import Freed
 from service.recent import RecentQueries
+from service.spare import Spare
 from service.swap import Generations, SwapState
 from snapshot.errors import HashMismatchError
 from snapshot.layout import Layout
@@ -136,6 +137,28 @@ def test_what_is_wanted_comes_to_serve_and_is_left_alone(bench):
     bench.follower.poke()
     assert bench.follower.converge() is Outcome.UNCHANGED
     assert bench.opener.opened == ["a"]
+
+
+def test_a_start_does_not_rest_for_requests_that_nobody_sends_and_a_swap_does(bench):
+    asked = []
+
+    class Watched(Spare):
+        def share(self) -> float:
+            asked.append(bench.generations.serving)
+            return 1.0
+
+    bench.follower = Follower(bench.registry, bench.generations, bench.opener, OPTIONS, clock=bench.clock, spare=Watched())
+    inspect = bench.opener.inspect
+
+    def inspect_and_work(desire, pace):
+        pace()
+        return inspect(desire, pace)
+
+    bench.opener.inspect = inspect_and_work
+    for name in ("a", "b"):
+        bench.want(name)
+        assert bench.follower.converge() is Outcome.REPLACED
+    assert set(asked) == {"a"}
 
 
 def test_going_back_is_wanting_the_one_before(bench):
