@@ -10,7 +10,6 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from offline.batches import Pairs
-from offline.config import DevConfig
 from offline.data.prepared import Prepared
 from offline.judged import Judged, judged_split
 from offline.learner import encode_with
@@ -24,7 +23,7 @@ from snapshot.text import render_query
 _TOP = 10
 _FEWEST_DOCUMENTS = 20
 """With fewer different documents none is held out: dev would be a few queries."""
-_HELD_OUT, _SAMPLE, _ROWS = 1, 2, 3
+_HELD_OUT, _ROWS = 1, 3
 """Streams of random numbers."""
 
 
@@ -87,7 +86,7 @@ def split_dev(prepared: Prepared, recipe: Recipe, pairs: Pairs) -> tuple[Pairs, 
     dev = judged_split(prepared, recipe, "dev")
     if len(dev):
         texts = tuple(render_query(recipe.text.query, text) for text in dev.texts)
-        return pairs, _sample(replace(dev, texts=texts), config, recipe.train.seed)
+        return pairs, replace(dev, texts=texts).sample(config.max_queries, recipe.train.seed)
     different = np.unique(pairs.rows)
     if len(different) < _FEWEST_DOCUMENTS:
         return pairs, None
@@ -97,7 +96,7 @@ def split_dev(prepared: Prepared, recipe: Recipe, pairs: Pairs) -> tuple[Pairs, 
     queries = {query for query, row in zip(pairs.queries, pairs.rows.tolist(), strict=True) if row in rows}
     kept = [i for i, row in enumerate(pairs.rows.tolist()) if row not in rows and pairs.queries[i] not in queries]
     say(f"  no dev split: {len(queries)} queries of {size} documents are held out to measure on")
-    return pairs.take(kept), _sample(_held_out(sorted(queries), positives), config, recipe.train.seed)
+    return pairs.take(kept), _held_out(sorted(queries), positives).sample(config.max_queries, recipe.train.seed)
 
 
 def _held_out(queries: Sequence[str], positives: Mapping[str, frozenset[int]]) -> Judged:
@@ -108,16 +107,4 @@ def _held_out(queries: Sequence[str], positives: Mapping[str, frozenset[int]]) -
         judgements=tuple(dict.fromkeys(sorted(positives[query]), 1) for query in queries),
         relevance=1,
         skipped=0,
-    )
-
-
-def _sample(dev: Judged, config: DevConfig, seed: int) -> Judged:
-    if len(dev) <= config.max_queries:
-        return dev
-    chosen = np.sort(np.random.default_rng([seed, _SAMPLE]).permutation(len(dev))[: config.max_queries])
-    return replace(
-        dev,
-        ids=tuple(dev.ids[i] for i in chosen),
-        texts=tuple(dev.texts[i] for i in chosen),
-        judgements=tuple(dev.judgements[i] for i in chosen),
     )

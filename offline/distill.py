@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
-from torch import nn
 
 from offline.batches import LengthBatches, TextCollator
 from offline.data.prepared import Prepared
@@ -23,7 +22,7 @@ from offline.losses import DistillationLoss
 from offline.progress import say
 from offline.recipe import Recipe
 from offline.stages import Job, Source, Stage, Summary
-from offline.students import align, make_student, needs_projection
+from offline.students import align, make_student, needs_projection, without_dropout
 from offline.towers import check_length, count_parameters, encode, load_tower, save_tower, tower_dim
 from offline.trainer import Schedule, Task, fit, read_result, write_result
 
@@ -94,7 +93,7 @@ def _split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 def _train(job: Job, student: SentenceTransformer, texts: list[str], vectors: NDArray[np.float32]) -> list[dict[str, float]]:
     config, spec = job.recipe.distill, job.recipe.text.query
-    _without_dropout(student)
+    without_dropout(student)
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     task = Task(
         what="distill",
@@ -107,13 +106,6 @@ def _train(job: Job, student: SentenceTransformer, texts: list[str], vectors: ND
     say(f"  {len(texts)} texts, {len(task.batches)} steps an epoch, {config.epochs:g} epochs")
     rate = config.learning_rate or _RATES[config.student]
     return fit(task, Schedule(config.epochs, rate, config.warmup_share, config.seed, config.save_steps), job.folder)
-
-
-def _without_dropout(tower: SentenceTransformer) -> None:
-    """The target is exact and the texts are many: noise in the student only blurs what it can learn."""
-    for module in tower.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
 
 
 def _outside(recipe: Recipe, _source: Source) -> Mapping[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from offline import towers
@@ -54,20 +53,14 @@ def judged_queries(prepared: Prepared, recipe: Recipe) -> Judged | None:
     """
     dev, train = (judged_split(prepared, recipe, split) for split in ("dev", "train"))
     if len(dev) >= LEAST_JUDGED:
-        return _sample(dev, recipe.refine.max_dev_queries, recipe.refine.seed)
+        return dev.sample(recipe.refine.max_dev_queries, recipe.refine.seed)
     held_out = share_of(len(train))
-    return _sample(train, held_out, recipe.refine.seed) if held_out >= LEAST_JUDGED else None
+    return train.sample(held_out, recipe.refine.seed) if held_out >= LEAST_JUDGED else None
 
 
 def share_of(count: int) -> int:
     """How many of so many queries are held out: one in twenty, at least 1 if there are any, at most 500."""
     return min(_MAX_HELD_OUT, -(-count // _HELD_OUT_SHARE))
-
-
-def _sample(judged: Judged, size: int, seed: int) -> Judged:
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(judged))[:size])
-    ids, texts, judgements = (tuple(part[i] for i in chosen) for part in (judged.ids, judged.texts, judged.judgements))
-    return replace(judged, ids=ids, texts=texts, judgements=judgements)
 
 
 def rendered(judged: Judged, spec: TextSpec) -> list[str]:

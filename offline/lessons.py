@@ -21,7 +21,7 @@ from snapshot.manifest import TextSpec
 from snapshot.text import render_query
 
 _SHARD_ROWS = 8192
-_REAL = ("train", "log")
+REAL = ("train", "log")
 """Sources of real queries: kept before those made of documents where the recipe limits the number of texts."""
 
 
@@ -51,7 +51,7 @@ def choose_texts(prepared: Prepared, spec: TextSpec, config: DistillConfig) -> t
     order = [texts[i] for i in np.random.default_rng(config.seed).permutation(len(texts))]
     quota = quotas(Counter(source_of.values()), config)
     chosen = [text for text, rank in zip(order, _ranks(order, source_of), strict=True) if rank < quota[source_of[text]]]
-    chosen.sort(key=lambda text: source_of[text] not in _REAL)
+    chosen.sort(key=lambda text: source_of[text] not in REAL)
     if len(chosen) < 2:
         raise TrainingError(
             f"{prepared.folder}: {len(chosen)} texts to distil on; at least 2 are needed. Give queries with "
@@ -67,8 +67,8 @@ def quotas(there: Mapping[str, int], config: DistillConfig) -> dict[str, int]:
     """
     total = min(config.max_texts or sum(there.values()), sum(there.values()))
     if not config.shares:
-        real = {source: count for source, count in there.items() if source in _REAL}
-        mined = {source: count for source, count in there.items() if source not in _REAL}
+        real = {source: count for source, count in there.items() if source in REAL}
+        mined = {source: count for source, count in there.items() if source not in REAL}
         first = _divide(total, real, real)
         return first | _divide(total - sum(first.values()), mined, mined)
     return dict.fromkeys(there, 0) | _divide(total, there, {source: share for source, share in config.shares.items() if share})

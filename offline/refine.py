@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
-from torch import nn
 
 from offline import towers
 from offline.batches import LengthBatches
@@ -26,11 +25,13 @@ from offline.errors import DimensionError, TrainingError
 from offline.exam import DEPTH, Exam, judged_queries, rendered, share_of
 from offline.judged import judged_split
 from offline.keeper import Keeper
+from offline.lessons import REAL
 from offline.progress import say
 from offline.ranking import Floats, Rows
 from offline.refinement import NumberCollator, RefinementLoss, Targets
 from offline.shortlists import Shortlists, mine
 from offline.stages import Job, Stage, Summary
+from offline.students import without_dropout
 from offline.trainer import Schedule, Task, fit, read_result, write_result
 from offline.variants import vary
 from offline.vectors import Search, Vectors, open_search
@@ -41,7 +42,6 @@ from snapshot.text import render_query
 STUDENT = "student"
 _TEACHER = "teacher"
 _KEPT = "kept"
-_REAL = ("train", "log")
 
 
 def run(job: Job) -> Summary:
@@ -166,7 +166,7 @@ def choose_texts(prepared: Prepared, spec: TextSpec, config: RefineConfig) -> tu
     limits = (config.max_queries, config.max_mined)
     texts, sources = table["text"].to_pylist(), table["source"].to_pylist()
     for place in order:
-        kind = 0 if sources[place] in _REAL else 1
+        kind = 0 if sources[place] in REAL else 1
         text = render_query(spec, texts[place])
         if text and text not in chosen[0] and len(chosen[kind]) < limits[kind]:
             chosen[kind].setdefault(text, texts[place])
@@ -205,9 +205,7 @@ def label(lesson: Lesson, job: Job) -> tuple[dict[int, Rows], Floats]:
 def _train(job: Job, student: SentenceTransformer, lesson: Lesson, targets: Targets, keeper: Keeper) -> list[dict[str, float]]:
     config, spec = job.recipe.refine, job.recipe.text.query
     texts = list(lesson.texts)
-    for module in student.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0  # as in distillation: noise in the student only blurs what it can learn
+    without_dropout(student)
     task = Task(
         what="refine",
         model=student,
