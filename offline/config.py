@@ -87,8 +87,9 @@ class LoraConfig(Config):
 class NegativesConfig(Config):
     """Hard negatives: documents that retrieval takes for relevant and no judgement does, mined before and during training."""
 
-    per_document: Annotated[int, Field(ge=0)] = 1
-    """So many come into a batch with each of its documents, drawn from what its queries find; 0 switches mining off."""
+    per_document: Annotated[int, Field(ge=0)] = 0
+    """So many come into a batch with each of its documents, drawn from what its queries find; 0 mines none. Off unless asked
+    for: one a document won nothing on tldr, at two fifths more time (docs/log.md, 2026-11-26)."""
     sources: Annotated[tuple[Literal["towers", "bm25"], ...], Field(strict=False, min_length=1)] = ("towers", "bm25")
     """``towers``: exact search by the towers as they are by then; ``bm25``: by words."""
     depth: PositiveInt = 30

@@ -153,14 +153,14 @@ def test_mixtures_with_the_untouched_weights_are_measured_and_the_best_is_kept(t
 
 
 def test_mined_negatives_are_written_down_every_so_many_epochs(tmp_path):
-    negatives = {"refresh_epochs": 2, "depth": 5, "sources": ["bm25", "towers"]}
+    negatives = {"per_document": 1, "refresh_epochs": 2, "depth": 5, "sources": ["bm25", "towers"]}
     run(tmp_path, "train", train={"epochs": 3, "negatives": negatives, "dev": {"patience": None}})
     assert sorted(path.name for path in (tmp_path / "train" / "negatives").iterdir()) == ["000.parquet", "002.parquet"]
 
 
 def test_negatives_that_are_all_false_end_the_training_by_name(tmp_path):
     with pytest.raises(TrainingError, match=r"hard negatives: all .* false negatives.*per_document = 0"):
-        run(tmp_path, "train", train={"negatives": {"guard": 1e-6}})
+        run(tmp_path, "train", train={"negatives": {"per_document": 1, "guard": 1e-6}})
 
 
 def test_without_negatives_nothing_is_mined(tmp_path):

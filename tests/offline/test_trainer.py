@@ -29,7 +29,7 @@ def killed(work: Path, stage: str, saves: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "tower"), [("train", "document_tower"), ("distill", "student"), ("refine", "student")])
 def test_killed_and_run_again_ends_as_if_never_killed(tmp_path, stage, tower):
-    """With dropout, hard negatives mined each epoch, an average of the weights and the dev curve, as is the default."""
+    """With dropout, hard negatives mined each epoch, an average of the weights and the dev curve."""
     make_job(tmp_path, stage)
     if stage != "train":
         run(tmp_path, "train", train={"epochs": 0})
