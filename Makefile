@@ -6,6 +6,7 @@ WORK ?= work/demo
 REGISTRY ?= registry
 HOST ?= 127.0.0.1
 PORT ?= 8000
+JOBS ?= 2
 
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -36,7 +37,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "Settings (make demo PORT=8080): PORT=$(PORT) HOST=$(HOST) WORK=$(WORK) REGISTRY=$(REGISTRY) VENV=$(VENV) PYTHON=$(PYTHON)"
+	@echo "Settings (make demo PORT=8080): PORT=$(PORT) JOBS=$(JOBS) HOST=$(HOST) WORK=$(WORK) REGISTRY=$(REGISTRY) VENV=$(VENV) PYTHON=$(PYTHON)"
 	@echo "torch: TORCH=$(TORCH) TORCH_INDEX=$(TORCH_INDEX); with an NVIDIA GPU on Linux, in a new VENV: make demo TORCH=torch==2.13.0 TORCH_INDEX="
 
 demo: free-port $(VENV)/.installed ## Build a snapshot of Python's own documentation, serve it, print what to try
@@ -46,8 +47,8 @@ demo: free-port $(VENV)/.installed ## Build a snapshot of Python's own documenta
 serve: free-port $(VENV)/.installed ## Serve the registry's current snapshot
 	@$(BIN)/python deploy/serve.py --host $(HOST) --port $(PORT) --registry $(REGISTRY)
 
-test: $(VENV)/.installed ## Run the tests (ARGS='-k deadline' runs some)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed ## Run the tests, JOBS files at a time (ARGS='-k deadline' runs some)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed ## Format, lint, types, import borders, container and deployment files
 	$(BIN)/ruff check .
