@@ -15,6 +15,9 @@ from offline.recipe import Recipe, load_recipe
 from offline.stages import Outcome, Source, Stage, run_stage, take_over
 from offline.walk import stage_of
 
+UNDISTILLED = "distill={layers = [0]}"
+"""The override of a variant whose towers nobody distils: a student that each of them could have."""
+
 
 @dataclass(frozen=True)
 class Grid:

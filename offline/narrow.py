@@ -32,7 +32,9 @@ _Kept = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class Sizes:
+    """Numbers of a hidden state and of an attention head, neurons of a feed-forward layer."""
+
     width: int
     head: int
     ffn: int
@@ -50,7 +52,7 @@ def make_narrow(tower: SentenceTransformer, width: int | None, ffn: int | None) 
         BackboneError: the tower is not built as BERT is.
     """
     model = backbone_of(tower)
-    sizes = _sizes(model, width, ffn)
+    sizes = narrow_sizes(model, width, ffn)
     state = model.state_dict()
     config = copy.deepcopy(model.config)
     config.hidden_size, config.intermediate_size = sizes.width, sizes.ffn
@@ -65,7 +67,8 @@ def make_narrow(tower: SentenceTransformer, width: int | None, ffn: int | None) 
     return SentenceTransformer(modules=[student[0], Pooling(sizes.width, _pooling(tower)), Normalize()])
 
 
-def _sizes(model: torch.nn.Module, width: int | None, ffn: int | None) -> _Sizes:
+def narrow_sizes(model: torch.nn.Module, width: int | None, ffn: int | None) -> Sizes:
+    """What a narrower ``model`` has; see ``make_narrow``. Weights are not read."""
     config = model.config
     names = [name for name, _ in model.named_parameters()]
     if not any(name.endswith("attention.self.query.weight") for name in names) or any(_axes(name) is None for name in names):
@@ -80,7 +83,7 @@ def _sizes(model: torch.nn.Module, width: int | None, ffn: int | None) -> _Sizes
         raise RecipeError(f"distill.width is {width}; it must be a multiple of {head}, at most {config.hidden_size}")
     if ffn > config.intermediate_size:
         raise RecipeError(f"distill.ffn is {ffn}, but the teacher's feed-forward layers have {config.intermediate_size} neurons")
-    return _Sizes(width, head, ffn)
+    return Sizes(width, head, ffn)
 
 
 def _axes(name: str) -> tuple[str | None, ...] | None:
@@ -92,7 +95,7 @@ def _pooling(tower: SentenceTransformer) -> str:
     return mode
 
 
-def _cut(name: str, values: Tensor, state: Mapping[str, Tensor], sizes: _Sizes, hidden: Tensor) -> Tensor:
+def _cut(name: str, values: Tensor, state: Mapping[str, Tensor], sizes: Sizes, hidden: Tensor) -> Tensor:
     """A parameter with what stays of each of its axes."""
     kept = {"hidden": hidden, **_kept_in_layer(name, state, sizes)}
     for axis, kind in enumerate(_axes(name) or ()):
@@ -101,7 +104,7 @@ def _cut(name: str, values: Tensor, state: Mapping[str, Tensor], sizes: _Sizes, 
     return values
 
 
-def _kept_in_layer(name: str, state: Mapping[str, Tensor], sizes: _Sizes) -> _Kept:
+def _kept_in_layer(name: str, state: Mapping[str, Tensor], sizes: Sizes) -> _Kept:
     """Which heads (as rows of their matrices) and neurons stay in the layer that the parameter belongs to."""
     found = re.match(r"(.*layer\.\d+\.)", name)
     if found is None:

@@ -120,7 +120,10 @@ def _check(path: Path, recipe: Recipe) -> None:
     if (distill.layers is None) == (distill.backbone is None) or (distill.student == "backbone") != (
         distill.backbone is not None
     ):
-        raise RecipeError(f"{path}: distill: give either layers (of the teacher) or backbone (another model), not both")
+        raise RecipeError(
+            f"{path}: distill: give either layers (of the teacher) or backbone (another model), not both; "
+            "--set 'distill={backbone=\"...\"}' takes the place of the section"
+        )
     if distill.mse_weight == 0 and distill.cosine_weight == 0:
         raise RecipeError(f"{path}: distill: mse_weight and cosine_weight are both 0; nothing would be learnt")
     if distill.student == "narrow" and distill.width is None and distill.ffn is None:

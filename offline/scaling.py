@@ -22,7 +22,7 @@ from offline.config import ScalingConfig, TowerSize, TrainConfig
 from offline.data.prepared import Prepared
 from offline.errors import DataError, RecipeError
 from offline.fingerprints import backbone_fingerprint
-from offline.grid import Grid, Variant
+from offline.grid import UNDISTILLED, Grid, Variant
 from offline.judged import Judged, judged_split
 from offline.metrics import ndcg
 from offline.progress import say
@@ -92,7 +92,7 @@ def _sizes(recipe: Recipe) -> list[TowerSize]:
 
 def _overrides(grid: Grid, size: TowerSize, config: ScalingConfig) -> list[str]:
     """A TOML string is a JSON string here: names of backbones have no control characters."""
-    always = [f"train.epochs={config.epochs}", "distill.layers=[0]"]  # which nobody trains here, but every size has
+    always = [f"train.epochs={config.epochs}", UNDISTILLED]
     if size.width is not None:
         layers = size.layers or _FRESH_LAYERS
         folder = grid.folder.resolve() / "backbones" / f"{Path(size.backbone).name.replace(':', '-')}-{layers}x{size.width}"

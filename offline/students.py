@@ -9,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel
 
 from offline.backbones import resolve_backbone
 from offline.config import DistillConfig
 from offline.errors import DimensionError
-from offline.narrow import make_narrow
+from offline.narrow import make_narrow, narrow_sizes
 from offline.recipe import Recipe
 from offline.static import make_static
-from offline.towers import build_tower, check_layers, project, take_layers, to_device, tokenize, tower_dim
+from offline.towers import build_tower, check_layers, check_positions, project, take_layers, to_device, tokenize, tower_dim
 from offline.vocabulary import keep_seen
 from snapshot.manifest import TextSpec
 
@@ -27,21 +27,44 @@ _BATCH = 64
 
 
 def check_student(recipe: Recipe) -> None:
-    """Refuse layers that the backbone lacks before hours go into a teacher of it.
+    """Refuse a student that cannot be made, before hours go into its teacher.
 
     Raises:
-        RecipeError: ``distill.layers`` names a layer that ``train.backbone`` does not have.
-        BackboneError: the backbone cannot be found.
+        RecipeError: ``distill.layers`` or what ``train`` keeps of the backbone names a layer that is not there, a narrow student
+            cannot be as narrow, or the student's own backbone reads fewer tokens than a query may have.
+        BackboneError: a backbone cannot be found, or the teacher's kind cannot be made narrower.
     """
-    if recipe.distill.layers is None or recipe.distill.student == "static":
+    distill, spec = recipe.distill, recipe.text.query
+    if distill.backbone is not None:
+        other = _outline(distill.backbone)
+        if other is not None:
+            check_positions(other.config, spec, "text.query")
         return
-    folder = resolve_backbone(recipe.train.backbone)
+    teacher = _outline(recipe.train.backbone)
+    depth = getattr(teacher.config, "num_hidden_layers", None) if teacher is not None else None
+    if depth is None:
+        return
+    for name in ("document_layers", "query_layers"):
+        if (kept := getattr(recipe.train, name)) is not None:
+            check_layers(kept, depth, f"train.{name}")
+    if recipe.train.query_layers is not None:
+        depth = len(recipe.train.query_layers)
+    if distill.student in ("layers", "narrow"):
+        check_layers(distill.layers or (), depth)
+    if distill.student == "narrow":
+        narrow_sizes(teacher, distill.width, distill.ffn)
+
+
+def _outline(backbone: str) -> torch.nn.Module | None:
+    """The backbone's model without weights; None where its files are damaged: loading it, which comes next, names the fault."""
+    folder = resolve_backbone(backbone)
     try:
-        depth = getattr(AutoConfig.from_pretrained(str(folder)), "num_hidden_layers", None)
+        config = AutoConfig.from_pretrained(str(folder))
+        with torch.device("meta"):
+            model: torch.nn.Module = AutoModel.from_config(config)
     except (OSError, ValueError, KeyError):
-        return  # loading the backbone, which comes next, names the fault
-    if depth is not None:
-        check_layers(recipe.distill.layers, int(depth))
+        return None
+    return model
 
 
 def make_student(

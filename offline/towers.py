@@ -193,7 +193,12 @@ def check_length(tower: SentenceTransformer, spec: TextSpec, key: str) -> None:
     Raises:
         RecipeError: ``spec.max_tokens`` is above what the backbone was made for.
     """
-    limit = int(getattr(backbone_of(tower).config, "max_position_embeddings", None) or spec.max_tokens)
+    check_positions(backbone_of(tower).config, spec, key)
+
+
+def check_positions(config: Any, spec: TextSpec, key: str) -> None:
+    """The same by the backbone's config alone."""
+    limit = int(getattr(config, "max_position_embeddings", None) or spec.max_tokens)
     if spec.max_tokens > limit:
         raise RecipeError(f"{key}.max_tokens is {spec.max_tokens}, but the backbone reads at most {limit} tokens; lower it")
 

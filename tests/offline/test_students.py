@@ -136,13 +136,51 @@ def test_aligned_the_student_begins_nearer_to_the_teacher(teacher):
     assert np.mean(cosine_distance(encode(align(student, SPEC, texts, vectors), SPEC, texts), vectors)) < before / 2
 
 
-def test_layers_that_the_backbone_lacks_are_told_before_there_is_a_teacher(tmp_path):
-    backbone = str(make_tiny_bert(tmp_path / "bert"))
-    settings = {"name": "tiny", "train": {"backbone": backbone}}
-    check_student(Recipe.model_validate({**settings, "distill": {"layers": [0, 2]}}))
-    check_student(Recipe.model_validate({**settings, "distill": {"student": "static"}}))
-    with pytest.raises(RecipeError, match=r"asks for layer 5 of a tower with 3 layers \(0 to 2\)"):
-        check_student(Recipe.model_validate({**settings, "distill": {"layers": [0, 5]}}))
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory):
+    root = tmp_path_factory.mktemp("backbones")
+    return {"bert": str(make_tiny_bert(root / "bert")), "qwen": str(make_tiny_qwen(root / "qwen"))}
+
+
+def recipe(backbones, distill, **train):
+    settings = {"backbone": backbones[train.pop("backbone", "bert")], **train}
+    return Recipe.model_validate({"name": "tiny", "train": settings, "distill": distill})
+
+
+@pytest.mark.parametrize(
+    ("distill", "train"),
+    [
+        ({"layers": [0, 2]}, {}),
+        ({"layers": [0, 2]}, {"backbone": "qwen"}),
+        ({"layers": [0, 1]}, {"query_layers": [0, 2]}),
+        ({"student": "static"}, {"query_layers": [2]}),
+        ({"student": "narrow", "layers": [0], "width": 16}, {}),
+    ],
+)
+def test_a_student_that_can_be_made_is_let_through(backbones, distill, train):
+    check_student(recipe(backbones, distill, **train))
+
+
+@pytest.mark.parametrize(
+    ("distill", "train", "error", "said"),
+    [
+        ({"layers": [0, 5]}, {}, RecipeError, r"asks for layer 5 of a tower with 3 layers \(0 to 2\)"),
+        ({"layers": [0, 2]}, {"query_layers": [0, 2]}, RecipeError, r"distill.layers asks for layer 2 of a tower with 2 layers"),
+        ({"layers": [0]}, {"query_layers": [3]}, RecipeError, r"train.query_layers asks for layer 3"),
+        ({"layers": [0]}, {"document_layers": [3]}, RecipeError, r"train.document_layers asks for layer 3"),
+        ({"student": "narrow", "layers": [0], "width": 7}, {}, RecipeError, r"distill.width is 7; it must be a multiple of 16"),
+        (
+            {"student": "narrow", "layers": [0], "width": 16},
+            {"backbone": "qwen"},
+            BackboneError,
+            r"qwen3 cannot be made narrower",
+        ),
+        ({"backbone": "/nope"}, {}, BackboneError, r"/nope"),
+    ],
+)
+def test_a_student_that_cannot_be_made_is_told_before_there_is_a_teacher(backbones, distill, train, error, said):
+    with pytest.raises(error, match=said):
+        check_student(recipe(backbones, distill, **train))
 
 
 def test_padding_does_not_matter_to_a_static_student(teacher):
