@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,10 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from offline import plots_grid, towers
 from offline.bootstrap import Interval, Values, difference_interval, mean_interval
+from offline.config import EvaluateConfig
 from offline.data.prepared import Prepared
 from offline.encoded import load_vectors
-from offline.errors import DataError, RecipeError
-from offline.grid import Grid, Variant
+from offline.errors import DataError, OfflineError, RecipeError
+from offline.findings import Goal
+from offline.grid import UNDISTILLED, Grid, Variant
 from offline.judged import Judged, judged_split
 from offline.markdown import cell, difference, estimate, table, yes
 from offline.metrics import ndcg
@@ -29,6 +31,7 @@ from offline.progress import say
 from offline.ranking import exact_top_k
 from offline.recipe import Recipe
 from offline.stages import Job, Stage, Summary
+from offline.students import check_student
 from offline.walk import STAGES
 from snapshot.files import atomic_write, write_text
 from snapshot.text import render_query
@@ -55,6 +58,21 @@ class Row(BaseModel):
     """Changes as ``--set`` takes them."""
 
 
+class Lead(BaseModel):
+    """A goal of the grid: ``row`` is better than ``over``, or not worse than it, outside the interval.
+
+    Attributes:
+        unbeaten: asks that the interval does not lie below zero; else that it lies above.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+    row: str
+    over: str
+    unbeaten: bool = False
+
+
 class Found(BaseModel):
     """A row's result; ``difference`` is its nDCG@10 minus that of the default, paired by query."""
 
@@ -78,6 +96,15 @@ class Report(BaseModel):
     split: str
     queries: int
     rows: tuple[Found, ...]
+    goals: tuple[Goal, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a grid runs, and what it is to show."""
+
+    rows: tuple[Row, ...]
+    goals: tuple[Lead, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,8 +117,10 @@ class Measured:
     parameters: int
 
 
-def load_grid(path: Path, wanted: Sequence[str] = ()) -> list[Row]:
+def load_grid(path: Path, wanted: Sequence[str] = ()) -> Rows:
     """The rows of a grid; of those named in ``wanted`` (names or groups) where that is not empty, and the default always.
+
+    Goals are those between rows that are chosen.
 
     Raises:
         RecipeError: the file cannot be read, is no grid, or has no such row.
@@ -99,34 +128,58 @@ def load_grid(path: Path, wanted: Sequence[str] = ()) -> list[Row]:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         rows = [Row.model_validate(row) for row in raw.get("row", ())]
+        goals = [Lead.model_validate(goal) for goal in raw.get("goal", ())]
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise RecipeError(f"{path}: not a grid of [[row]] tables with name, group, about and set: {error}") from error
+        raise RecipeError(
+            f"{path}: not a grid of [[row]] tables with name, group, about and set, and [[goal]]: {error}"
+        ) from error
     names = [row.name for row in rows]
     if DEFAULT not in names or len(set(names)) != len(names):
         raise RecipeError(f"{path}: a grid needs a row named {DEFAULT}, and each name once; it has {', '.join(names) or 'none'}")
+    if strange := sorted({name for goal in goals for name in (goal.row, goal.over)} - set(names)):
+        raise RecipeError(f"{path}: a goal names {strange[0]}, which is no row; there are {', '.join(names)}")
     unknown = set(wanted) - {*names, *(row.group for row in rows)}
     if unknown:
         raise RecipeError(f"{path}: no row or group {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     chosen = [row for row in rows if not wanted or row.name == DEFAULT or {row.name, row.group} & set(wanted)]
-    return sorted(chosen, key=lambda row: row.name != DEFAULT)
+    there = {row.name for row in chosen}
+    return Rows(
+        tuple(sorted(chosen, key=lambda row: row.name != DEFAULT)),
+        tuple(goal for goal in goals if {goal.row, goal.over} <= there),
+    )
 
 
-def ablate(grid: Grid, rows: Sequence[Row], split: str) -> Report:
+def ablate(grid: Grid, chosen: Rows, split: str) -> Report:
     """Run every row and write ``ablation.md``, ``ablation.json`` and the plot into the grid's folder ``report``.
 
     Raises:
         RecipeError: a row does not fit the recipe; told before anything runs.
         DataError: there are no judged queries.
     """
-    variants = [(row, grid.variant(row.name, row.set)) for row in rows]
+    variants = [(row, grid.variant(row.name, _changes(row))) for row in chosen.rows]
+    for row, variant in variants:
+        _check(row, variant.recipe)
     results: list[tuple[Row, Measured]] = []
     for number, (row, variant) in enumerate(variants, start=1):
         say(f"[{number}/{len(variants)}] {row.name}: {row.about}")
         found = _run(variant, row.query_tower, split)
         say(f"  {row.name}: nDCG@10 {found.ndcg.mean():.4f} on {len(found.ndcg):,} {found.split} queries")
         results.append((row, found))
-        _write(grid, variants[0][1].recipe, results)
-    return _write(grid, variants[0][1].recipe, results)
+        report = _write(grid, variants[0][1].recipe, results, chosen.goals)
+    return report
+
+
+def _changes(row: Row) -> tuple[str, ...]:
+    return row.set if row.query_tower == "student" else (*row.set, UNDISTILLED)
+
+
+def _check(row: Row, recipe: Recipe) -> None:
+    try:
+        check_student(recipe)
+    except OfflineError as error:
+        raise RecipeError(
+            f"row {row.name}: {error}; name other rows with --rows, or give a grid that fits with --grid"
+        ) from error
 
 
 def _run(variant: Variant, query_tower: QueryTower, split: str) -> Measured:
@@ -186,7 +239,7 @@ def _judged(prepared: Prepared, recipe: Recipe, split: str) -> Judged:
     raise DataError(f"{prepared.folder}: no judged query with a relevant document in dev or test; an ablation needs some")
 
 
-def _write(grid: Grid, recipe: Recipe, results: Sequence[tuple[Row, Measured]]) -> Report:
+def _write(grid: Grid, recipe: Recipe, results: Sequence[tuple[Row, Measured]], goals: Sequence[Lead]) -> Report:
     config, (_, default) = recipe.evaluate, results[0]
     report = Report(
         recipe=recipe.name,
@@ -203,6 +256,7 @@ def _write(grid: Grid, recipe: Recipe, results: Sequence[tuple[Row, Measured]]) 
             )
             for row, found in results
         ),
+        goals=tuple(_judge({row.name: found.ndcg for row, found in results}, goals, config)),
     )
     folder = grid.folder / "report"
     write_text(folder / "ablation.json", report.model_dump_json(indent=2))
@@ -212,6 +266,14 @@ def _write(grid: Grid, recipe: Recipe, results: Sequence[tuple[Row, Measured]]) 
         names, found = [one.row.name for one in others], [one.difference for one in others]
         plots_grid.draw_differences(names, found, folder / "ablation.png")
     return report
+
+
+def _judge(values: Mapping[str, Values], goals: Sequence[Lead], config: EvaluateConfig) -> Iterator[Goal]:
+    """Of the rows that have run."""
+    for goal in goals:
+        if goal.row in values and goal.over in values:
+            lead = difference_interval(values[goal.row], values[goal.over], config.bootstrap, config.seed)
+            yield Goal(name=goal.name, figure=lead.high if goal.unbeaten else lead.low, bound=0.0)
 
 
 def page(report: Report) -> str:
@@ -235,5 +297,15 @@ def page(report: Report) -> str:
         f"On {report.queries:,} {report.split} queries, query towers in torch, exact search. Brackets are 95% bootstrap "
         "intervals over the queries; differences are paired by query. One seed a row: the noise of training is not in them."
         f"{f' All rows with `{settings}`.' if settings else ''}\n\n"
-        f"{table(header, rows)}\n\n![Each row minus the default](ablation.png)\n"
+        f"{table(header, rows)}\n\n![Each row minus the default](ablation.png)\n{_goals(report)}"
+    )
+
+
+def _goals(report: Report) -> str:
+    if not report.goals:
+        return ""
+    said = "\n".join(goal.describe() for goal in report.goals)
+    return (
+        "\nEnds of the paired 95% interval of one row minus another: of `*_low` the lower, above zero where the first is better; "
+        f"of `*_unbeaten` the higher, below zero where it is worse.\n\n```\n{said}\n```\n"
     )

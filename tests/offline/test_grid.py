@@ -9,6 +9,7 @@ from tiny_walk import make_corpus, write_data
 
 from offline import ablate, laws, plots_grid, scaling, shrink, towers, train
 from offline.ablate import load_grid
+from offline.config import EvaluateConfig
 from offline.errors import RecipeError
 from offline.grid import Grid
 from offline.power_law import PowerLaw
@@ -82,8 +83,8 @@ def test_another_training_is_not_shared(home):
 
 def test_a_table_of_rows_against_the_default(home, undrawn):
     grid = make_grid(home, "ablate")
-    rows = [row for row in load_grid(ablate.GRID, ["mse", "teacher"]) if row.name in ("default", "mse", "teacher")]
-    report = ablate.ablate(grid, rows, "dev")
+    chosen = load_grid(ablate.GRID, ["mse", "teacher"])
+    report = ablate.ablate(grid, chosen, "dev")
     assert [found.row.name for found in report.rows] == ["default", "teacher", "mse"]
     assert (report.split, report.queries) == ("test", 15)
     assert report.rows[0].difference.estimate == 0.0
@@ -92,14 +93,43 @@ def test_a_table_of_rows_against_the_default(home, undrawn):
         assert found.difference.estimate == pytest.approx(found.ndcg.estimate - report.rows[0].ndcg.estimate)
     page = (grid.folder / "report" / "ablation.md").read_text()
     assert "| mse | squared error alone | 2 |" in page
-    trained = {(grid.folder / row.name / "train" / "query_tower" / "modules.json").stat().st_ino for row in rows}
+    trained = {(grid.folder / row.name / "train" / "query_tower" / "modules.json").stat().st_ino for row in chosen.rows}
     assert len(trained) == 1
+    (goal,) = report.goals
+    assert (goal.name, goal.figure) == ("default_over_mse_unbeaten", pytest.approx(-report.rows[2].difference.low))
+    assert goal.describe() in page
+
+
+def test_a_row_that_does_not_fit_the_backbone_is_told_before_anything_runs(home):
+    grid = make_grid(home, "unfit")
+    with pytest.raises(RecipeError, match=r"row layers-2: distill.layers asks for layer 5 .* with --rows"):
+        ablate.ablate(grid, load_grid(ablate.GRID, ["layers-2"]), "dev")
+    assert not grid.folder.exists()
+
+
+def test_goals_compare_rows_by_query(home):
+    goals = [
+        ablate.Lead(name="better", row="a", over="b"),
+        ablate.Lead(name="unbeaten", row="b", over="a", unbeaten=True),
+        ablate.Lead(name="later", row="a", over="c"),
+    ]
+    noise = np.random.default_rng(0).normal(size=50)
+    found = {goal.name: goal for goal in ablate._judge({"a": noise + 0.2, "b": noise}, goals, EvaluateConfig(bootstrap=20))}
+    assert found.keys() == {"better", "unbeaten"}
+    assert found["better"].figure == pytest.approx(0.2)
+    assert not found["unbeaten"].is_met
+
+
+def test_the_grid_s_own_goals_name_its_rows():
+    names = {goal.name for goal in load_grid(ablate.GRID).goals}
+    assert "two_stage_over_end_to_end_2_low" in names
+    assert load_grid(ablate.GRID, ["mse"]).goals[0].name == "default_over_mse_unbeaten"
 
 
 def test_every_row_of_a_group_is_another_recipe(home):
     grid = make_grid(home, "any")
     recipes: dict[str, list[object]] = {}
-    for row in load_grid(ablate.GRID):
+    for row in load_grid(ablate.GRID).rows:
         recipe = grid.variant(row.name, row.set).recipe
         assert (recipe, row.query_tower) not in recipes.setdefault(row.group, []), row.name
         recipes[row.group].append((recipe, row.query_tower))
@@ -112,6 +142,11 @@ def test_every_row_of_a_group_is_another_recipe(home):
         ('[[row]]\nname = "a"\ngroup = "g"\nabout = "x"', [], "needs a row named default"),
         ('[[row]]\nname = "default"\ngroup = "g"\nabout = "x"\nsets = []', [], "sets"),
         ('[[row]]\nname = "default"\ngroup = "g"\nabout = "x"', ["mse"], "no row or group mse; there are default"),
+        (
+            '[[row]]\nname = "default"\ngroup = "g"\nabout = "x"\n[[goal]]\nname = "a"\nrow = "default"\nover = "b"',
+            [],
+            "names b, which is no row",
+        ),
     ],
 )
 def test_a_wrong_grid_is_refused(tmp_path, content, wanted, said):
