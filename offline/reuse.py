@@ -52,18 +52,25 @@ def take_documents(job: Job) -> Summary:
         (job.folder / name).unlink(missing_ok=True)
         link_or_copy(prepared.folder / name, job.folder / name)
     write_table(parent.documents.select(["id"]), job.folder / "documents.arrow")
-    write_table(_titles(parent.documents), job.folder / "tower_texts.arrow")
+    write_table(_texts(parent, prepared), job.folder / "tower_texts.arrow")
     judged = _moved(prepared, parent)
     write_table(judged, job.folder / "qrels.arrow")
     lost = prepared.qrels.num_rows - judged.num_rows
     return {"parent": parent.manifest.id, "documents": parent.documents.num_rows, "judgements of dropped documents": lost or None}
 
 
-def _titles(documents: pa.Table) -> pa.Table:
-    """For the examples of the report, which is all that they are read for."""
-    blank = pa.repeat(pa.scalar(""), documents.num_rows)
-    titles = documents.column("title").fill_null("") if "title" in documents.column_names else blank
-    return pa.table({"title": titles, "text": blank}, schema=TOWER_TEXTS)
+def _texts(parent: Parent, prepared: Prepared) -> pa.Table:
+    """Titles and texts by the parent's rows: as they are prepared, or, of documents that the data lacks, as they are stored.
+
+    The report reads them: examples say titles, and slices in how many documents a word stands.
+    """
+    rows = pc.index_in(parent.documents.column("id"), value_set=prepared.documents.column("id").combine_chunks())
+    columns = {}
+    for name in TOWER_TEXTS.names:
+        ours = prepared.tower_texts.column(name).take(rows)
+        stored = parent.documents.column(name) if name in parent.documents.column_names else pa.scalar("")
+        columns[name] = pc.coalesce(ours, stored, pa.scalar(""))
+    return pa.table(columns, schema=TOWER_TEXTS)
 
 
 def _moved(prepared: Prepared, parent: Parent) -> pa.Table:

@@ -11,6 +11,7 @@ from tiny_walk import ROWS, TEXTS, finish, make_base, make_corpus, write_data
 from tiny_work import assemble
 
 from offline import towers
+from offline.data.prepared import Prepared
 from offline.errors import ParentError
 from offline.parent import Parent
 from offline.walk import REUSE, SINCE
@@ -108,6 +109,16 @@ def test_the_report_is_of_the_new_student_on_the_parents_documents(made):
     assert report["proof"]["queries"] == 14, "15 test queries, one asks for the document that was dropped"
     assert verify(layout.root).retention.model_dump() == report["retention"]
     assert "# tiny" in (layout.report / "report.md").read_text()
+
+
+def test_the_report_reads_whole_texts(made):
+    """Slices count in how many documents a word stands; the documents that the data lacks count as they are stored."""
+    here, parent, _ = made
+    texts = Prepared(here.work / "reuse" / "prepare").tower_texts.to_pylist()
+    ids = Parent(parent).ids
+    corpus = {"new": (TEXTS[200], 1), **make_corpus()}
+    assert [row["text"] for row in texts] == [corpus[key][0] for key in ids]
+    assert [row["title"] for row in texts] == [corpus[key][0].split()[0] for key in ids]
 
 
 def test_a_second_run_keeps_everything(made):
