@@ -7,10 +7,10 @@ among it, so that refinement never hands on less than it was given.
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,6 @@ from offline.encoded import SHARDS
 from offline.errors import DimensionError, TrainingError
 from offline.exam import DEPTH, Exam, judged_queries, rendered, share_of
 from offline.judged import judged_split
-from offline.keeper import Keeper
 from offline.lessons import REAL
 from offline.progress import say
 from offline.ranking import Floats, Rows
@@ -35,6 +34,7 @@ from offline.students import without_dropout
 from offline.trainer import Schedule, Task, fit, read_result, write_result
 from offline.variants import vary
 from offline.vectors import Search, Vectors, open_search
+from offline.watch import Rules, Watch, best_of, load_weights, read_curve
 from snapshot.files import link_or_copy
 from snapshot.manifest import TextSpec
 from snapshot.text import render_query
@@ -96,20 +96,19 @@ def _refine(job: Job) -> tuple[Summary, list[dict[str, float]]]:
     search = open_search(documents, config.exact_rows, config.seed)
     lesson = _lesson(job, search)
     targets = Targets(documents, lesson.shortlists, *label(lesson, job), config)
-    keeper = Keeper(
-        job.folder / _KEPT, student, lesson.exam.name, partial(lesson.exam.measure, student, spec, search), config.measurements
-    )
-    log = _train(job, student, lesson, targets, keeper)
-    if keeper.best.step:
-        student.load_state_dict(keeper.weights())
+    log = _train(job, student, lesson, targets, lambda: lesson.exam.measure(student, spec, search))
+    curve = read_curve(job.folder / _KEPT)
+    best = best_of(curve)
+    if best.step:
+        student.load_state_dict(load_weights(job.folder / _KEPT, best.step))
         towers.save_tower(student, job.folder / STUDENT, spec)
     summary: Summary = {
-        "steps": keeper.best.step,
-        "why": None if keeper.best.step else f"{lesson.exam.name} is best as distilled",
+        "steps": best.step,
+        "why": None if best.step else f"{lesson.exam.name} is best as distilled",
         "texts": len(lesson.texts),
         "labelled": int(np.count_nonzero(targets.weights)),
-        f"{lesson.exam.name}, distilled": keeper.curve[0].value,
-        f"{lesson.exam.name}, refined": keeper.best.value,
+        f"{lesson.exam.name}, distilled": curve[0].value,
+        f"{lesson.exam.name}, refined": best.value,
     }
     return summary, log
 
@@ -202,21 +201,27 @@ def label(lesson: Lesson, job: Job) -> tuple[dict[int, Rows], Floats]:
     return labels, weights
 
 
-def _train(job: Job, student: SentenceTransformer, lesson: Lesson, targets: Targets, keeper: Keeper) -> list[dict[str, float]]:
+def _train(
+    job: Job, student: SentenceTransformer, lesson: Lesson, targets: Targets, measure: Callable[[], float]
+) -> list[dict[str, float]]:
+    """The log; the curve and the best weights are kept in the folder ``_KEPT``."""
     config, spec = job.recipe.refine, job.recipe.text.query
     texts = list(lesson.texts)
     without_dropout(student)
     task = Task(
         what="refine",
         model=student,
-        loss=RefinementLoss(student, targets),
+        loss=RefinementLoss(student, targets, job.recipe.train.matryoshka),
         examples=len(texts),
         batches=LengthBatches(np.array([len(text) for text in texts], np.int64), config.batch_size, config.seed),
         collate=NumberCollator(student, spec, texts, _variants(student, lesson, spec, config)),
     )
     say(f"  {len(texts)} texts, {len(task.batches)} steps an epoch, {config.epochs:g} epochs")
     schedule = Schedule(config.epochs, config.learning_rate, config.warmup_share, config.seed, config.save_steps)
-    return fit(task, schedule, job.folder, [keeper])
+    steps = len(task.batches)
+    rules = Rules(steps, every_steps=max(1, math.ceil(config.epochs * steps / config.measurements)))
+    watch = Watch(job.folder / _KEPT, rules, lambda *_: measure(), lambda _: student.state_dict(), name=lesson.exam.name)
+    return fit(task, schedule, job.folder, [watch])
 
 
 def _variants(student: SentenceTransformer, lesson: Lesson, spec: TextSpec, config: RefineConfig) -> list[str] | None:

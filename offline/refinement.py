@@ -7,7 +7,7 @@ own hard ones and with those of others.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from offline.config import RefineConfig
-from offline.losses import distillation, embed
+from offline.losses import distillation, embed, prefix
 from offline.ranking import Floats, Rows
 from offline.shortlists import Shortlists
 from offline.towers import tokenize
@@ -78,6 +78,10 @@ class Scene:
     negatives: Tensor
     weights: Tensor
 
+    def cut(self, width: int) -> Scene:
+        """The same for the first ``width`` numbers of the vectors."""
+        return replace(self, teacher=prefix(self.teacher, width), documents=prefix(self.documents, width))
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -120,10 +124,12 @@ def _negatives(scores: Floats, positives: NDArray[np.bool_], guard: float) -> ND
 class RefinementLoss(nn.Module):  # type: ignore[misc]  # torch is not typed
     """The weighted sum of the terms of ``RefineConfig``; the label of a text is its number among the targets."""
 
-    def __init__(self, model: SentenceTransformer, targets: Targets) -> None:
+    def __init__(self, model: SentenceTransformer, targets: Targets, widths: Sequence[int] = ()) -> None:
+        """``widths``: those of ``train.matryoshka``, at which the first numbers of the vectors learn too."""
         super().__init__()
         self.model = model
         self.targets = targets
+        self.widths = widths
 
     def forward(self, features: Sequence[Mapping[str, Tensor]], labels: Tensor) -> Tensor:
         """``features`` are the tokens of the texts and, where invariance is asked for, of a variant of each."""
@@ -133,7 +139,9 @@ class RefinementLoss(nn.Module):  # type: ignore[misc]  # torch is not typed
         vectors = embed(self.model, features[0])
         varied = embed(self.model, features[1]) if config.invariance_weight else vectors
         with torch.autocast(labels.device.type, enabled=False):  # scores over a small temperature need their digits
-            return self._loss(vectors.float(), varied.float(), scene)
+            vectors, varied = vectors.float(), varied.float()
+            short = [self._loss(prefix(vectors, width), prefix(varied, width), scene.cut(width)) for width in self.widths]
+            return torch.stack([self._loss(vectors, varied, scene), *short]).mean()
 
     def _loss(self, vectors: Tensor, varied: Tensor, scene: Scene) -> Tensor:
         config = self.targets.config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,19 @@ from offline.recipe import Recipe
 from offline.stages import Job
 from offline.towers import build_tower, check_length, take_layers, tower_dim
 from offline.trainer import Companion, Schedule, Task, fit
-from offline.watch import Average, Rules, Watch, Weights, applied, best_of, keep_weights, mix, read_curve, weights_path
+from offline.watch import (
+    Average,
+    Rules,
+    Watch,
+    Weights,
+    applied,
+    best_of,
+    keep_weights,
+    load_weights,
+    mix,
+    read_curve,
+    weights_path,
+)
 from snapshot.manifest import TextSpec
 from snapshot.text import render, render_query
 
@@ -201,26 +213,30 @@ class _Work:
         learner = join(towers, self.config)
         curve = read_curve(self.folder / BEST)
         best = best_of(curve) if curve else None
-        trained = self._load(best.step if best else _LAST)
+        trained = load_weights(self.folder / BEST, best.step if best else _LAST)
         mixtures = self._measure_mixtures(learner, towers, trained, self.dev) if self.dev and best and best.step else {}
         share = max(mixtures, key=lambda each: mixtures[each], default=1.0)
-        if best and mixtures.get(share, 0.0) > best.ndcg:
-            trained = mix(self._load(0), trained, share)
+        if best and mixtures.get(share, 0.0) > best.value:
+            trained = mix(load_weights(self.folder / BEST, 0), trained, share)
         else:
             share = 1.0
         _put(trained, learner)
         for tower in dict.fromkeys(towers):
             finish(tower, self.config)
-        dev = {"dev_ndcg": max(best.ndcg, mixtures.get(share, 0.0)), "best_epoch": best.epoch} if best else {}
+        dev = {"dev_ndcg": max(best.value, mixtures.get(share, 0.0)), "best_epoch": best.epoch} if best else {}
         mixed = [{"share": each, "ndcg": ndcg} for each, ndcg in mixtures.items()]
-        measured = {"dev_curve": [asdict(point) for point in curve], "dev_mixtures": mixed, "dev_queries": self._dev_name()}
+        measured = {
+            "dev_curve": [{"step": point.step, "epoch": point.epoch, "ndcg": point.value} for point in curve],
+            "dev_mixtures": mixed,
+            "dev_queries": self._dev_name(),
+        }
         return Learnt(towers, len(self.pairs), log, {**dev, **({"mixed_share": share} if mixtures else {})}, measured)
 
     def _measure_mixtures(self, learner: Learner, towers: Towers, trained: Weights, dev: Judged) -> dict[float, float]:
         measured: dict[float, float] = {}
         if not self.config.dev.shares:
             return measured
-        untouched, search = self._load(0), self._search(towers)
+        untouched, search = load_weights(self.folder / BEST, 0), self._search(towers)
         learner.to(self._device())
         for number, share in enumerate(self.config.dev.shares):
             _put(mix(untouched, trained, share), learner)
@@ -277,9 +293,6 @@ class _Work:
     def _document_spec(self) -> TextSpec:
         spec = self.recipe.text.document
         return spec.model_copy(update={"max_tokens": min(spec.max_tokens, self.config.max_document_tokens or spec.max_tokens)})
-
-    def _load(self, step: int | str) -> Weights:
-        return dict(torch.load(weights_path(self.folder / BEST, step), weights_only=True, map_location="cpu"))
 
     def _dev_name(self) -> str | None:
         return f"{len(self.dev)} {self.dev.split}" if self.dev is not None else None

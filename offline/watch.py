@@ -1,4 +1,4 @@
-"""What goes along with the training of two towers: the dev curve, the best weights, early stopping, a moving average of weights.
+"""What goes along with a training: the dev curve, the best weights, early stopping, a moving average of the weights.
 
 Everything is on the disk before it counts, so that a resumed run measures nothing twice and ends with the same weights.
 """
@@ -23,18 +23,18 @@ from offline.progress import say
 from offline.trainer import Companion
 from snapshot.files import atomic_write, write_text
 
-_CURVE = "dev.json"
+_CURVE = "curve.json"
 _AVERAGE = "average"
 Weights = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Point:
-    """nDCG@10 on dev after ``step`` steps, ``epoch`` epochs; 0 is the untouched backbone."""
+    """What was measured on held-out queries after ``step`` steps, ``epoch`` epochs; 0 is what the training began with."""
 
     step: int
     epoch: float
-    ndcg: float
+    value: float
 
 
 class Average(Companion):
@@ -95,9 +95,9 @@ class Rules:
     """When ``Watch`` measures and stops; see the recipe's section train.dev. ``steps`` is the number of steps of an epoch."""
 
     steps: int
-    every_epochs: int
-    every_steps: int | None
-    patience: int | None
+    every_epochs: int = 1
+    every_steps: int | None = None
+    patience: int | None = None
 
 
 class Watch(Companion):
@@ -105,10 +105,11 @@ class Watch(Companion):
 
     Attributes:
         folder: holds the curve, and the weights by step.
-        measure: nDCG@10 of a learner as it is after so many steps.
+        measure: what a learner reaches as it is after so many steps; higher is better.
         weights: what to keep of a learner; all processes call it, the first one's answer is written.
-        beside: nDCG@10 of weights after so many steps, called by the first process from another thread while training goes
+        beside: what weights reach after so many steps, called by the first process from another thread while training goes
             on; takes the place of ``measure``. Nothing is saved before its answer is there, so that a killed run loses none.
+        name: of what is measured, for messages.
     """
 
     def __init__(
@@ -119,8 +120,10 @@ class Watch(Companion):
         weights: Callable[[torch.nn.Module], Weights],
         average: Average | None = None,
         beside: Callable[[Weights, int], float] | None = None,
+        name: str = "dev nDCG@10",
     ) -> None:
         self.folder = folder
+        self.name = name
         self.beside = beside
         self.measure = measure
         self.weights = weights
@@ -204,9 +207,9 @@ class Watch(Companion):
         self._add(step, gather_objects(measuring.result() if measuring is not None else -1.0)[0])
         self._write()
 
-    def _add(self, step: int, ndcg: float) -> None:
-        point = Point(step, round(step / self._rules.steps, 4), ndcg)
-        say(f"  dev nDCG@10 {point.ndcg:.4f} after {point.epoch:g} epochs")
+    def _add(self, step: int, value: float) -> None:
+        point = Point(step, round(step / self._rules.steps, 4), value)
+        say(f"  {self.name} {point.value:.4f} after {point.epoch:g} epochs")
         self.curve.append(point)
 
     def _write(self) -> None:
@@ -223,12 +226,17 @@ def read_curve(folder: Path) -> list[Point]:
 
 def best_of(curve: Sequence[Point]) -> Point:
     """The first of the best points."""
-    return max(curve, key=lambda point: point.ndcg)
+    return max(curve, key=lambda point: point.value)
 
 
 def weights_path(folder: Path, step: int | str) -> Path:
     """Where the weights of a step are kept, if they are."""
     return folder / f"weights-{step}.pt"
+
+
+def load_weights(folder: Path, step: int | str) -> Weights:
+    """Those of a step, on the CPU."""
+    return dict(torch.load(weights_path(folder, step), weights_only=True, map_location="cpu"))
 
 
 def keep_weights(weights: Weights, path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from offline.config import RefineConfig
-from offline.refinement import Targets, contrast, listwise_kl
+from offline.refinement import RefinementLoss, Targets, contrast, listwise_kl
 from offline.shortlists import Shortlists
 from offline.vectors import Vectors
 
@@ -90,3 +90,33 @@ def test_confidence_is_the_share_of_the_first(targets):
     assert found[1] == pytest.approx(shares[0], rel=1e-5)
     assert found[0] == pytest.approx(softmax(np.array([0.71, 0.70]) / T)[0], rel=1e-5)  # -1 fills up and counts for nothing
     assert targets.shortlists.confidence(3, T) == pytest.approx([1, 1])
+
+
+class Answers(torch.nn.Module):
+    """A tower whose vectors are known: row ``input_ids`` of a table."""
+
+    def __init__(self, vectors):
+        super().__init__()
+        self.vectors = vectors
+
+    def forward(self, features):
+        return {"sentence_embedding": self.vectors[features["input_ids"][:, 0]]}
+
+
+def loss_of(vectors, targets, widths=()):
+    tokens = torch.arange(2)[:, None]
+    features = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    return RefinementLoss(Answers(vectors), targets, widths)([features], torch.arange(2)).item()
+
+
+def test_the_first_numbers_learn_what_the_whole_vectors_do(targets):
+    """Matryoshka: the mean of the loss and of that between vectors cut short, which change neither labels nor candidates."""
+    vectors = torch.nn.functional.normalize(torch.tensor([[0.6, 0.5, 0.1, 0.3, 0.2], [0.3, 0.2, 0.7, 0.1, 0.4]]), dim=1)
+    scene = targets.scene(np.array([0, 1]))
+    short = torch.nn.functional.normalize(vectors[:, :3], dim=1)
+    teacher, documents = (torch.nn.functional.normalize(each[:, :3], dim=1) for each in (scene.teacher, scene.documents))
+    config = targets.config
+    contrasted = contrast(short @ documents.T, scene.positives, scene.negatives, scene.weights, config.temperature)
+    distance = 3 * (1 - (short * teacher).sum(dim=1)).mean()
+    expected = (loss_of(vectors, targets) + (contrasted + distance).item()) / 2
+    assert loss_of(vectors, targets, (3,)) == pytest.approx(expected, rel=1e-5)

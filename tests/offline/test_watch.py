@@ -1,8 +1,8 @@
 import torch
 from torch import nn
-from transformers import TrainerState
+from transformers import TrainerControl, TrainerState
 
-from offline.watch import Average, Point, best_of, mix
+from offline.watch import Average, Point, Rules, Watch, best_of, load_weights, mix, read_curve
 
 
 def step(average, model, number, change):
@@ -50,3 +50,40 @@ def test_the_first_of_equally_good_weights_is_the_best():
 def test_a_mixture_lies_between():
     mixed = mix({"a": torch.tensor([0.0, 2.0])}, {"a": torch.tensor([4.0, 2.0])}, 0.25)
     assert torch.equal(mixed["a"], torch.tensor([1.0, 2.0]))
+
+
+def watch_and_train(folder, values, start=0, rules=None):
+    """A model whose weight is the step, measured by ``values``, from step ``start`` to 6 in epochs of three."""
+    model = nn.Linear(1, 1, bias=False)
+    watch = Watch(
+        folder, rules or Rules(3, every_steps=2), lambda _, step: values[step], lambda each: each.state_dict(), name="what"
+    )
+    watch.resume(folder / f"checkpoint-{start}" if start else None)
+    control = TrainerControl()
+    state = TrainerState(global_step=start, max_steps=6)
+    watch.on_train_begin(None, state, control, model)
+    for state.global_step in range(start + 1, 7):
+        nn.init.constant_(model.weight, state.global_step)
+        watch.on_step_end(None, state, control, model)
+        if control.should_training_stop:
+            break
+    watch.on_train_end()
+    return read_curve(folder)
+
+
+def test_every_so_many_steps_are_measured_and_the_best_weights_are_there(tmp_path, capsys):
+    curve = watch_and_train(tmp_path, {0: 0.1, 2: 0.4, 4: 0.3, 6: 0.2})
+    assert [(point.step, point.value) for point in curve] == [(0, 0.1), (2, 0.4), (4, 0.3), (6, 0.2)]
+    assert load_weights(tmp_path, best_of(curve).step)["weight"].item() == 2.0
+    assert "what 0.4000 after 0.6667 epochs" in capsys.readouterr().err
+
+
+def test_what_came_after_the_last_checkpoint_is_measured_again_and_nothing_else(tmp_path):
+    watch_and_train(tmp_path, {0: 0.1, 2: 0.4, 4: 0.9, 6: 0.2})
+    curve = watch_and_train(tmp_path, {4: 0.3, 6: 0.2}, start=3)
+    assert [(point.step, point.value) for point in curve] == [(0, 0.1), (2, 0.4), (4, 0.3), (6, 0.2)]
+
+
+def test_without_a_new_best_it_stops(tmp_path):
+    curve = watch_and_train(tmp_path, {0: 0.1, 2: 0.4, 4: 0.3}, rules=Rules(3, every_steps=2, patience=1))
+    assert [point.step for point in curve] == [0, 2, 4]
