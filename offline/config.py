@@ -20,6 +20,9 @@ GoalName = Literal[
     "retention_low",
     "latency_ratio_fp32",
     "latency_ratio_served",
+    "latency_served_ms",
+    "run_minutes",
+    "run_resident_gb",
 ]
 """What an evaluation can judge; ``*_low``: the lower end of a paired 95% interval. See ``offline.goals``."""
 

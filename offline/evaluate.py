@@ -12,6 +12,7 @@ from offline import card, towers
 from offline.aspects import measure_robustness, measure_slices, measure_widths, swings
 from offline.bootstrap import Interval, Values, difference_interval, mean_interval, ratio_interval
 from offline.config import EvaluateConfig
+from offline.cost import Cost, cost_of
 from offline.exported import FP32, MODEL, open_graph
 from offline.findings import Answer, Contrast, DevPoint, Example, Findings, Latency, Loss, Proof, Quality, Swing
 from offline.fingerprints import backbone_fingerprint
@@ -23,7 +24,7 @@ from offline.progress import say
 from offline.ranking import exact_top_k
 from offline.report import write_report
 from offline.slices import cut
-from offline.stages import Job, Stage, Summary
+from offline.stages import INPUTS, RECEIPT, Job, Stage, Summary
 from offline.systems import (
     BM25,
     DISTILLED,
@@ -104,8 +105,14 @@ def _findings(
         retention=retention,
         dev_curve=_dev_curve(bench),
     )
-    goals = judge(found, _train_pairs(bench), bench.job.recipe.evaluate.goals)
+    goals = judge(found, _train_pairs(bench), bench.job.recipe.evaluate.goals, _cost(bench.job))
     return found.model_copy(update={"goals": goals})
+
+
+def _cost(job: Job) -> Cost | None:
+    """Of the stages so far, this one among them; None where they have no receipts."""
+    receipts = [folder / RECEIPT for folder in job.inputs.values()]
+    return cost_of(receipts, job.folder / INPUTS) if all(path.is_file() for path in receipts) else None
 
 
 def _train_pairs(bench: Workbench) -> int:

@@ -88,15 +88,16 @@ class DevPoint(_Finding):
 
 
 class Goal(_Finding):
-    """A figure and the least that it should be."""
+    """A figure and the least that it should be, or the most."""
 
     name: str
     figure: float
     bound: float
+    at_most: bool = False
 
     @property
     def is_met(self) -> bool:
-        return self.figure >= self.bound
+        return self.figure <= self.bound if self.at_most else self.figure >= self.bound
 
     def describe(self) -> str:
         """The line that is printed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from offline.config import GoalName
+from offline.cost import Cost
 from offline.findings import Findings, Goal
 
 BOUNDS: Mapping[GoalName, float] = {
@@ -13,8 +14,15 @@ BOUNDS: Mapping[GoalName, float] = {
     "latency_ratio_fp32": 3.0,
     "latency_ratio_served": 8.0,
 }
-"""Of every recipe; ``*_ndcg10`` have one only where a recipe sets it, since data sets differ. ``teacher_over_*_low``: lower end
-of the paired interval of nDCG@10; ``latency_ratio_*``: the teacher's query tower over the student, both in onnxruntime."""
+"""Of every recipe; ``*_ndcg10`` and ``run_*`` have one only where a recipe sets it, since data sets and machines differ.
+``teacher_over_*_low``: lower end of the paired interval of nDCG@10; ``latency_ratio_*``: the teacher's query tower over the
+student, both in onnxruntime."""
+
+AT_MOST: frozenset[GoalName] = frozenset({"latency_served_ms", "run_minutes", "run_resident_gb"})
+"""Of these less is better: a query's encoding as served, and what all stages up to the report took."""
+
+WITHOUT_LAYERS: Mapping[GoalName, float] = {"latency_served_ms": 0.1}
+"""Of students that are a vector a token, too."""
 
 RETENTION_BOUNDS: tuple[tuple[int, float], ...] = ((3, 0.985), (1, 0.97), (0, 0.90))
 """``retention_low`` of a student of at least so many layers."""
@@ -23,15 +31,39 @@ ENOUGH_PAIRS = 5000
 """From so many judged training pairs on a teacher has to beat both baselines."""
 
 
-def judge(findings: Findings, pairs: int, wanted: Mapping[GoalName, float]) -> tuple[Goal, ...]:
-    """Every goal that has a figure and a bound. ``pairs``: judged ones that the teacher could learn from."""
+def judge(findings: Findings, pairs: int, wanted: Mapping[GoalName, float], cost: Cost | None = None) -> tuple[Goal, ...]:
+    """Every goal that has a figure and a bound.
+
+    Args:
+        findings: what was measured.
+        pairs: judged ones that the teacher could learn from.
+        wanted: bounds of the recipe.
+        cost: of the stages so far; None leaves the goals of the run out.
+    """
     layers = findings.export.layers
     retention = next(bound for least, bound in RETENTION_BOUNDS if layers >= least)
-    bounds: dict[GoalName, float] = {**BOUNDS, "retention_low": retention, **wanted}
+    more = {} if layers else WITHOUT_LAYERS
+    bounds: dict[GoalName, float] = {**BOUNDS, **more, "retention_low": retention, **wanted}
     figures = dict(_figures(findings))
     if pairs < ENOUGH_PAIRS:
         bounds = {name: bound for name, bound in bounds.items() if not name.startswith("teacher_over") or name in wanted}
-    return tuple(Goal(name=name, figure=figures[name], bound=bound) for name, bound in bounds.items() if name in figures)
+    return (*_compare(figures, bounds), *(judge_cost(cost, wanted) if cost is not None else ()))
+
+
+def judge_cost(cost: Cost, wanted: Mapping[GoalName, float]) -> tuple[Goal, ...]:
+    """The goals of a run, where the recipe has bounds for them."""
+    figures = {"run_minutes": cost.seconds / 60}
+    if cost.resident_bytes is not None:
+        figures["run_resident_gb"] = cost.resident_bytes / 1e9
+    return _compare(figures, wanted)
+
+
+def _compare(figures: Mapping[str, float], bounds: Mapping[GoalName, float]) -> tuple[Goal, ...]:
+    return tuple(
+        Goal(name=name, figure=figures[name], bound=bound, at_most=name in AT_MOST)
+        for name, bound in bounds.items()
+        if name in figures
+    )
 
 
 def _figures(findings: Findings) -> Iterator[tuple[str, float]]:
@@ -47,6 +79,8 @@ def _figures(findings: Findings) -> Iterator[tuple[str, float]]:
     for name, tower in (("fp32", STUDENT_FP32), ("served", SERVED_TOWER)):
         if TEACHER_ONNX in times and tower in times:
             yield f"latency_ratio_{name}", times[TEACHER_ONNX] / times[tower]
+    if SERVED_TOWER in times:
+        yield "latency_served_ms", times[SERVED_TOWER]
 
 
 TEACHER_ONNX = "teacher, fp32 ONNX"

@@ -14,8 +14,9 @@ def goals(findings: Findings) -> Iterable[str]:
     if findings.goals:
         yield "## Goals"
         yield (
-            "Name, figure, the least that it should be. Bounds are those of `offline/goals.py` and of `[evaluate.goals]` in the "
-            "recipe."
+            "Name, figure, and the least that it should be (of `run_*` and `*_ms` the most). Bounds are those of "
+            "`offline/goals.py` and of `[evaluate.goals]` in the recipe. `run_*` are of the stages up to this report, also where "
+            "the run was stopped and went on, without the work that a kill undid; `run` prints them again when it has published."
         )
         yield "```\n" + "\n".join(goal.describe() for goal in findings.goals) + "\n```"
 

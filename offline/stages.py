@@ -2,7 +2,7 @@
 
 Each stage owns one folder of the work folder. Before it works it writes ``inputs.json`` (a digest of everything
 that its output depends on) and ``config.json`` (its effective config); when it has finished, ``receipt.json`` with
-the same digest and the size and hash of every file made. A stage whose receipt fits is not run again. A folder
+the same digest, the size and hash of every file made, and what it took. A stage whose receipt fits is not run again. A folder
 with fitting inputs but no receipt is partial work of a killed run, which the stage may go on from; with other inputs
 it is wiped; and a folder without ``inputs.json`` is somebody else's, and is left alone.
 """
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from offline.cost import peak_resident_bytes, seconds_before
 from offline.errors import OfflineError, StageError, StorageError
 from offline.recipe import Recipe
 from snapshot.files import link_or_copy, sha256, write_text
@@ -32,7 +33,7 @@ RECEIPT = "receipt.json"
 INPUTS = "inputs.json"
 CONFIG = "config.json"
 _OWN = frozenset({RECEIPT, INPUTS, CONFIG})
-_STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST})
+_STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST})
 _FULL_DISK = ("No space left", " requested and ")
 """In the words of the operating system, and of numpy when it wrote less than it should have."""
 _LEAST_FREE_BYTES = 16 << 20
@@ -145,11 +146,16 @@ def storage_errors(folder: Path) -> Iterator[None]:
 def _is_of_storage(error: Exception, folder: Path) -> bool:
     """Libraries drop the error number (numpy, torch, faiss) or keep it in words alone (safetensors, tokenizers)."""
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _STORAGE
+        return error.errno in _STORAGE or _is_above(error.filename, folder)
     if any(words in str(error) for words in _FULL_DISK):
         return True
     is_vague = isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError"
     return is_vague and _free_bytes(folder) < _LEAST_FREE_BYTES
+
+
+def _is_above(filename: object, folder: Path) -> bool:
+    """Whether an error is of the folder itself or of one that it lies in, such as one in which nothing can be made."""
+    return isinstance(filename, str) and Path(filename) in (folder, *folder.parents)
 
 
 def _free_bytes(folder: Path) -> int:
@@ -213,11 +219,18 @@ def _run(stage: Stage, folder: Path, work: Path, recipe: Recipe, source: Source)
     fits = receipt is not None and receipt["inputs"] == digest and _intact(folder, receipt["outputs"])
     if receipt is not None and fits and stage.still_holds(folder, source):
         return Outcome(stage.name, folder, receipt["summary"], receipt["seconds"], reused=True)
-    _begin(folder, digest, config)
+    before = _begin(folder, digest, config)
     started = time.monotonic()
     summary = stage.run(make_job(stage, work, recipe, source))
-    seconds = time.monotonic() - started
-    record = {"stage": stage.name, "inputs": digest, "summary": dict(summary), "seconds": seconds, "outputs": _outputs(folder)}
+    seconds = before + time.monotonic() - started
+    record = {
+        "stage": stage.name,
+        "inputs": digest,
+        "summary": dict(summary),
+        "seconds": seconds,
+        "resident_bytes": peak_resident_bytes(),
+        "outputs": _outputs(folder),
+    }
     write_text(folder / RECEIPT, json.dumps(record, indent=2))
     return Outcome(stage.name, folder, summary, seconds, reused=False)
 
@@ -231,18 +244,25 @@ def _inputs(stage: Stage, work: Path) -> Mapping[str, Path]:
     return {PurePosixPath(name).name: work / name for name in stage.needs}
 
 
-def _begin(folder: Path, digest: str, config: Mapping[str, Any]) -> None:
-    """Keep partial work with the same inputs; wipe that with others; touch no folder that is not ours."""
+def _begin(folder: Path, digest: str, config: Mapping[str, Any]) -> float:
+    """Keep partial work with the same inputs; wipe that with others; touch no folder that is not ours.
+
+    Returns:
+        Seconds that went into the partial work.
+    """
     _refuse_foreign(folder)
-    started = _read(folder / INPUTS)
+    started, before = _read(folder / INPUTS), 0.0
     if started is None or started["inputs"] != digest:
         _wipe(folder)
+    elif "began" in started and not (folder / RECEIPT).is_file():
+        before = seconds_before(folder / INPUTS, started["began"], started["seconds"])
     for torn in list(folder.rglob(".*.tmp")):  # what a kill in the middle of a write left
         _remove(torn)
     (folder / RECEIPT).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / INPUTS, json.dumps({"inputs": digest}))
+    write_text(folder / INPUTS, json.dumps({"inputs": digest, "began": time.time(), "seconds": before}))
     write_text(folder / CONFIG, json.dumps(config, indent=2))
+    return before
 
 
 def _refuse_foreign(folder: Path) -> None:

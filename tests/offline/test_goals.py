@@ -1,9 +1,10 @@
 import pytest
 from make_findings import findings
 
+from offline.cost import Cost
 from offline.errors import RecipeError
 from offline.findings import Goal, Latency
-from offline.goals import judge
+from offline.goals import judge, judge_cost
 from offline.recipe import load_recipe
 
 LATENCIES = tuple(
@@ -45,8 +46,24 @@ def test_nothing_is_judged_that_was_not_measured():
     assert judge(findings(proof=None, retention=None, latencies=()), 6000, {"teacher_ndcg10": 0.6}) == ()
 
 
+def test_a_student_without_layers_has_a_latency_to_reach():
+    export = findings().export.model_copy(update={"layers": 0})
+    assert lines(export=export)["latency_served_ms"] == "GOAL latency_served_ms 0.8000 0.1 short"
+    assert lines(export=export, wanted={"latency_served_ms": 1.0})["latency_served_ms"].endswith(" 1 ok")
+
+
+def test_what_a_run_took_is_judged_where_the_recipe_bounds_it():
+    wanted = {"run_minutes": 60.0, "run_resident_gb": 8.0}
+    found = [goal.describe() for goal in judge_cost(Cost(4500.0, 5_000_000_000), wanted)]
+    assert found == ["GOAL run_minutes 75.0000 60 short", "GOAL run_resident_gb 5.0000 8 ok"]
+    assert [goal.name for goal in judge_cost(Cost(60.0, None), wanted)] == ["run_minutes"]
+    assert judge_cost(Cost(60.0, None), {}) == ()
+    assert "run_minutes" in {goal.name for goal in judge(findings(), 6000, wanted, Cost(60.0, None))}
+
+
 def test_a_bound_that_is_reached_is_met():
     assert Goal(name="x", figure=0.97, bound=0.97).is_met
+    assert Goal(name="x", figure=60.0, bound=60.0, at_most=True).is_met
 
 
 def test_a_goal_that_nobody_knows_is_refused(tmp_path):

@@ -106,6 +106,18 @@ def test_partial_work_is_kept_for_the_same_inputs_and_wiped_for_others(toy: Toy,
     assert ["half" in names for names in toy.partial] == [False, True, False]
 
 
+def test_what_a_stage_took_counts_what_a_kill_left(toy: Toy, tmp_path: Path) -> None:
+    run_stage(toy.first, tmp_path, RECIPE, Source())
+    folder = tmp_path / "first"
+    assert json.loads((folder / "receipt.json").read_text())["resident_bytes"] > 1_000_000
+    (folder / "receipt.json").unlink()
+    inputs = json.loads((folder / "inputs.json").read_text())
+    last = max(path.stat().st_mtime for path in folder.iterdir() if path.name != "inputs.json")
+    (folder / "inputs.json").write_text(json.dumps({**inputs, "began": last - 100.0, "seconds": 20.0}))
+    run_stage(toy.first, tmp_path, RECIPE, Source())
+    assert 120.0 <= json.loads((folder / "receipt.json").read_text())["seconds"] < 150.0
+
+
 def test_what_a_kill_tore_is_not_kept(toy: Toy, tmp_path: Path) -> None:
     toy.fail = KeyError("killed")
     with pytest.raises(KeyError):
@@ -158,6 +170,16 @@ def test_a_full_disk_says_what_to_do(toy: Toy, tmp_path: Path) -> None:
     toy.fail = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(StorageError, match="make room"):
         run_stage(toy.first, tmp_path, RECIPE, Source())
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system in which nothing can be made, as Linux has")
+def test_a_folder_that_cannot_be_made_says_what_to_do() -> None:
+    folder = Path("/proc/work/train")
+    with (
+        pytest.raises(StorageError, match="No such file or directory; make room or choose another folder"),
+        storage_errors(folder),
+    ):
+        folder.mkdir(parents=True)
 
 
 def fail_by_torch() -> None:
