@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from offline.data.prepared import Prepared
-from offline.errors import OfflineError, ParentError, RecipeError
+from offline.errors import OfflineError, ParentError, RecipeError, StageError
 from offline.grid import Grid
 from offline.progress import say
 from offline.recipe import load_recipe
@@ -80,6 +81,10 @@ class Options:
 
     def grid(self, name: str) -> Grid:
         """Variants of the recipe, in the folder ``name`` of the work folder, which lends the stages that it has finished."""
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise StageError(
+                f"{name} runs in one process, a variant after the other; start it without accelerate launch or torchrun"
+            )
         work = self.out or Path("work") / load_recipe(self.recipe, self.overrides).name
         source = Source(data=self.data, query_log=self.query_log, registry=self.registry)
         return Grid(self.recipe, self.overrides, source, work / name, (work,))
@@ -110,6 +115,8 @@ def run(
         raise ParentError("--document-tower goes with --since; a run without it trains its own towers")
     walk = options.walk()
     _run_all(walk, STAGES)
+    for line in walk.goals():
+        say(line)
     say(_closing(walk, registry))
 
 

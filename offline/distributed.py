@@ -1,6 +1,7 @@
 """One training on several processes (``accelerate launch``): what they exchange. With one process all of it is nothing.
 
-Only the stage ``train`` is computed by all; the first process runs the walk, and calls the others when it gets there.
+Only the stage ``train`` is computed by all; the first process runs the walk, and calls the others when it gets there. After it
+they part: what comes later is computed by the first process as if it had been started alone.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from typing import TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional
 
 T = TypeVar("T")
 _PATIENCE = timedelta(days=7)
-"""The others wait while the first process prepares data, and while it distils and encodes."""
+"""The others wait while the first process prepares data."""
+_LAUNCHED = ("ACCELERATE_", "FSDP_", "GROUP_RANK", "GROUP_WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "RANK", "WORLD_SIZE")
+"""How the variables begin by which launchers tell a process that it is one of several."""
 _GO, _END = "go", "end"
 
 
@@ -107,6 +111,19 @@ class Crew:
     def dismiss(cls) -> None:
         """The stage is over; the first process calls this."""
         cls._tell(_END)
+
+    @classmethod
+    def part(cls) -> bool:
+        """Part for good: whether this is the first process, which goes on alone and may train by itself; others are to end."""
+        is_first = rank() == 0
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        cls._line = None
+        AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - else trainers still take it for one of several
+        GradientState._reset_state()  # noqa: SLF001 - likewise
+        for name in [name for name in os.environ if name.startswith(_LAUNCHED)]:
+            del os.environ[name]
+        return is_first
 
     @classmethod
     def follow(cls, compute: Callable[[], object]) -> None:

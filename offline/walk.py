@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from offline.cost import cost_of
 from offline.errors import StageError
 from offline.recipe import Recipe
-from offline.stages import Outcome, Source, Stage, make_job, run_stage, storage_errors
+from offline.stages import RECEIPT, Outcome, Source, Stage, make_job, run_stage, storage_errors
 
 STAGES = {
     "prepare": "Read the data; make training pairs and texts for distillation.",
@@ -48,6 +49,9 @@ REUSE = {
 }
 """The walk of ``pack --reuse-index``."""
 
+_TOGETHER = ("prepare", "train")
+"""Stages at whose end several processes still need each other, or will."""
+
 
 def stage_of(name: str) -> Stage:
     """The stage of that name, in ``offline.<name>``; ``since/encode`` is the stage ``encode`` of ``offline.since``."""
@@ -82,11 +86,19 @@ class Walk:
             return run_stage(stage, self.work, recipe, self.source)
 
     def _run_together(self, name: str) -> Outcome:
-        """Under ``accelerate launch``: the first process runs the stage; the others help where it calls them."""
+        """Under ``accelerate launch``: the first process runs the stage; the others help where it calls them.
+
+        Raises:
+            SystemExit: in the others, once there is nothing more to help with.
+        """
         from offline.distributed import Crew, rank  # with torch, which takes seconds
 
-        Crew.join()
         stage = stage_of(name)
+        if name not in _TOGETHER:
+            if not Crew.part():
+                raise SystemExit(0)
+            return self.run_stage(stage, self.recipe)
+        Crew.join()
         if rank() == 0:
             with self._alone():
                 outcome = run_stage(stage, self.work, self.recipe, self.source)
@@ -108,6 +120,13 @@ class Walk:
                 message = f"{self.work}: another run is at work here; wait for it, or choose another folder with --out"
                 raise StageError(message) from error
             yield
+
+    def goals(self) -> list[str]:
+        """Lines of the goals of the whole walk, once it is finished: time and memory, where the recipe bounds them."""
+        from offline.goals import judge_cost  # with onnxruntime
+
+        cost = cost_of(self.work / name / RECEIPT for name in STAGES)
+        return [goal.describe() for goal in judge_cost(cost, self.recipe.evaluate.goals)]
 
     def published(self, stage: str = "publish") -> str:
         """Id of the snapshot that a stage that publishes brought in."""

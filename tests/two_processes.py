@@ -14,10 +14,12 @@ from torch.nn.parallel import DistributedDataParallel
 from offline import losses, stage_one, watch
 from offline.batches import PairCollator, Pairs, Related
 from offline.config import TrainConfig
-from offline.distributed import gather, gather_objects
+from offline.distributed import gather, gather_objects, world
 from offline.errors import TrainingError
 from offline.stage_one import join
+from offline.stages import Source
 from offline.towers import build_tower
+from offline.walk import Walk
 from snapshot.manifest import TextSpec
 
 SPEC = TextSpec(max_tokens=16)
@@ -87,6 +89,20 @@ def train_together(rank, work):
     summary = tiny_training.run(Path(work), "train", train={"batch_size": 4, "epochs": 1, "learning_rate": 3e-3})
     torch.save({"weights": seen, "summary": summary}, Path(work) / f"{rank}.pt")
     dist.destroy_process_group()
+
+
+def walk_together(rank, work):
+    """Some stages of a walk as ``accelerate launch`` starts them; the first writes how many processes it takes itself for."""
+    work = Path(work)
+    start(rank, work)
+    recipe = tiny_training.make_recipe(
+        work / "bert", train={"epochs": 1, "batch_size": 4, "negatives": {"per_document": 0}}, distill={"epochs": 1}
+    )
+    walk = Walk(recipe, Source(data=work / "data"), work / "walk")
+    for name in ("prepare", "train", "distill"):
+        walk.run(name)
+    assert "RANK" not in os.environ
+    (work / "alone").write_text(f"{world()} {dist.is_initialized()}")
 
 
 def one_dies(rank, work):

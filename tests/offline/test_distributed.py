@@ -5,8 +5,9 @@ import pytest
 import torch
 from tiny_models import make_tiny_bert
 from tiny_training import curve_of, make_job
+from tiny_walk import make_corpus, write_data
 from torch import multiprocessing
-from two_processes import SHARES, compare, gradients, learner_and_batch, one_dies, train_together
+from two_processes import SHARES, compare, gradients, learner_and_batch, one_dies, train_together, walk_together
 
 from offline.distributed import gather, gather_objects
 
@@ -37,6 +38,20 @@ def test_two_processes_train_with_the_same_weights_and_one_of_them_writes(tmp_pa
         assert torch.equal(weights, second["weights"][-1][name]), name
         idle = name.endswith("log_temperature") or ".pooler." in name  # fixed, and not what is pooled
         assert idle or not torch.equal(weights, first["weights"][0][name]), name
+
+
+@pytest.mark.slow
+def test_after_the_towers_the_first_process_goes_on_alone_and_the_others_end(tmp_path):
+    make_tiny_bert(tmp_path / "bert")
+    write_data(tmp_path / "data", make_corpus(20))
+    processes = [multiprocessing.get_context("spawn").Process(target=walk_together, args=(rank, tmp_path)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert (tmp_path / "alone").read_text() == "1 False"
+    assert (tmp_path / "walk" / "distill" / "receipt.json").is_file()
 
 
 @pytest.mark.slow
