@@ -91,7 +91,8 @@ def gc(
     verb = "would be removed" if dry_run else "removed"
     rows = [(one, verb) for one in collected.removed]
     print_table(("id", "what and why"), [*rows, *((one, f"kept: {', '.join(why)}") for one, why in collected.kept.items())])
-    left = f"; cleaned up after {collected.leftovers} killed commands" if collected.leftovers else ""
+    clean = "would clean up" if dry_run else "cleaned up"
+    left = f"; {clean} after {collected.leftovers} killed commands" if collected.leftovers else ""
     typer.echo(f"{len(rows)} {verb}, {size(collected.freed_bytes)}{left}")
 
 

@@ -37,11 +37,23 @@ def _pull(registry: Registry, url: str) -> None:
     pull(url, registry)
 
 
+def _sign(registry: Registry, snapshot_id: str) -> None:
+    registry.sign(snapshot_id, registry.root.parent / "key")
+
+
+def _keygen(registry: Registry, name: str) -> None:
+    from snapshot.keys import generate  # as above, with cryptography
+
+    generate(registry.root.parent / name, registry.root.parent / f"{name}.pub")
+
+
 ACTIONS: dict[str, Callable[[Registry, str], None]] = {
     "publish": _publish,
     "activate": _activate,
     "rollback": _rollback,
     "pull": _pull,
+    "sign": _sign,
+    "keygen": _keygen,
 }
 
 
