@@ -42,10 +42,12 @@ def generate(private: Path, public: Path, key_format: KeyFormat = "pem") -> byte
     """
     there = [path for path in (private, public) if path.is_symlink() or path.exists()]
     if there:
-        killed = f"; {public.name} is missing, so perhaps a kill left it: remove it, and make the pair again"
-        raise KeyFileError(
-            f"{there[0]}: exists already, and keys are never overwritten; choose another name{killed if public not in there else ''}"
+        killed = (
+            ""
+            if public in there
+            else f"; {public.name} is missing, so perhaps a kill left it: remove it, and make the pair again"
         )
+        raise KeyFileError(f"{there[0]}: exists already, and keys are never overwritten; choose another name{killed}")
     key = Ed25519PrivateKey.generate()
     _write_new(private, _private_text(key, key_format), 0o600)
     _write_new(public, _public_text(key, key_format), 0o644)

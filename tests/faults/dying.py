@@ -41,10 +41,10 @@ def _sign(registry: Registry, snapshot_id: str) -> None:
     registry.sign(snapshot_id, registry.root.parent / "key")
 
 
-def _keygen(registry: Registry, name: str) -> None:
+def _keygen(_: Registry, private: str) -> None:
     from snapshot.keys import generate  # as above, with cryptography
 
-    generate(registry.root.parent / name, registry.root.parent / f"{name}.pub")
+    generate(Path(private), Path(f"{private}.pub"))
 
 
 ACTIONS: dict[str, Callable[[Registry, str], None]] = {

@@ -187,7 +187,7 @@ def _killed_keygen(stage: Stage) -> str:
             check(_refused(private, public), "a key was overwritten")
             undo()
 
-    said = at_every_step(Doing(stage.registry, "keygen", private.name), undo, holds, thorough=stage.thorough)
+    said = at_every_step(Doing(stage.registry, "keygen", str(private)), undo, holds, thorough=stage.thorough)
     generate(private, public)
     return said
 
