@@ -134,6 +134,7 @@ class Apart:
             GateDiedError: there is no verdict.
             Exception: what ``enter`` or the inspection's ``pace`` raises to give up.
         """
+        enter("verifying")  # which the process does first; on a busy machine it takes a minute to start
         stamps = Stamps.of(layout)
         case = case_json().dump_json(self._case(layout, inspection))
         with _process(self._command, case) as (process, complaints):

@@ -22,6 +22,7 @@ from snapshot.text import render_query
 _INPUTS = {"input_ids", "attention_mask"}
 _OUTPUT = "sentence_embedding"
 _MOST_TOKENIZERS = 2
+_MAX_TOKENIZER_BYTES = 256 << 20
 _AGAIN = "publish the snapshot again, or activate another one"
 
 
@@ -135,6 +136,9 @@ class Tokenizers:
 
 
 def _open_tokenizer(path: Path, text: TextSpec) -> Tokenizer:
+    size = path.stat().st_size
+    if size > _MAX_TOKENIZER_BYTES:  # parsing takes many times as much memory
+        raise IntegrityError(f"{path}: {size} bytes, a tokenizer has at most {_MAX_TOKENIZER_BYTES}; {_AGAIN}")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower

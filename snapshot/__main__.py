@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -17,15 +17,18 @@ from snapshot.cli import (
     WhyOption,
     print_json,
     print_table,
+    printable,
     size,
 )
-from snapshot.errors import SnapshotError
+from snapshot.errors import RegistryError, SnapshotError
 from snapshot.history import happened
 from snapshot.manifest import Manifest
 from snapshot.registry import Registry
 from snapshot.schema import render_markdown
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+_EXIT_CODES = "Exit codes: 0 done; 1 the gate refuses it (verify --deep); 2 an error, said in one line, or wrong usage."
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, epilog=_EXIT_CODES)
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Serve it whatever the service's gate finds; needs --why.")]
 KeepOption = Annotated[int, typer.Option("--keep", min=0, help="How many of the latest snapshots to keep.")]
@@ -91,7 +94,8 @@ def gc(
     verb = "would be removed" if dry_run else "removed"
     rows = [(one, verb) for one in collected.removed]
     print_table(("id", "what and why"), [*rows, *((one, f"kept: {', '.join(why)}") for one, why in collected.kept.items())])
-    left = f"; cleaned up after {collected.leftovers} killed commands" if collected.leftovers else ""
+    clean = "would clean up" if dry_run else "cleaned up"
+    left = f"; {clean} after {collected.leftovers} killed commands" if collected.leftovers else ""
     typer.echo(f"{len(rows)} {verb}, {size(collected.freed_bytes)}{left}")
 
 
@@ -147,14 +151,20 @@ def _say_pins(registry: Registry, text: str, as_json: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line on standard error and exit code 2, with --json also an object."""
+    """Run the command line; an error is one line on standard error and exit code 2, with --json also an object."""
     try:
         app()
     except SnapshotError as error:
-        if "--json" in sys.argv:
-            print_json({"error": {"code": error.code, "reason": str(error)}})
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        _fail(error)
+    except OSError as error:  # of a disk or a mount, while something was read
+        _fail(RegistryError(f"{error.filename or 'the registry'}: {error.strerror or error}; check the file and its owner"))
+
+
+def _fail(error: SnapshotError) -> NoReturn:
+    if "--json" in sys.argv:
+        print_json({"error": {"code": error.code, "reason": str(error)}})
+    typer.echo(f"error: {printable(str(error))}", err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

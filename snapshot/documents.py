@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from snapshot.arrow_file import check_plain
 from snapshot.cells import Cell, cells_of
 from snapshot.errors import CountMismatchError, ManifestError
 from snapshot.files import atomic_write
@@ -150,7 +151,7 @@ def open_documents(folder: Path, filter_cache_bytes: int = 0) -> Documents:
         filter_cache_bytes: most memory that is used for what filters have selected; 0 for none.
 
     Raises:
-        ManifestError: no file, or one that is not Arrow IPC.
+        ManifestError: no file, or one that is not Arrow IPC, compressed, or larger once read.
         CountMismatchError: the files have different schemas.
     """
     return Documents(open_table(folder), filter_cache_bytes)
@@ -169,8 +170,10 @@ def open_table(folder: Path) -> pa.Table:
 
 def _open(path: Path) -> pa.Table:
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        source = pa.memory_map(str(path))
+        reader = pa.ipc.open_file(source)
         columns_of(reader.schema)  # before anything is read that would be decoded
+        check_plain(source, path)
         return reader.read_all()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last, of names in the schema
         raise ManifestError(f"{path}: not an Arrow IPC file ({error}); publish the snapshot again") from error

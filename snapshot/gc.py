@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from snapshot.errors import RegistryError
 from snapshot.history import make_event
 from snapshot.leases import claimed, is_held
-from snapshot.staging import Held, delete_all, leftovers, take_away
+from snapshot.staging import Held, delete_all, leftovers, stale_pulls, take_away
 
 if TYPE_CHECKING:
     from snapshot.registry import Registry
@@ -26,7 +26,7 @@ class Collected:
         removed: ids, in the order in which they were published.
         kept: ids, with the reasons why each was kept.
         freed_bytes: of files that no other folder links to.
-        leftovers: folders that killed processes had left behind.
+        leftovers: folders that killed processes had left behind; with ``dry_run`` the pulls among them.
         dry_run: nothing was removed; ``removed`` is what would be.
     """
 
@@ -52,15 +52,19 @@ def collect(registry: Registry, keep: int, *, dry_run: bool, who: str | None) ->
     if dry_run:
         kept = reasons(registry, keep)
         removed = [one for one in registry.ids() if one not in kept]
-        return Collected(tuple(removed), kept, _freed([registry.root / one for one in removed]), 0, dry_run=True)
+        pulls = _stale_pulls(registry)
+        for held in pulls:
+            held.close()
+        freed = _freed([*(registry.root / one for one in removed), *(held.folder for held in pulls)])
+        return Collected(tuple(removed), kept, freed, len(pulls), dry_run=True)
     taken = _Taken()
     with registry.locked():
-        left = leftovers(registry.root)
+        left = [*leftovers(registry.root), *_stale_pulls(registry)]
         kept = reasons(registry, keep)
         for snapshot_id in registry.ids():
             if snapshot_id not in kept and not _take(registry, snapshot_id, taken, who):
                 kept[snapshot_id] = ("serving",)
-    freed = _freed([held.folder for held in taken.held])
+    freed = _freed([held.folder for held in (*left, *taken.held)])
     delete_all([*left, *taken.held])
     return Collected(tuple(taken.ids), kept, freed, len(left), dry_run=False)
 
@@ -78,6 +82,10 @@ def reasons(registry: Registry, keep: int) -> dict[str, tuple[str, ...]]:
     }
     found = {one: tuple(why for why, those in protected.items() if one in those) for one in ids}
     return {one: why for one, why in found.items() if why}
+
+
+def _stale_pulls(registry: Registry) -> list[Held]:
+    return stale_pulls(registry.root, registry.ids())
 
 
 def _take(registry: Registry, snapshot_id: str, taken: _Taken, who: str | None) -> bool:

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from snapshot.errors import KeyFileError
-from snapshot.files import fsync_folder, read_small
+from snapshot.files import TEMPORARY, fsync_folder, read_small
 
 KeyFormat = Literal["pem", "raw"]
 _KEY_BYTES = 32
@@ -40,9 +40,14 @@ def generate(private: Path, public: Path, key_format: KeyFormat = "pem") -> byte
     Raises:
         KeyFileError: a file exists already, or cannot be written.
     """
-    for path in (private, public):
-        if path.is_symlink() or path.exists():
-            raise KeyFileError(f"{path}: exists already, and keys are never overwritten; choose another name")
+    there = [path for path in (private, public) if path.is_symlink() or path.exists()]
+    if there:
+        killed = (
+            ""
+            if public in there
+            else f"; {public.name} is missing, so perhaps a kill left it: remove it, and make the pair again"
+        )
+        raise KeyFileError(f"{there[0]}: exists already, and keys are never overwritten; choose another name{killed}")
     key = Ed25519PrivateKey.generate()
     _write_new(private, _private_text(key, key_format), 0o600)
     _write_new(public, _public_text(key, key_format), 0o644)
@@ -124,12 +129,18 @@ def _read_key_file(path: Path) -> bytes:
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
+    """Linked to its name once it is whole: a kill leaves no half key, and a link never replaces a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            with os.fdopen(descriptor, "wb") as handle:
+                handle.write(content)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
         fsync_folder(path.parent)
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be written ({error.strerror}); choose another name") from error

@@ -36,10 +36,9 @@ from snapshot.progress import NullProgress, Progress
 from snapshot.registry import Registry
 from snapshot.seal import files_of
 from snapshot.signing import Trust
-from snapshot.staging import Held
+from snapshot.staging import PULLING, Held
 from snapshot.stores import Store
 
-PULLING = ".pulling-"
 _LOOK_SECONDS = 0.1
 _SPARE_BYTES = 16 << 20
 """Left free on a disk that others write to as well."""

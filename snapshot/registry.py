@@ -76,9 +76,11 @@ class Registry:
         if not is_id(snapshot_id):
             raise UnknownSnapshotError(f"{snapshot_id[:200]!r} is not a snapshot id; see: python -m snapshot list")
         layout = self._layout.snapshot(snapshot_id)
-        if layout.root.is_symlink():
+        with self._reading():
+            is_link = layout.root.is_symlink()
+        if is_link:
             raise UnsafePathError(f"{layout.root}: a symbolic link; a snapshot is a folder of the registry: publish it here")
-        if not layout.manifest.is_file():
+        if not _is_sealed(layout):
             known = self.ids()
             remedy = f"activate another one with: python -m snapshot activate {known[-1]}" if known else _MAKE_ONE
             raise UnknownSnapshotError(f"{self.root}: no snapshot {snapshot_id!r}; {remedy}")
@@ -88,10 +90,12 @@ class Registry:
         """Ids of the sealed snapshots in the order in which they were published, the latest last.
 
         Those that nobody published here (copied by hand) come first, by id. Ids begin with a time, but clocks are set back.
+        RegistryError where the folder cannot be read.
         """
-        if not self.root.is_dir():
-            return []
-        found = {path.name for path in self.root.iterdir() if is_id(path.name) and Layout(path).manifest.is_file()}
+        with self._reading():
+            if not self.root.exists():
+                return []
+            found = {path.name for path in self.root.iterdir() if is_id(path.name) and _is_sealed(Layout(path))}
         published = [event.snapshot for event in self._history.events() if event.action == "publish"]
         latest = {snapshot_id: number for number, snapshot_id in enumerate(published)}
         return sorted(found, key=lambda snapshot_id: (latest.get(snapshot_id, -1), snapshot_id))
@@ -357,6 +361,16 @@ class Registry:
                 time.sleep(_LOCK_LOOK_SECONDS)
 
     @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """OSErrors as a RegistryError."""
+        try:
+            yield
+        except OSError as error:
+            raise RegistryError(
+                f"{self.root}: cannot be read ({error.strerror or error}); name the folder of snapshots, and check its owner"
+            ) from error
+
+    @contextmanager
     def _writing(self) -> Iterator[None]:
         """OSErrors as a RegistryError."""
         try:
@@ -365,3 +379,11 @@ class Registry:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             remedy = "make room, for example with: python -m snapshot gc --keep 3" if full else "check the folder and its owner"
             raise RegistryError(f"{self.root}: cannot be written ({error.strerror or error}); {remedy}") from error
+
+
+def _is_sealed(layout: Layout) -> bool:
+    """Whether a manifest is there. Where nobody may look, True: then it is listed as one that cannot be read."""
+    try:
+        return layout.manifest.is_file()
+    except PermissionError:
+        return True

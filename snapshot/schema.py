@@ -25,6 +25,7 @@ manifest is written last: a folder without a manifest does not exist.
   history.jsonl                who wanted what, when and why, and what came of it; one Event a line, append only
   PINS                         ids that gc never removes, one a line
   .lock                        flock of whoever writes
+  .pulling-<id>                what a pull has so far, with a flock while it works; gc takes it when nobody has for an hour
   .incoming-*, .removed-*      snapshots on their way in or out, with a flock while somebody works on them; they do not exist
   <id>/
     manifest.json              the tables below; who serves the snapshot holds a shared flock on it
@@ -33,7 +34,7 @@ manifest is written last: a folder without a manifest does not exist.
                                the metadata entry scalingnote.space carries the fingerprint of the document space
     query_tower/tokenizer.json of the library tokenizers; padding and truncation come from the manifest
     index/index.faiss          row i of the index is row i of the documents
-    documents/*.arrow          Arrow IPC: id, then the columns; memory-mapped
+    documents/*.arrow          Arrow IPC, not compressed, without dictionaries: id, then the columns; memory-mapped
     documents/text_sha256.npy  uint8[rows, 32], sha256 of each document's text as document_text renders it (UTF-8): what an
                                incremental snapshot compares; older snapshots have none
     golden/queries.json        raw probe queries

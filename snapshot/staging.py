@@ -8,16 +8,20 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 import uuid
-from contextlib import ExitStack
+from collections.abc import Collection
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from snapshot.files import TEMPORARY, fsync_file, fsync_folder, link_or_copy
 from snapshot.layout import Layout
 from snapshot.seal import files_of
 
+PULLING = ".pulling-"
 _INCOMING = ".incoming-"
 _REMOVED = ".removed-"
+_STALE_SECONDS = 3600.0
 
 
 class Held:
@@ -76,13 +80,42 @@ def leftovers(root: Path) -> list[Held]:
     found = []
     for path in sorted(root.iterdir()):
         if path.name.startswith((_INCOMING, _REMOVED)) and path.is_dir() and not path.is_symlink():
-            try:
-                found.append(Held(path))
-            except BlockingIOError:  # somebody works on it
-                continue
+            found.extend(_free(path))
         elif path.name.startswith(".") and path.name.endswith(TEMPORARY) and not path.is_dir():
             path.unlink(missing_ok=True)  # its writer would hold the registry's lock
     return found
+
+
+def stale_pulls(root: Path, complete: Collection[str]) -> list[Held]:
+    """What pulls left behind that nobody goes on with: of a snapshot that is ``complete`` by now, or untouched for an hour.
+
+    A service that follows a remote registry tries again within minutes, and a pull goes on with what the one before left.
+    """
+    found = []
+    for path in sorted(root.glob(f"{PULLING}*")):
+        if path.is_dir() and not path.is_symlink():
+            for held in _free(path):
+                if path.name.removeprefix(PULLING) in complete or _untouched_seconds(path) > _STALE_SECONDS:
+                    found.append(held)
+                else:
+                    held.close()
+    return found
+
+
+def _free(folder: Path) -> list[Held]:
+    try:
+        return [Held(folder)]
+    except (BlockingIOError, FileNotFoundError, PermissionError):  # somebody works on it, has just removed it, or owns it
+        return []
+
+
+def _untouched_seconds(folder: Path) -> float:
+    """Since anything in it changed; the size of the difference, for clocks are set back."""
+    latest = 0.0
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            latest = max(latest, path.lstat().st_ctime)
+    return abs(time.time() - latest)
 
 
 def delete_all(held: list[Held]) -> None:

@@ -37,11 +37,23 @@ def _pull(registry: Registry, url: str) -> None:
     pull(url, registry)
 
 
+def _sign(registry: Registry, snapshot_id: str) -> None:
+    registry.sign(snapshot_id, registry.root.parent / "key")
+
+
+def _keygen(_: Registry, private: str) -> None:
+    from snapshot.keys import generate  # as above, with cryptography
+
+    generate(Path(private), Path(f"{private}.pub"))
+
+
 ACTIONS: dict[str, Callable[[Registry, str], None]] = {
     "publish": _publish,
     "activate": _activate,
     "rollback": _rollback,
     "pull": _pull,
+    "sign": _sign,
+    "keygen": _keygen,
 }
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 import psutil
 
 from service.swap import SwapState
-from snapshot.errors import SnapshotError
+from snapshot.errors import KeyFileError, SnapshotError
+from snapshot.keys import generate, read_private_key, read_public_keys
 from snapshot.registry import Registry
+from snapshot.signing import Trust
 from snapshot.verify import verify
 from tests.faults.fault import Fault
 from tests.faults.searches import Searches
@@ -43,6 +45,8 @@ def faults() -> list[Fault]:
         Fault("killed_publish", "survived", _killed_publish),
         Fault("killed_activate", "survived", _killed_activate, quick=True),
         Fault("killed_rollback", "survived", _killed_rollback),
+        Fault("killed_sign", "survived", _killed_sign),
+        Fault("killed_keygen", "survived", _killed_keygen),
         *(
             Fault(f"killed_swap_{step}", "survived", partial(_killed_swap, step=step), step == "proving")
             for step in _STEPS_OF_A_SWAP
@@ -138,6 +142,63 @@ def _killed_rollback(stage: Stage) -> str:
     check(stage.registry.rollback("after all", who="tests").id == stage.former, "rollback led elsewhere after the kills")
     stage.becomes(stage.former)
     return said
+
+
+def _killed_sign(stage: Stage) -> str:
+    """In place of the signature of another key: the one or the other, and the snapshot is whole."""
+    registry, _, other = _two(stage.folder)
+    folder = registry.root / other
+    pairs = [(stage.folder / name, stage.folder / f"{name}.pub") for name in ("former-key", "key")]
+    for private, public in pairs:
+        generate(private, public)
+    either = Trust.load([public for _, public in pairs], required=True)
+
+    def signed_before() -> None:
+        registry.sign(other, pairs[0][0])
+
+    signed_before()
+    said = at_every_step(Doing(registry, "sign", other), signed_before, lambda: _trusted(folder, either), thorough=stage.thorough)
+    registry.sign(other, pairs[1][0])
+    verify(folder, trust=Trust.load([pairs[1][1]], required=True))
+    registry.gc(9)
+    left = [path.name for path in registry.root.iterdir() if path.name.endswith(".tmp")]
+    check(not left, f"gc left {left}")
+    return said
+
+
+def _trusted(folder: Path, trust: Trust) -> None:
+    check(verify(folder, trust=trust).id == folder.name, "not the snapshot that was signed")
+
+
+def _killed_keygen(stage: Stage) -> str:
+    """No half key under its name; the remedy that the next attempt names is one."""
+    private, public = stage.folder / "made", stage.folder / "made.pub"
+
+    def undo() -> None:
+        for path in (private, public):
+            path.unlink(missing_ok=True)
+
+    def holds() -> None:
+        check(not public.exists() or private.exists(), "a public key without its private one")
+        for path, read in ((private, read_private_key), (public, read_public_keys)):
+            check(not path.exists() or bool(read(path)), f"{path.name} is half")
+        if private.exists():
+            check(private.stat().st_mode & 0o077 == 0, "others may read the private key")
+            check(_refused(private, public), "a key was overwritten")
+            undo()
+
+    said = at_every_step(Doing(stage.registry, "keygen", str(private)), undo, holds, thorough=stage.thorough)
+    generate(private, public)
+    return said
+
+
+def _refused(private: Path, public: Path) -> bool:
+    before = private.read_bytes()
+    try:
+        generate(private, public)
+    except KeyFileError as error:
+        return private.read_bytes() == before and (public.exists() or "make the pair again" in str(error))
+    return False
 
 
 def _readable(registry: Registry) -> None:

@@ -81,7 +81,7 @@ class Judged:
 def test_what_passes_there_is_opened_here_without_reading_it_all_again(tmp_path: Path, served: Generation) -> None:
     layout = make_snapshot(tmp_path, kind="hnsw")
     judged = Judged(layout, served)
-    assert judged.steps == ["verifying", "opening", "proving", "warming"]
+    assert list(dict.fromkeys(judged.steps)) == ["verifying", "opening", "proving", "warming"]
     assert set(judged.seconds) == set(judged.steps)
     report = judged.inspection.report()
     assert (report.passed, report.against) == (True, served.id)
@@ -172,8 +172,10 @@ def test_a_process_whose_verdict_is_not_wanted_any_more_is_ended(tmp_path: Path)
             raise UnwantedError
 
     apart = Apart(GateOptions(), LOADING, None, command=endless)
+    entered: list[str] = []
     with pytest.raises(UnwantedError):
-        apart.judge(layout, inspection(layout, None, GateOptions(), pace=pace), lambda step: None)
+        apart.judge(layout, inspection(layout, None, GateOptions(), pace=pace), entered.append)
+    assert entered == ["verifying"]  # said before the process has said anything
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
 

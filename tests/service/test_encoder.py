@@ -149,3 +149,12 @@ def test_unreadable_files_are_refused_by_path(tmp_path: Path, name, content):
 def test_closing_twice_is_closing(encoder):
     encoder.close()
     encoder.close()
+
+
+def test_a_tokenizer_that_has_no_business_to_be_so_large_is_not_parsed(tmp_path):
+    own = Layout(tmp_path)
+    write_tower(own, ORACLE.table, SPACE.fingerprint)
+    with own.tokenizer.open("r+b") as handle:
+        handle.truncate((256 << 20) + 1)  # sparse
+    with pytest.raises(IntegrityError, match="a tokenizer has at most"):
+        Encoder.open(own, tower(), SPACE, threads=1)

@@ -1,5 +1,6 @@
 """``python -m snapshot`` as an operator types it."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from make_snapshot import make_snapshot
 
 from snapshot import cli_trust
+from snapshot.__main__ import main
 from snapshot.errors import LibraryMissingError
 from snapshot.leases import hold
 from snapshot.registry import Registry
@@ -196,3 +198,64 @@ def test_deep_says_what_is_missing(registry: Registry, monkeypatch: pytest.Monke
     monkeypatch.setattr(cli_trust, "find_spec", lambda name: None if name == "onnxruntime" else True)
     with pytest.raises(LibraryMissingError, match="needs onnxruntime; run it where the service is"):
         cli_trust._gate("id", registry.root, None, as_json=False)
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """As for a user who may not look into ``folder``: tests run as root, whom modes do not stop."""
+    real = os.stat, os.lstat, os.open, os.scandir, os.listdir
+
+    def denied(call: Any) -> Any:
+        def asked(path: Any, *arguments: Any, **options: Any) -> Any:
+            if isinstance(path, str | Path) and folder in (*Path(path).parents, *([Path(path)] if call in real[3:] else [])):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return call(path, *arguments, **options)
+
+        return asked
+
+    for name, call in zip(("stat", "lstat", "open", "scandir", "listdir"), real, strict=True):
+        monkeypatch.setattr(os, name, denied(call))
+
+
+def run_here(registry: Registry, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["snapshot", *arguments, "--registry", str(registry.root)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    code = ended.value.code
+    return code if isinstance(code, int) else 0
+
+
+def test_a_snapshot_that_may_not_be_read_does_not_hide_the_others(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = registry.ids()
+    deny(monkeypatch, registry.root / a)
+    assert run_here(registry, monkeypatch, "list", "--json") == 0
+    listing = json.loads(capsys.readouterr().out)
+    assert [row["id"] for row in listing["snapshots"]] == [b]
+    assert "Permission denied" in listing["unreadable"][a]
+    for command in (["show", a], ["verify", a], ["diff", a, b], ["activate", a]):
+        assert run_here(registry, monkeypatch, *command) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1
+        assert "Permission denied" in said[0]
+    assert run_here(registry, monkeypatch, "gc", "--keep", "1", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["kept"][a] == ["serving"]  # whether it is cannot be told
+
+
+@pytest.mark.parametrize("command", ["list", "show ID", "verify ID", "diff ID ID", "gc --keep 1", "pin ID", "activate ID"])
+def test_a_registry_that_may_not_be_read_is_said_to_be(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    a, _ = registry.ids()
+    deny(monkeypatch, registry.root)
+    assert run_here(registry, monkeypatch, *command.replace("ID", a).split()) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "Permission denied" in said
+
+
+def test_a_file_is_no_registry(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("")
+    done = snapshot(Registry(path), "list")
+    assert done.returncode == 2
+    assert "Not a directory" in done.stderr

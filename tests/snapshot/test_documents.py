@@ -1,5 +1,7 @@
 """Documents come back as they were written, in any order of rows."""
 
+import contextlib
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +103,59 @@ def test_missing_ids_are_those_that_no_row_has(folder: Path) -> None:
     documents = open_documents(folder)
     assert documents.missing([]) == []
     assert documents.missing(["b", "y", "x", "a", "y"]) == ["y", "x"]
+
+
+def ipc_file(table: pa.Table, compression: str | None = None) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_what_would_grow_when_it_is_read_is_refused_before_it_does(tmp_path: Path, compression: str) -> None:
+    """A second batch, so that the first is not all that is looked at."""
+    ids = pa.chunked_array([["a"], ["b" * 64_000_000]], pa.string())
+    content = ipc_file(pa.table({"id": ids}), compression)
+    assert len(content) < 1_000_000
+    (tmp_path / "part-00000.arrow").write_bytes(content)
+    before = pa.total_allocated_bytes()
+    peak = pa.default_memory_pool().max_memory()
+    del ids
+    with pytest.raises(ManifestError, match="is compressed"):
+        open_documents(tmp_path)
+    assert pa.total_allocated_bytes() <= before
+    assert pa.default_memory_pool().max_memory() == peak
+
+
+def test_a_batch_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
+    """Both blocks of the footer are made to name the second batch, which is nearly all of the file."""
+    content = bytearray(ipc_file(pa.table({"id": pa.chunked_array([["a"], ["b" * 10_000]], pa.string())})))
+    block = struct.Struct("<qi4xq")  # offset, bytes of header and of body: the second begins where the first ends
+    starts = range(len(content) - 2_000, len(content) - 48)
+    (at,) = (at for at in starts if 10_000 > sum(block.unpack_from(content, at)) == _offset(content, at + 24) > 300)
+    content[at : at + 24] = content[at + 24 : at + 48]
+    (tmp_path / "part-00000.arrow").write_bytes(content)
+    with pytest.raises(ManifestError, match="batches claim 2"):
+        open_documents(tmp_path)
+
+
+def _offset(content: bytearray, at: int) -> int:
+    found: int = struct.unpack_from("<q", content, at)[0]
+    return found
+
+
+def test_dictionaries_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "part-00000.arrow").write_bytes(ipc_file(pa.table({"id": pa.array(["a"]).dictionary_encode()})))
+    with pytest.raises(ManifestError, match="first column"):
+        open_documents(tmp_path)
+
+
+def test_every_flip_of_a_byte_gives_an_error_of_ours_or_documents(folder: Path) -> None:
+    """Whoever seals a hostile file gets its hash right, so parsers see it."""
+    path = folder / "part-00000.arrow"
+    intact = path.read_bytes()
+    for place in range(0, len(intact), 3):
+        path.write_bytes(intact[:place] + bytes([intact[place] ^ 0xFF]) + intact[place + 1 :])
+        with contextlib.suppress(ManifestError, CountMismatchError):
+            open_documents(folder)

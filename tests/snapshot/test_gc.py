@@ -3,12 +3,14 @@
 import fcntl
 import os
 import shutil
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from make_snapshot import make_snapshot
 
-from snapshot import gc
+from snapshot import gc, staging
 from snapshot.errors import RegistryError
 from snapshot.leases import hold
 from snapshot.registry import Registry
@@ -100,3 +102,46 @@ def test_what_a_kill_left_behind_is_cleaned_up_and_what_somebody_works_on_is_not
     assert {path.name for path in registry.root.iterdir() if path.name.startswith(".")} == {".lock", ".unrelated", busy.name}
     os.close(descriptor)
     assert registry.gc(9).leftovers == 1
+
+
+def make_pulling(registry: Registry, snapshot_id: str, age_seconds: float, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a killed pull leaves; the clock then goes on by ``age_seconds``, since nobody can set the time of a change."""
+    part = registry.root / f".pulling-{snapshot_id}" / "parts" / "0"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * 1000)
+    now = time.time()
+    monkeypatch.setattr(staging.time, "time", lambda: now + age_seconds)
+    return part.parents[1]
+
+
+@pytest.mark.parametrize("age_seconds", [3700.0, -3700.0])
+def test_what_a_killed_pull_left_goes_once_nobody_goes_on_with_it(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, age_seconds: float
+) -> None:
+    folder = make_pulling(registry, "gone", age_seconds, monkeypatch)
+    planned = registry.gc(9, dry_run=True)
+    assert (planned.leftovers, planned.freed_bytes, folder.is_dir()) == (1, 1000, True)
+    done = registry.gc(9)
+    assert (done.leftovers, done.freed_bytes, folder.exists()) == (1, 1000, False)
+
+
+def test_what_a_pull_may_go_on_with_stays(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_pulling(registry, "wanted", 3000.0, monkeypatch)
+    assert registry.gc(0).leftovers == 0
+    assert folder.is_dir()
+
+
+def test_a_pull_at_work_keeps_its_folder_however_old(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_pulling(registry, registry.ids()[0], 1e6, monkeypatch)
+    with closing(staging.Held(folder)):
+        assert registry.gc(9).leftovers == 0
+    assert registry.gc(9).leftovers == 1  # the snapshot is complete
+    assert not folder.exists()
+
+
+def test_a_plan_does_not_need_to_write(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_pulling(registry, "gone", 3700.0, monkeypatch)
+    (registry.root / ".lock").unlink()
+    assert registry.gc(1, dry_run=True).leftovers == 1
+    assert not (registry.root / ".lock").exists()
+    assert folder.is_dir()
