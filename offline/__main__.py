@@ -253,7 +253,7 @@ def ablate(
     query_log: LogOption = None,
     out: OutOption = None,
     set_: SetOption = None,
-    grid: Annotated[Path | None, typer.Option(help="A TOML file of [[row]] tables; offline/ablation.toml unless given.")] = None,
+    grid: Annotated[Path | None, typer.Option(help="A TOML file of rows; offline/ablation.toml unless given.")] = None,
     rows: Annotated[str | None, typer.Option(help="Only these rows or groups, by comma; the default row always.")] = None,
     split: Annotated[str, typer.Option(help="dev, so that what is chosen has not seen the test queries, or test.")] = "dev",
 ) -> None:
