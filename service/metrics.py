@@ -11,6 +11,7 @@ import math
 import platform
 import time
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 
 import structlog
@@ -41,9 +42,13 @@ CLOSES = (
     "pipeline",
     "crowded",
 )
+OBJECTIVES = ("availability", "in_budget", "recall", "overlap")
 SWAP_OUTCOMES = ("replaced", "returned", "failed")
 SWAP_STEPS = ("verifying", "opening", "proving", "warming")
 WORK_ROUTES = ("/search", "/search/batch", "/embed", "/v1/embeddings")
+SERVED = (200, 504)
+"""Answers of requests that were worked on, in time or not."""
+FAILURES = (429, 500, 503, 504)
 LIBRARIES = ("scalingnote", "onnxruntime", "faiss-cpu", "tokenizers", "pyarrow", "fastapi")
 
 _FIRST_EDGE_SECONDS = 0.00025
@@ -77,6 +82,7 @@ class Metrics:
         self.registry = registry
         self.plain = CollectorRegistry()
         self._requests(self.plain, settings)
+        self._objectives(self.plain, settings)
         self._overload(self.plain, settings, threads)
         self._connections(self.plain)
         self._snapshots(self.plain)
@@ -109,6 +115,15 @@ class Metrics:
         for name, seconds in budgets.items():
             self.budget.labels(name).set(seconds)
         self.errors = Counter(f"{PREFIX}_unhandled_errors", "Faults of the service itself, answered 500", registry=registry)
+
+    def _objectives(self, registry: CollectorRegistry, settings: Settings) -> None:
+        targets = Gauge(f"{PREFIX}_slo_target", "Objectives, as shares of 1", ["slo"], registry=registry)
+        for slo in OBJECTIVES:
+            targets.labels(slo).set(getattr(settings, f"slo_{slo}"))
+        age = Gauge(f"{PREFIX}_slo_snapshot_age_seconds", "Age at which a snapshot is too old; 0: never", registry=registry)
+        age.set(settings.slo_snapshot_age_seconds)
+        over = Counter(f"{PREFIX}_over_budget", "Answers after the request's own budget", ["route"], registry=registry)
+        self._over_budget: dict[str, Counter] = {route: over.labels(route) for route in WORK_ROUTES}
 
     def _overload(self, registry: CollectorRegistry, settings: Settings, threads: ThreadPlan) -> None:
         degraded = Counter(f"{PREFIX}_degraded", "Searches that gave something up", ["cause"], registry=registry)
@@ -213,6 +228,11 @@ class Metrics:
         counter.inc()
         self.request_seconds.of(route).observe(seconds)
 
+    def timed(self, route: str, status: int, seconds: float, budget_ms: float) -> None:
+        """Count an answer of a route that works on queries if it did not come within the request's own budget."""
+        if status in SERVED and (status != HTTPStatus.OK or seconds * 1000 > budget_ms):
+            self._over_budget[route].inc()
+
     def searched(self, plan: SearchPlan) -> None:
         """Count a search, and what it gave up."""
         self._of_effort("exact" if plan.exact else str(plan.effort)).inc()
@@ -244,9 +264,10 @@ class Metrics:
         self._lags[swapping].observe(seconds)
 
     def routes(self, templates: Iterable[str]) -> None:
-        """Let the series of known routes exist from the start."""
+        """Let the series of known routes exist from the start, and those that an objective counts: the first fault is one."""
         for template in templates:
-            self.requests.labels(template, "200")
+            for status in (200, *(FAILURES if template in WORK_ROUTES else ())):
+                self.requests.labels(template, str(status))
             self.request_seconds.of(template)
 
     def observe_desired(self, desired: str | None, serving: str | None) -> None:

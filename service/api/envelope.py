@@ -34,6 +34,7 @@ class Ledger:
         metrics = self._parts.metrics
         metrics.answered(route, status, seconds)
         if call.walk is not None:
+            metrics.timed(route, status, seconds, call.walk.deadline.budget_ms)
             self._parts.pipeline.account(call.walk)
         if self._random() < self._share:
             _log.info(

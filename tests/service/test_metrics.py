@@ -165,3 +165,27 @@ def test_series_are_bounded_whatever_is_counted(metrics: Metrics) -> None:
         metrics.encoded(number)
         metrics.stages(dict.fromkeys(STAGES, number))
     assert series() == before
+
+
+def test_objectives_are_exported_as_they_are_set() -> None:
+    settings = Settings(registry=Path("none"), slo_availability=0.995, slo_overlap=0.7, slo_snapshot_age_seconds=86_400)
+    value = Metrics(CollectorRegistry(), settings, ThreadPlan(cores=1, workers=1, encoder=1)).registry.get_sample_value
+    targets = {slo: value("scalingnote_slo_target", {"slo": slo}) for slo in ("availability", "in_budget", "recall", "overlap")}
+    assert targets == {"availability": 0.995, "in_budget": 0.99, "recall": 0.9, "overlap": 0.7}
+    assert value("scalingnote_slo_snapshot_age_seconds") == 86_400
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds", "counted"),
+    [(200, 0.049, 0), (200, 0.051, 1), (504, 0.001, 1), (504, 0.051, 1), (429, 0.2, 0), (500, 0.2, 0), (499, 0.2, 0)],
+)
+def test_answers_count_as_over_budget_by_their_own_budget(metrics: Metrics, status: int, seconds: float, counted: int) -> None:
+    metrics.timed("/search", status, seconds, 50.0)
+    assert metrics.registry.get_sample_value("scalingnote_over_budget_total", {"route": "/search"}) == counted
+
+
+def test_the_first_fault_of_a_route_that_works_on_queries_is_an_increase(metrics: Metrics) -> None:
+    metrics.routes(["/search", "/livez"])
+    value = metrics.registry.get_sample_value
+    assert [value("scalingnote_requests_total", {"route": "/search", "code": code}) for code in ("429", "500", "503", "504")] == [0] * 4
+    assert value("scalingnote_requests_total", {"route": "/livez", "code": "500"}) is None
