@@ -22,7 +22,7 @@ from service.errors import CallerGoneError, DeadlineExceededError, DrainingError
 from service.gate_metrics import GateMetrics
 from service.generation import Generation
 from service.histograms import Histograms
-from service.memory import Freed
+from service.memory import Freed, available_bytes
 from service.mirror import MirrorState
 from service.plan import CAUSES, SearchPlan
 from service.settings import Settings
@@ -202,6 +202,8 @@ class Metrics:
         names = ["python", *(library.replace("-", "_") for library in LIBRARIES)]
         self.build = Gauge(f"{PREFIX}_build_info", "Versions of what runs", names, registry=registry)
         self.build.labels(platform.python_version(), *map(_version, LIBRARIES)).set(1)
+        available = Gauge(f"{PREFIX}_memory_available_bytes", "What the process may still take", registry=registry)
+        available.set_function(_available)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -359,6 +361,11 @@ def _initialise(metric: Counter | Histogram, label_sets: Iterable[tuple[str, ...
 def _count(counter: Counter) -> float:
     [family] = counter.collect()
     return sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
+
+
+def _available() -> float:
+    found = available_bytes()
+    return math.nan if found is None else found
 
 
 def _version(library: str) -> str:
