@@ -32,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo serve test check bench load soak faults install lock usable-python free-port
+.PHONY: help demo serve test check bench load soak faults dashboards install lock usable-python free-port
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -54,7 +54,7 @@ check: $(VENV)/.installed ## Format, lint, types, import borders, container and 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy deploy/serve.py
+	$(BIN)/mypy deploy/serve.py deploy/grafana/dashboards.py
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
@@ -73,6 +73,9 @@ soak: $(VENV)/.installed ## Swap snapshots under load a hundred times (ARGS=--qu
 
 faults: $(VENV)/.installed ## Do to snapshots, registry and service whatever can go wrong (ARGS='--only killed' for some; root for disks)
 	$(BIN)/python -m tests.faults $(ARGS)
+
+dashboards: $(VENV)/.installed ## Write Grafana's dashboards from deploy/grafana/dashboards.py
+	$(BIN)/python -m deploy.grafana.dashboards
 
 install: $(VENV)/.installed ## Only make the virtual environment
 
