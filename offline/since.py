@@ -192,6 +192,7 @@ def pack(job: Job) -> Summary:
             report=_report(job, parent),
             retention=parent.manifest.retention,
             parent=parent.manifest.id,
+            bring_teacher=partial(keep_teacher, parent),
         ),
     )
 
