@@ -50,7 +50,9 @@ def bring_teacher(job: Job, layout: TeacherLayout) -> QueryTower | None:
     vectors = towers.encode(tower, spec, texts, batch_size=32)
     found = parity_gate(graph, vectors, texts, job.recipe.export.max_parity_distance)
     if not found.passed:
-        raise ParityError(f"{layout.model}: {found.detail}; the graph is not the teacher: leave it out with --set pack.teacher=false")
+        raise ParityError(
+            f"{layout.model}: {found.detail}; the graph is not the teacher: leave it out with --set pack.teacher=false"
+        )
     say(f"  the teacher's query tower comes along: {_megabytes(layout.model):.0f} MB")
     return described
 

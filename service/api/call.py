@@ -87,6 +87,11 @@ class Call:
         """Of the caller's trace, 32 hexadecimal digits; None where it has none."""
         return None if self.trace is None else self.trace.trace_id
 
+    @property
+    def recorded_trace_id(self) -> str | None:
+        """The same, where that trace is recorded, so that somebody can look it up."""
+        return None if self.trace is None or not self.trace.sampled else self.trace.trace_id
+
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What every answer carries."""
         headers = [(b"x-request-id", self.request_id.encode())]
