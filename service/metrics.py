@@ -17,11 +17,13 @@ from importlib.metadata import PackageNotFoundError, version
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, PlatformCollector, ProcessCollector
 
+from service.cgroup import CgroupCollector
 from service.cores import ThreadPlan
 from service.errors import CallerGoneError, DeadlineExceededError, DrainingError, OverloadedError
 from service.gate_metrics import GateMetrics
 from service.generation import Generation
 from service.histograms import Histograms
+from service.live_metrics import LiveMetrics
 from service.memory import Freed, available_bytes
 from service.mirror import MirrorState
 from service.plan import CAUSES, SearchPlan
@@ -56,6 +58,7 @@ _LAST_EDGE_SECONDS = 16.0
 _RECALL_EDGES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
 _ROWS_EDGES = (1.0, 2.0, 4.0, 8.0, 16.0)
 _LAG_EDGES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+_LEFT_EDGES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SWAP_EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 
@@ -76,6 +79,7 @@ class Metrics:
         registry: everything.
         plain: all but what ``histograms`` gives as text at a fraction of the cost.
         gate: of what snapshots had to show.
+        live: of what live queries show of the one that serves.
     """
 
     def __init__(self, registry: CollectorRegistry, settings: Settings, threads: ThreadPlan) -> None:
@@ -87,6 +91,7 @@ class Metrics:
         self._connections(self.plain)
         self._snapshots(self.plain)
         self.gate = GateMetrics(self.plain)
+        self.live = LiveMetrics(self.plain)
         self._remote(self.plain)
         self._build(self.plain)
         for collector in (self.plain, *self._histograms):
@@ -102,6 +107,8 @@ class Metrics:
         self.request_seconds = Histograms(f"{PREFIX}_request_seconds", "Time from first byte to last", "route", buckets)
         stages = Histograms(f"{PREFIX}_stage_seconds", "Time by stage of a request", "stage", buckets)
         self._stages = {stage: stages.of(stage) for stage in STAGES}
+        left = Histograms(f"{PREFIX}_stage_budget_left_seconds", "Of the budget, left after a stage", "stage", _LEFT_EDGES)
+        self._left = {stage: left.of(stage) for stage in STAGES}
         self._searches = Counter(f"{PREFIX}_searches", "Searches, by the effort that was used", ["effort"], registry=registry)
         self._efforts: dict[str, Counter] = {}
         self._expected = Histograms(
@@ -110,7 +117,7 @@ class Metrics:
         self._expected_by = {exact: self._expected.of(str(exact).lower()) for exact in (False, True)}
         calls = Histograms(f"{PREFIX}_batch_rows", "Queries of one call of the query tower", "graph", _ROWS_EDGES)
         self._rows = calls.of("query_tower")
-        self._histograms = (self.request_seconds, stages, self._expected, calls)
+        self._histograms = (self.request_seconds, stages, left, self._expected, calls)
         self.budget = Gauge(f"{PREFIX}_budget_seconds", "Time that a request may take", ["budget"], registry=registry)
         for name, seconds in budgets.items():
             self.budget.labels(name).set(seconds)
@@ -204,31 +211,35 @@ class Metrics:
         self.build.labels(platform.python_version(), *map(_version, LIBRARIES)).set(1)
         available = Gauge(f"{PREFIX}_memory_available_bytes", "What the process may still take", registry=registry)
         available.set_function(_available)
+        registry.register(CgroupCollector())
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
 
-    def stages(self, spent_ms: Mapping[Stage, float]) -> None:
-        """Observe where one request's time went."""
+    def stages(self, spent_ms: Mapping[Stage, float], budget_ms: float, trace_id: str | None = None) -> None:
+        """Observe where one request's time went, in the order of its stages, and what each left of its budget."""
+        left = budget_ms
         for stage, value in spent_ms.items():
-            self._stages[stage].observe(value / 1000)
+            left -= value
+            self._stages[stage].observe(value / 1000, trace_id)
+            self._left[stage].observe(left / 1000 if left > 0 else 0.0)
 
     def refusals(self) -> dict[str, float]:
         """Requests refused at the door so far, by cause; those that a shutdown refuses apart."""
         samples = [sample for metric in self.shed.collect() for sample in metric.samples if sample.name.endswith("_total")]
         return {sample.labels["cause"]: sample.value for sample in samples if sample.labels["cause"] != "draining"}
 
-    def histograms(self) -> str:
-        """The histograms that every request goes into, in the format that Prometheus and OpenMetrics share."""
-        return "".join([family.text() for family in self._histograms])
+    def histograms(self, exemplars: bool = False) -> str:
+        """The histograms that every request goes into, in the format that Prometheus and OpenMetrics share but for exemplars."""
+        return "".join([family.text(exemplars) for family in self._histograms])
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer."""
+    def answered(self, route: str, status: int, seconds: float, trace_id: str | None = None) -> None:
+        """Count an answer; ``trace_id`` is of a trace that is recorded."""
         counter = self._answers.get((route, status))
         if counter is None:
             counter = self._answers[route, status] = self.requests.labels(route, str(status))
         counter.inc()
-        self.request_seconds.of(route).observe(seconds)
+        self.request_seconds.of(route).observe(seconds, trace_id)
 
     def timed(self, route: str, status: int, seconds: float, budget_ms: float) -> None:
         """Count an answer of a route that works on queries if it did not come within the request's own budget."""

@@ -52,6 +52,9 @@ def test_budgets_are_exported(metrics: Metrics) -> None:
         ("scalingnote_swaps_total", {"outcome": "failed"}),
         ("scalingnote_swap_seconds_count", {"step": "proving"}),
         ("scalingnote_stage_seconds_count", {"stage": "search"}),
+        ("scalingnote_stage_budget_left_seconds_count", {"stage": "reply"}),
+        ("scalingnote_live_samples_total", {"work": "recall", "outcome": "dropped"}),
+        ("scalingnote_live_samples_total", {"work": "teacher", "outcome": "failed"}),
     ],
 )
 def test_known_series_exist_at_zero(metrics: Metrics, name: str, labels: dict[str, str]) -> None:
@@ -161,9 +164,9 @@ def test_series_are_bounded_whatever_is_counted(metrics: Metrics) -> None:
     metrics.routes(["/search"])
     before = series()
     for number in range(100):
-        metrics.answered("/search", 200, number / 7)
+        metrics.answered("/search", 200, number / 7, f"{number:032x}")
         metrics.encoded(number)
-        metrics.stages(dict.fromkeys(STAGES, number))
+        metrics.stages(dict.fromkeys(STAGES, number), 50.0, f"{number:032x}")
     assert series() == before
 
 
@@ -187,5 +190,16 @@ def test_answers_count_as_over_budget_by_their_own_budget(metrics: Metrics, stat
 def test_the_first_fault_of_a_route_that_works_on_queries_is_an_increase(metrics: Metrics) -> None:
     metrics.routes(["/search", "/livez"])
     value = metrics.registry.get_sample_value
-    assert [value("scalingnote_requests_total", {"route": "/search", "code": code}) for code in ("429", "500", "503", "504")] == [0] * 4
+    assert [value("scalingnote_requests_total", {"route": "/search", "code": code}) for code in ("429", "500", "503", "504")] == [
+        0
+    ] * 4
     assert value("scalingnote_requests_total", {"route": "/livez", "code": "500"}) is None
+
+
+def test_what_is_left_of_the_budget_is_told_stage_by_stage(metrics: Metrics) -> None:
+    metrics.stages({"queue": 10.0, "search": 30.0, "reply": 15.0}, 50.0)
+    value = metrics.registry.get_sample_value
+    left = {stage: value("scalingnote_stage_budget_left_seconds_sum", {"stage": stage}) for stage in ("queue", "search", "reply")}
+    assert left == pytest.approx({"queue": 0.04, "search": 0.01, "reply": 0.0})
+    assert value("scalingnote_stage_budget_left_seconds_bucket", {"stage": "reply", "le": "0.0"}) == 1
+    assert value("scalingnote_stage_budget_left_seconds_bucket", {"stage": "search", "le": "0.0"}) == 0
