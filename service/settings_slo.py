@@ -1,4 +1,4 @@
-"""What the service promises: objectives as settings, which it exports, so that rules and dashboards hold no figure of their own."""
+"""What the service promises: objectives as settings, which it exports, so that rules and dashboards hold no figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SloSettings(BaseSettings):
     slo_recall: Objective = Field(0.9, description="Recall@k that live searches are to have against exact search.")
     slo_overlap: Objective = Field(
         0.6,
-        description="Share of hits that live queries are to have in common with the teacher's query tower, below which they drift.",
+        description="Share of hits that live queries are to have in common with the teacher's query tower; below, they drift.",
     )
     slo_snapshot_age_seconds: float = Field(
         0.0,
