@@ -54,7 +54,8 @@ check: $(VENV)/.installed ## Format, lint, types, import borders, container and 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy deploy/serve.py deploy/grafana/dashboards.py
+	$(BIN)/mypy deploy/serve.py
+	$(BIN)/mypy --explicit-package-bases deploy/grafana
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml

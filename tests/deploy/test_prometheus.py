@@ -23,6 +23,7 @@ BOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 FLAGS = (
     *("--slow-ms", "5", "--threads", "1", "--concurrency-limit", "fixed", "--max-concurrency", "4"),
     *("--default-timeout-ms", "10000", "--follow-interval-seconds", "0.1", "--proof-interval-seconds", "1"),
+    *("--swap-cpu-share", "1"),
     *("--live-recall-share", "1", "--live-teacher-share", "1", "--live-cpu-share", "1", "--live-window", "30"),
 )
 CROWD = 24
@@ -48,11 +49,11 @@ class Load:
         self._live.get("/v1/embeddings", {"input": f"{text} horse", "model": "any"})
 
     @contextmanager
-    def running(self, callers: int) -> Iterator[None]:
+    def running(self, callers: int, pause_seconds: float = 0.0) -> Iterator[None]:
         stop = threading.Event()
 
         def call() -> None:
-            while not stop.is_set():
+            while not stop.wait(pause_seconds):
                 self.ask()
 
         with ThreadPoolExecutor(callers) as pool:
@@ -102,7 +103,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         until(live, live.ready, "ready")
         with prometheus(folder, live.port) as watching:
             here = World(live, watching, registry, made)
-            with here.load.running(1):
+            with here.load.running(1, pause_seconds=0.05):
                 yield here
     finally:
         live.stop()
