@@ -77,7 +77,7 @@ class World:
         self.registry.activate(self.ids[name], "of the test", who="tests")
 
     def until_serving(self, name: str) -> None:
-        until(self.live, lambda: self.live.get("/info")[1]["serving"] == self.ids[name], f"serving {name}")
+        until(self.live, lambda: self.live.get("/info")[1]["serving"] == self.ids[name], f"serving {name}", 150.0)
 
     def until_calm(self) -> None:
         self.watching.until(lambda: not self.watching.firing(), "calm")
