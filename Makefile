@@ -32,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo serve test check bench load soak faults install lock usable-python free-port
+.PHONY: help demo serve test check bench load soak faults dashboards install lock usable-python free-port
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,7 @@ check: $(VENV)/.installed ## Format, lint, types, import borders, container and 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy deploy/serve.py
+	$(BIN)/mypy --explicit-package-bases deploy/grafana
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
@@ -74,12 +75,15 @@ soak: $(VENV)/.installed ## Swap snapshots under load a hundred times (ARGS=--qu
 faults: $(VENV)/.installed ## Do to snapshots, registry and service whatever can go wrong (ARGS='--only killed' for some; root for disks)
 	$(BIN)/python -m tests.faults $(ARGS)
 
+dashboards: $(VENV)/.installed ## Write Grafana's dashboards from deploy/grafana/dashboards.py
+	$(BIN)/python -m deploy.grafana.dashboards
+
 install: $(VENV)/.installed ## Only make the virtual environment
 
 lock: $(BIN)/uv ## Write the locks anew, keeping pins that still fit (UPGRADE=--upgrade: keep none)
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra offline --extra demo --extra dev --output-file deploy/requirements/all.txt
 	$(COMPILE) pyproject.toml --extra offline --extra demo --constraint deploy/requirements/all.txt --output-file deploy/requirements/offline.txt
-	$(COMPILE) pyproject.toml --extra remote --extra signing --constraint deploy/requirements/all.txt --output-file deploy/requirements/service.txt
+	$(COMPILE) pyproject.toml --extra remote --extra signing --extra docs --constraint deploy/requirements/all.txt --output-file deploy/requirements/service.txt
 	echo 'setuptools>=77' | $(COMPILE) - --constraint deploy/requirements/all.txt --output-file deploy/requirements/build.txt
 
 usable-python:

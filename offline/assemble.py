@@ -23,7 +23,7 @@ from offline.ranking import Floats, exact_top_k, recall
 from offline.stages import Job, Summary
 from snapshot.errors import CountMismatchError, SpaceMismatchError
 from snapshot.files import atomic_write, link_or_copy, write_text
-from snapshot.layout import Layout
+from snapshot.layout import Layout, TeacherLayout
 from snapshot.manifest import Column, Documents, Golden, Index, QueryTower, Retention, Space
 from snapshot.seal import Draft, seal
 from snapshot.text import render_query
@@ -64,6 +64,7 @@ class Content:
         write_documents: fills the snapshot's folder of documents and returns their columns.
         text_hashes: uint8[documents, 32]; None where ``write_documents`` brings them.
         report: file by its path below ``report/``.
+        bring_teacher: writes the teacher's query tower and describes it; None where it does not come along.
     """
 
     space: Space
@@ -75,6 +76,7 @@ class Content:
     report: Mapping[str, Path]
     retention: Retention | None
     parent: str | None = None
+    bring_teacher: Callable[[TeacherLayout], QueryTower | None] = lambda _: None
 
 
 def assemble(job: Job, content: Content) -> Summary:
@@ -107,6 +109,7 @@ def assemble(job: Job, content: Content) -> Summary:
             golden=golden,
             retention=content.retention,
             parent=content.parent,
+            teacher_tower=content.bring_teacher(layout.teacher),
             build={"python": platform.python_version(), **{library: version(library) for library in _LIBRARIES}},
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -16,6 +17,7 @@ from offline.encoded import load_space, load_vectors
 from offline.exported import REPORT
 from offline.probes import probe_queries
 from offline.stages import CONFIG, INPUTS, RECEIPT, Job, Stage, Summary
+from offline.teacher import bring_teacher
 from snapshot.documents import write_documents
 from snapshot.manifest import Retention
 from snapshot.text import render_query
@@ -37,6 +39,7 @@ def run(job: Job) -> Summary:
             probes=make_probes(job),
             report=report_files(job),
             retention=read_retention(job),
+            bring_teacher=partial(bring_teacher, job),
         ),
     )
 
@@ -66,7 +69,7 @@ def read_retention(job: Job) -> Retention | None:
 STAGE = Stage(
     name="pack",
     run=run,
-    needs=("prepare", "refine", "export", "encode", "index", "evaluate"),
+    needs=("prepare", "train", "refine", "export", "encode", "index", "evaluate"),
     sections=("text", "pack"),
     outside=lambda recipe, _source: {"name": recipe.name},
     version=2,

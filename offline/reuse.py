@@ -9,6 +9,7 @@ the parent may be an incremental snapshot of later documents.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from offline.pack import make_probes, read_retention, report_files
 from offline.parent import Parent, check_space, check_texts, list_files, on_parent, parent_of
 from offline.progress import track
 from offline.stages import Job, Stage, Summary
+from offline.teacher import bring_teacher
 from snapshot.documents import columns_of
 from snapshot.files import link_or_copy, write_text
 from snapshot.manifest import Column
@@ -118,6 +120,7 @@ def pack(job: Job) -> Summary:
             report=report_files(job),
             retention=read_retention(job),
             parent=parent.manifest.id,
+            bring_teacher=partial(bring_teacher, job),
         ),
     )
 
@@ -153,7 +156,7 @@ STAGES = {
     "pack": replace(
         PACK,
         run=pack,
-        needs=("reuse/prepare", "reuse/refine", "reuse/export", "reuse/encode", "reuse/index", "reuse/evaluate"),
+        needs=("reuse/prepare", "train", "reuse/refine", "reuse/export", "reuse/encode", "reuse/index", "reuse/evaluate"),
         outside=lambda recipe, source: {"name": recipe.name, **on_parent(recipe, source)},
     ),
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from offline.parent import Parent, check_query_texts, check_space, check_texts, 
 from offline.progress import say, track
 from offline.runners import Runner
 from offline.stages import Job, Source, Stage, Summary
+from offline.teacher import keep_teacher
 from snapshot.documents import write_documents
 from snapshot.files import atomic_write, link_or_copy, write_text
 from snapshot.verify import verify
@@ -192,6 +194,7 @@ def pack(job: Job) -> Summary:
             report=_report(job, parent),
             retention=parent.manifest.retention,
             parent=parent.manifest.id,
+            bring_teacher=partial(keep_teacher, parent),
         ),
     )
 

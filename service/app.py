@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.types import Receive, Scope, Send
 
-from service.api import console, problems
+from service.api import console, docs, problems
 from service.api.admin import AdminRoutes
 from service.api.describe import complete
 from service.api.embed import EmbedRoutes
@@ -78,6 +78,7 @@ def create_app(parts: Parts) -> Application:
     for routes in (SearchRoutes(parts), EmbedRoutes(parts), OpsRoutes(parts), AdminRoutes(parts)):
         routes.mount(app.router)
     console.mount(app.router)
+    docs.mount(app.router)
     problems.install(app)
     app.add_middleware(Envelope, parts=parts, random=random.random)
     work = [route for route in app.routes if isinstance(route, WorkDeclaration)]

@@ -101,12 +101,18 @@ def _fall_short(
     return float(row.recall_at_10 - each.mean()), float(each.std() / np.sqrt(len(each))), row
 
 
-def exact_scores(engine: Engine, queries: Vectors, k: int, pace: Pace) -> Vectors:
-    """float32[n, k], the best scores of exact search, best first, in calls of some milliseconds."""
+def exact_scores(engine: Engine, queries: Vectors, k: int, pace: Pace, selection: Selection | None = None) -> Vectors:
+    """float32[n, k], the best scores of exact search over the selected rows, best first, in calls of some milliseconds.
+
+    Where fewer than ``k`` are selected, the others are -inf.
+    """
     best = np.full((len(queries), k), -np.inf, dtype=np.float32)
-    for start in range(0, engine.count, _CHUNK_ROWS):
-        stop = min(start + _CHUNK_ROWS, engine.count)
-        chunk = Selection(engine.count, stop - start, np.arange(start, stop, dtype=np.int64))
+    rows = None if selection is None else selection.rows()
+    count = engine.count if rows is None else len(rows)
+    for start in range(0, count, _CHUNK_ROWS):
+        stop = min(start + _CHUNK_ROWS, count)
+        held = np.arange(start, stop, dtype=np.int64) if rows is None else rows[start:stop]
+        chunk = Selection(engine.count, stop - start, held)
         for at in range(0, len(queries), _BATCH):
             pace()
             scores = engine.exact(queries[at : at + _BATCH], k, chunk).scores

@@ -38,6 +38,7 @@ from service.guard import Guard, ProofOptions
 from service.head_start import HeadStart
 from service.inspection import Gatekeeper
 from service.limits import make_limit
+from service.live import Live, LiveOptions
 from service.loader import Loader, gate_options
 from service.logs import configure
 from service.loop_lag import LoopLag
@@ -75,6 +76,8 @@ _GC_THRESHOLDS = (2_000, 10, 200)
 connections that held the event loop for up to 0.2 s. Requests and connections leave nothing to it."""
 _BESIDE_REQUESTS = StoreOptions(connections=4)
 """A pull beside requests, which must not notice it."""
+_BUSY_SHARE = 0.1
+"""Of what looking at live queries again may take, that is left to it while requests keep the service busy."""
 _QUIET_SECONDS = 5.0
 """Without a refusal, until an overload is over."""
 
@@ -110,7 +113,10 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     mirror = _mirror(settings, registry, generations, metrics, follower)
     if mirror is not None:
         undo.callback(mirror.stop, _STOP_SECONDS)
-    pipeline = Pipeline(generations, workers, limiter, cache, metrics, settings.plan_probability, recent.note)
+    live = _live(settings, threads, generations, metrics)
+    undo.callback(live.stop, _STOP_SECONDS)
+    hear = live.hear if live.on else None
+    pipeline = Pipeline(generations, workers, limiter, cache, metrics, settings.plan_probability, recent.note, hear)
     return Parts(
         settings,
         metrics,
@@ -124,6 +130,7 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
         cache,
         threads,
         time.monotonic,
+        live,
         mirror,
     )
 
@@ -179,6 +186,20 @@ def _loader(
     return Loader(loading, generations, gatekeeper, recent, verify, shadow, served_before, apart, cache)
 
 
+def _live(settings: Settings, threads: ThreadPlan, generations: Generations, metrics: Metrics) -> Live:
+    options = LiveOptions(
+        settings.live_recall_share,
+        settings.live_teacher_share,
+        settings.live_window,
+        settings.live_worst_queries,
+        settings.live_worst_queries_file,
+    )
+    most = settings.live_cpu_share
+    live = Live(options, generations, metrics.live, Spare(_BUSY_SHARE * most, threads.cores, most=most))
+    metrics.live.shown(lambda: live.figures(generations.serving))
+    return live
+
+
 def _shadow_options(settings: Settings) -> ShadowOptions:
     return ShadowOptions(
         settings.shadow_share,
@@ -211,6 +232,8 @@ def serve(settings: Settings, head_start: HeadStart) -> int:
         if parts.mirror is not None:
             parts.mirror.start()
         parts.follower.start()
+        if parts.live.on:
+            parts.live.start()
         _announce(listener, parts)
         undo.callback(repeats.flush)
         gc.freeze()

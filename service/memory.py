@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from snapshot.layout import QUERY_TOWER, Layout
+from snapshot.layout import QUERY_TOWER, TEACHER_TOWER, Layout
 from snapshot.manifest import Manifest
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -42,8 +42,9 @@ class Freed:
 
 
 def held_bytes(manifest: Manifest, filter_cache_bytes: int) -> int:
-    """What a snapshot takes for itself, at most, while it is loaded and afterwards."""
-    tower = sum(entry.bytes for name, entry in manifest.files.items() if name.startswith(f"{QUERY_TOWER}/"))
+    """What a snapshot takes for itself, at most, while it is loaded and afterwards; the teacher's tower, if it has that, too."""
+    folders = (f"{QUERY_TOWER}/", f"{TEACHER_TOWER}/")
+    tower = sum(entry.bytes for name, entry in manifest.files.items() if name.startswith(folders))
     return int(_TOWER_FACTOR * tower) + filter_cache_bytes
 
 

@@ -11,17 +11,20 @@ import math
 import platform
 import time
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, PlatformCollector, ProcessCollector
 
+from service.cgroup import CgroupCollector
 from service.cores import ThreadPlan
 from service.errors import CallerGoneError, DeadlineExceededError, DrainingError, OverloadedError
 from service.gate_metrics import GateMetrics
 from service.generation import Generation
 from service.histograms import Histograms
-from service.memory import Freed
+from service.live_metrics import LiveMetrics
+from service.memory import Freed, available_bytes
 from service.mirror import MirrorState
 from service.plan import CAUSES, SearchPlan
 from service.settings import Settings
@@ -41,9 +44,13 @@ CLOSES = (
     "pipeline",
     "crowded",
 )
+OBJECTIVES = ("availability", "in_budget", "recall", "overlap")
 SWAP_OUTCOMES = ("replaced", "returned", "failed")
 SWAP_STEPS = ("verifying", "opening", "proving", "warming")
 WORK_ROUTES = ("/search", "/search/batch", "/embed", "/v1/embeddings")
+SERVED = (200, 504)
+"""Answers of requests that were worked on, in time or not."""
+FAILURES = (429, 500, 503, 504)
 LIBRARIES = ("scalingnote", "onnxruntime", "faiss-cpu", "tokenizers", "pyarrow", "fastapi")
 
 _FIRST_EDGE_SECONDS = 0.00025
@@ -51,6 +58,7 @@ _LAST_EDGE_SECONDS = 16.0
 _RECALL_EDGES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
 _ROWS_EDGES = (1.0, 2.0, 4.0, 8.0, 16.0)
 _LAG_EDGES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+_LEFT_EDGES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SWAP_EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 
@@ -71,16 +79,19 @@ class Metrics:
         registry: everything.
         plain: all but what ``histograms`` gives as text at a fraction of the cost.
         gate: of what snapshots had to show.
+        live: of what live queries show of the one that serves.
     """
 
     def __init__(self, registry: CollectorRegistry, settings: Settings, threads: ThreadPlan) -> None:
         self.registry = registry
         self.plain = CollectorRegistry()
         self._requests(self.plain, settings)
+        self._objectives(self.plain, settings)
         self._overload(self.plain, settings, threads)
         self._connections(self.plain)
         self._snapshots(self.plain)
         self.gate = GateMetrics(self.plain)
+        self.live = LiveMetrics(self.plain)
         self._remote(self.plain)
         self._build(self.plain)
         for collector in (self.plain, *self._histograms):
@@ -96,6 +107,8 @@ class Metrics:
         self.request_seconds = Histograms(f"{PREFIX}_request_seconds", "Time from first byte to last", "route", buckets)
         stages = Histograms(f"{PREFIX}_stage_seconds", "Time by stage of a request", "stage", buckets)
         self._stages = {stage: stages.of(stage) for stage in STAGES}
+        left = Histograms(f"{PREFIX}_stage_budget_left_seconds", "Of the budget, left after a stage", "stage", _LEFT_EDGES)
+        self._left = {stage: left.of(stage) for stage in STAGES}
         self._searches = Counter(f"{PREFIX}_searches", "Searches, by the effort that was used", ["effort"], registry=registry)
         self._efforts: dict[str, Counter] = {}
         self._expected = Histograms(
@@ -104,11 +117,20 @@ class Metrics:
         self._expected_by = {exact: self._expected.of(str(exact).lower()) for exact in (False, True)}
         calls = Histograms(f"{PREFIX}_batch_rows", "Queries of one call of the query tower", "graph", _ROWS_EDGES)
         self._rows = calls.of("query_tower")
-        self._histograms = (self.request_seconds, stages, self._expected, calls)
+        self._histograms = (self.request_seconds, stages, left, self._expected, calls)
         self.budget = Gauge(f"{PREFIX}_budget_seconds", "Time that a request may take", ["budget"], registry=registry)
         for name, seconds in budgets.items():
             self.budget.labels(name).set(seconds)
         self.errors = Counter(f"{PREFIX}_unhandled_errors", "Faults of the service itself, answered 500", registry=registry)
+
+    def _objectives(self, registry: CollectorRegistry, settings: Settings) -> None:
+        targets = Gauge(f"{PREFIX}_slo_target", "Objectives, as shares of 1", ["slo"], registry=registry)
+        for slo in OBJECTIVES:
+            targets.labels(slo).set(getattr(settings, f"slo_{slo}"))
+        age = Gauge(f"{PREFIX}_slo_snapshot_age_seconds", "Age at which a snapshot is too old; 0: never", registry=registry)
+        age.set(settings.slo_snapshot_age_seconds)
+        over = Counter(f"{PREFIX}_over_budget", "Answers after the request's own budget", ["route"], registry=registry)
+        self._over_budget: dict[str, Counter] = {route: over.labels(route) for route in WORK_ROUTES}
 
     def _overload(self, registry: CollectorRegistry, settings: Settings, threads: ThreadPlan) -> None:
         degraded = Counter(f"{PREFIX}_degraded", "Searches that gave something up", ["cause"], registry=registry)
@@ -187,31 +209,42 @@ class Metrics:
         names = ["python", *(library.replace("-", "_") for library in LIBRARIES)]
         self.build = Gauge(f"{PREFIX}_build_info", "Versions of what runs", names, registry=registry)
         self.build.labels(platform.python_version(), *map(_version, LIBRARIES)).set(1)
+        available = Gauge(f"{PREFIX}_memory_available_bytes", "What the process may still take", registry=registry)
+        available.set_function(_available)
+        registry.register(CgroupCollector())
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
 
-    def stages(self, spent_ms: Mapping[Stage, float]) -> None:
-        """Observe where one request's time went."""
+    def stages(self, spent_ms: Mapping[Stage, float], budget_ms: float, trace_id: str | None = None) -> None:
+        """Observe where one request's time went, in the order of its stages, and what each left of its budget."""
+        left = budget_ms
         for stage, value in spent_ms.items():
-            self._stages[stage].observe(value / 1000)
+            left -= value
+            self._stages[stage].observe(value / 1000, trace_id)
+            self._left[stage].observe(left / 1000 if left > 0 else 0.0)
 
     def refusals(self) -> dict[str, float]:
         """Requests refused at the door so far, by cause; those that a shutdown refuses apart."""
         samples = [sample for metric in self.shed.collect() for sample in metric.samples if sample.name.endswith("_total")]
         return {sample.labels["cause"]: sample.value for sample in samples if sample.labels["cause"] != "draining"}
 
-    def histograms(self) -> str:
-        """The histograms that every request goes into, in the format that Prometheus and OpenMetrics share."""
-        return "".join([family.text() for family in self._histograms])
+    def histograms(self, exemplars: bool = False) -> str:
+        """The histograms that every request goes into, in the format that Prometheus and OpenMetrics share but for exemplars."""
+        return "".join([family.text(exemplars) for family in self._histograms])
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer."""
+    def answered(self, route: str, status: int, seconds: float, trace_id: str | None = None) -> None:
+        """Count an answer; ``trace_id`` is of a trace that is recorded."""
         counter = self._answers.get((route, status))
         if counter is None:
             counter = self._answers[route, status] = self.requests.labels(route, str(status))
         counter.inc()
-        self.request_seconds.of(route).observe(seconds)
+        self.request_seconds.of(route).observe(seconds, trace_id)
+
+    def timed(self, route: str, status: int, seconds: float, budget_ms: float) -> None:
+        """Count an answer of a route that works on queries if it did not come within the request's own budget."""
+        if status in SERVED and (status != HTTPStatus.OK or seconds * 1000 > budget_ms):
+            self._over_budget[route].inc()
 
     def searched(self, plan: SearchPlan) -> None:
         """Count a search, and what it gave up."""
@@ -244,9 +277,10 @@ class Metrics:
         self._lags[swapping].observe(seconds)
 
     def routes(self, templates: Iterable[str]) -> None:
-        """Let the series of known routes exist from the start."""
+        """Let the series of known routes exist from the start, and those that an objective counts: the first fault is one."""
         for template in templates:
-            self.requests.labels(template, "200")
+            for status in (200, *(FAILURES if template in WORK_ROUTES else ())):
+                self.requests.labels(template, str(status))
             self.request_seconds.of(template)
 
     def observe_desired(self, desired: str | None, serving: str | None) -> None:
@@ -338,6 +372,11 @@ def _initialise(metric: Counter | Histogram, label_sets: Iterable[tuple[str, ...
 def _count(counter: Counter) -> float:
     [family] = counter.collect()
     return sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
+
+
+def _available() -> float:
+    found = available_bytes()
+    return math.nan if found is None else found
 
 
 def _version(library: str) -> str:

@@ -9,6 +9,7 @@ from service.cache import VectorCache
 from service.cores import ThreadPlan
 from service.deadline import Clock
 from service.follow import Follower
+from service.live import Live
 from service.metrics import Metrics
 from service.mirror import Mirror
 from service.pipeline import Pipeline
@@ -40,4 +41,5 @@ class Parts:
     cache: VectorCache
     threads: ThreadPlan
     clock: Clock
+    live: Live
     mirror: Mirror | None = None

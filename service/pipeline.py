@@ -76,6 +76,7 @@ class Pipeline:
         metrics: Metrics,
         plan_probability: float = 0.99,
         note: Callable[[str], object] = _unheard,
+        hear: Callable[[Search, Result, Generation], object] | None = None,
     ) -> None:
         self._generations = generations
         self._workers = workers
@@ -84,6 +85,7 @@ class Pipeline:
         self._metrics = metrics
         self._probability = plan_probability
         self._note = note
+        self._hear = hear
 
     async def search(self, search: Search, walk: Walk, then: Callable[[Answer], T]) -> T:
         """Answer one search."""
@@ -91,6 +93,8 @@ class Pipeline:
         def work(generation: Generation) -> Steps[T]:
             result = yield from self._stages(generation, walk).search(search)
             self._note(search.query)
+            if self._hear is not None:
+                self._hear(search, result, generation)
             return self._answer([result], generation, walk, then)
 
         return await self._run(Lane.SEARCH, 1, work, walk)
@@ -120,13 +124,14 @@ class Pipeline:
         with self._counted():
             self._limiter.knock(lane)
 
-    def account(self, walk: Walk) -> None:
+    def account(self, walk: Walk, trace_id: str | None = None) -> None:
         """The answer is out, or there is none: count where the time went, and learn from it."""
+        budget_ms = walk.deadline.budget_ms
         if walk.given_up:  # a thread is still at it, and goes on timing its stages
-            self._metrics.stages(dict(walk.spent_ms))
+            self._metrics.stages(dict(walk.spent_ms), budget_ms, trace_id)
             return
         walk.pass_to("reply")
-        self._metrics.stages(walk.spent_ms)
+        self._metrics.stages(walk.spent_ms, budget_ms, trace_id)
         _learn(walk)
 
     def _stages(self, generation: Generation, walk: Walk) -> Stages:

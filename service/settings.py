@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from service.errors import SettingsError
 from service.limits import LimitKind
+from service.settings_live import LiveSettings
+from service.settings_slo import SloSettings
 from snapshot.errors import RemoteAddressError
 from snapshot.signing import Trust
 from snapshot.stores import check_url
@@ -31,7 +33,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "text"]
 
 
-class Settings(BaseSettings):
+class Settings(LiveSettings, SloSettings):
     """Each field is also a variable ``SCALINGNOTE_<NAME>`` and a flag ``--<name>``; flags win. None is a secret."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
@@ -347,8 +349,9 @@ class DescribedSetting:
 
 
 def described_settings() -> list[DescribedSetting]:
-    """Every setting, in the order of the fields."""
-    return [_describe(name, field) for name, field in Settings.model_fields.items()]
+    """Every setting, in the order of the fields; those of the base classes last."""
+    fields = sorted(Settings.model_fields.items(), key=lambda item: item[0] not in Settings.__annotations__)
+    return [_describe(name, field) for name, field in fields]
 
 
 def flag(name: str) -> str:

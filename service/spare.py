@@ -27,6 +27,7 @@ class Spare:
         clock: Callable[[], float] = time.monotonic,
         all_threads: Callable[[], float] = time.process_time,
         this_thread: Callable[[], float] = time.thread_time,
+        most: float = 1.0,
     ) -> None:
         """Nothing is known yet.
 
@@ -36,8 +37,10 @@ class Spare:
             clock: monotonic seconds.
             all_threads: seconds of processor time that this process has taken.
             this_thread: the same of the calling thread.
+            most: of one core, from ``least`` to 1, that it may take however idle the service is.
         """
         self._least = least
+        self._most = most
         self._cores = cores
         self._clock = clock
         self._all_threads = all_threads
@@ -46,7 +49,7 @@ class Spare:
         self._share = least
 
     def share(self) -> float:
-        """From ``least`` to 1."""
+        """From ``least`` to ``most``."""
         now = self._clock()
         passed = now - self._at
         if passed >= _LEAST_SECONDS:
@@ -54,7 +57,7 @@ class Spare:
             busy = (taken - self._taken) / passed / self._cores
             self._share = max(self._least, 1.0 - _BUSY * busy) if passed <= _OLD_SECONDS else self._least
             self._at, self._taken = now, taken
-        return min(1.0, self._share)
+        return min(self._most, self._share)
 
     def rest_seconds(self, worked_seconds: float) -> float:
         """How long to rest after so much work."""

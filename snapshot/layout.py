@@ -8,6 +8,7 @@ from pathlib import Path
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 QUERY_TOWER = "query_tower"
+TEACHER_TOWER = "teacher_tower"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,11 @@ class Layout:
     @property
     def tokenizer(self) -> Path:
         return self.root / QUERY_TOWER / "tokenizer.json"
+
+    @property
+    def teacher(self) -> TeacherLayout:
+        """The same folder, in which ``model`` and ``tokenizer`` are those of the teacher's query tower, if it came along."""
+        return TeacherLayout(self.root)
 
     @property
     def index(self) -> Path:
@@ -68,6 +74,20 @@ class Layout:
     @property
     def report(self) -> Path:
         return self.root / "report"
+
+
+class TeacherLayout(Layout):
+    """Where the teacher's query tower lies, for whoever opens towers."""
+
+    __slots__ = ()
+
+    @property
+    def model(self) -> Path:
+        return self.root / TEACHER_TOWER / "model.onnx"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.root / TEACHER_TOWER / "tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True)

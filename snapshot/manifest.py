@@ -178,6 +178,10 @@ class Manifest(_Frozen):
     """The recipe's name."""
     space: Space
     query_tower: QueryTower
+    teacher_tower: Annotated[QueryTower | None, Field(exclude_if=lambda tower: tower is None)] = None
+    """What the query tower was distilled from, as a second graph below ``teacher_tower/``: it answers nobody, the service
+    compares a share of live queries with it. Left out where it did not come along; software before 2026-12 refuses snapshots
+    that have it."""
     document_text: TextSpec
     index: Index
     documents: Documents

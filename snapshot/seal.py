@@ -26,6 +26,7 @@ class Draft:
     retention: Retention | None = None
     parent: str | None = None
     build: dict[str, str] = field(default_factory=dict)
+    teacher_tower: QueryTower | None = None
 
 
 def seal(staging: Path, draft: Draft) -> Path:

@@ -98,6 +98,7 @@ def make_snapshot(
     kind: str = "flat",
     *,
     seed: int = 0,
+    teacher: float | None = None,
     tamper: Callable[[Layout], None] = no_change,
     revise: Callable[[Draft], Draft] = same,
 ) -> Layout:
@@ -109,6 +110,7 @@ def make_snapshot(
         dim: width of the vectors.
         kind: flat, hnsw, or ivfpq (which needs 16 rows to be trained).
         seed: snapshots of one second differ only if their seeds do.
+        teacher: if given, the teacher's query tower comes along, whose table differs by so much noise (0: it is the student).
         tamper: spoils the files before they are hashed and sealed.
         revise: changes what the manifest will say.
     """
@@ -120,10 +122,14 @@ def make_snapshot(
     index, described = make_index(oracle.documents, kind)
     write_index(staging, index)
     golden = _write_golden(staging, oracle)
+    tower = QueryTower(text=TextSpec(lowercase=True, max_tokens=MAX_TOKENS), precision="fp32", layers=0, parameters=0)
+    if teacher is not None:
+        write_tower(staging.teacher, teacher_table(oracle.table, teacher), fingerprint(seed))
     draft = Draft(
         name="toy",
         space=Space(fingerprint=fingerprint(seed), dim=dim),
-        query_tower=QueryTower(text=TextSpec(lowercase=True, max_tokens=MAX_TOKENS), precision="fp32", layers=0, parameters=0),
+        query_tower=tower,
+        teacher_tower=None if teacher is None else tower,
         document_text=TextSpec(),
         index=described,
         documents=Documents(count=rows, columns=columns),
@@ -131,6 +137,11 @@ def make_snapshot(
     )
     tamper(staging)
     return Layout(seal(staging.root, revise(draft)))
+
+
+def teacher_table(table: Vectors, noise: float) -> Vectors:
+    """The word table of a teacher that thinks otherwise by so much noise."""
+    return (table + noise * np.random.default_rng(5).normal(size=table.shape)).astype(np.float32)
 
 
 def fingerprint(seed: int) -> str:

@@ -29,11 +29,13 @@ from service.api.schemas import StatusModel
 from service.api.status import LOADING, status
 from service.errors import ConflictError, ReadOnlyRegistryError, RegistryFaultError, SwapRunningError, UnknownResourceError
 from service.parts import Parts
+from service.settings import variable
 from snapshot.errors import NothingPublishedError, SnapshotError, UnknownSnapshotError
 from snapshot.manifest import Manifest
 
 T = TypeVar("T")
 
+_JSONL = "application/jsonl"
 _BEARER: dict[str, Any] = {"security": [{"bearer": []}]}
 _ERRORS = responses(401, 404, 503)
 _CHANGE_ERRORS = responses(401, 404, 408, 409, 413, 422, 503)
@@ -59,6 +61,14 @@ class AdminRoutes:
             ("/snapshots/{snapshot_id}/diff/{other_id}", self.diff, DifferencesResponse),
         ):
             add_read_route(router, path, endpoint, response_model=model, responses=_ERRORS, openapi_extra=_BEARER)
+        add_read_route(
+            router,
+            "/snapshots/worst-queries",
+            self.worst_queries,
+            response_class=Response,
+            responses={200: {"content": {_JSONL: {"schema": {"type": "string"}}}}, **_ERRORS},
+            openapi_extra=_BEARER,
+        )
         settings = self._parts.settings
         route = json_route(settings.max_body_bytes, settings.max_timeout_ms, self._door.audited)
         for path, change in (("/snapshots/rollback", self.rollback), ("/snapshots/{snapshot_id}/activate", self.activate)):
@@ -93,6 +103,14 @@ class AdminRoutes:
                 "next_attempt_seconds": None if timeline.running else follower.retry_in_seconds,
             }
             return json_response(to_bytes(described))
+
+    async def worst_queries(self, request: Request) -> Response:
+        """Give the live queries on which student and teacher agree least, as the next distillation's query log."""
+        async with self._door.audited(request):
+            if not self._parts.settings.live_worst_queries:
+                raise UnknownResourceError(f"no queries are kept; set {variable('live_worst_queries')} to how many are to be")
+            content = await asyncio.to_thread(self._parts.live.worst_jsonl)
+            return Response(content, media_type=_JSONL, headers={"Cache-Control": "no-store"})
 
     async def gate(self, request: Request, snapshot_id: str) -> Response:
         """Give the checks of a snapshot's attempts to serve here, each with what was measured, against what."""

@@ -32,9 +32,11 @@ class Ledger:
         """The answer is out, or there will be none."""
         seconds = self._parts.clock() - call.started
         metrics = self._parts.metrics
-        metrics.answered(route, status, seconds)
+        recorded = None if call.trace is None else call.recorded_trace_id
+        metrics.answered(route, status, seconds, recorded)
         if call.walk is not None:
-            self._parts.pipeline.account(call.walk)
+            metrics.timed(route, status, seconds, call.walk.deadline.budget_ms)
+            self._parts.pipeline.account(call.walk, recorded)
         if self._random() < self._share:
             _log.info(
                 "request",

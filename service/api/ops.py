@@ -24,6 +24,7 @@ from service.parts import Parts
 from service.settings import effective
 
 _NO_STORE = {"Cache-Control": "no-store"}
+_OPENMETRICS = "application/openmetrics-text"
 _VERBOSE = {
     "parameters": [
         {"name": "verbose", "in": "query", "description": "List each check.", "schema": {"type": "string"}, "required": False}
@@ -74,7 +75,8 @@ class OpsRoutes:
         """Give every instrument in Prometheus' or OpenMetrics' format."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         refresh_gauges(self._parts)
-        content = await asyncio.to_thread(_exposition, self._parts.metrics, encode)
+        exemplars = media_type.startswith(_OPENMETRICS)
+        content = await asyncio.to_thread(_exposition, self._parts.metrics, encode, exemplars)
         return Response(content, headers={**_NO_STORE, "Content-Type": media_type})
 
     async def info(self) -> Response:
@@ -99,6 +101,6 @@ class OpsRoutes:
         return json_response(to_bytes(request.app.openapi()))
 
 
-def _exposition(metrics: Metrics, encode: Callable[[CollectorRegistry], bytes]) -> bytes:
+def _exposition(metrics: Metrics, encode: Callable[[CollectorRegistry], bytes], exemplars: bool) -> bytes:
     """Histograms first: OpenMetrics ends with a mark."""
-    return metrics.histograms().encode() + encode(metrics.plain)
+    return metrics.histograms(exemplars).encode() + encode(metrics.plain)

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make_snapshot import make_snapshot
+from make_snapshot import WORDS, make_snapshot
 from object_stores import BUCKET, moto
 from serving import OPERATOR, TOKEN, tokens_file
 
+from offline.data.query_log import read_query_log
 from service.progress import AT_REST
 from snapshot.layout import Layout
 from snapshot.registry import Registry
@@ -67,10 +68,11 @@ class World:
         self.names: dict[str, str] = {}
         self.pid = self.port = 0
         self.more: dict[str, str] = {}  # variables of the scene
+        self.settings: dict[str, str] = {}  # variables of its service
 
-    def make(self, name: str, rows: int = ROWS, seed: int = 0) -> Layout:
+    def make(self, name: str, rows: int = ROWS, seed: int = 0, teacher: float | None = None) -> Layout:
         """Publish a snapshot, that the runbook calls ``name``."""
-        layout = make_snapshot(self.root, rows=rows, kind="hnsw", seed=seed)
+        layout = make_snapshot(self.root, rows=rows, kind="hnsw", seed=seed, teacher=teacher)
         self.names[name] = layout.root.name
         return layout
 
@@ -121,9 +123,9 @@ class World:
         """A service in a process of its own, on a port that the system chooses; its log is in ``folder``."""
         arguments = ["--registry", "registry", "--port", "0", "--log-format", "json", "--admin-tokens-file", "admin-tokens"]
         command = [*prefix, sys.executable, "-m", "service", *arguments, "--follow-interval-seconds", "0.1"]
-        log = self.folder / "log"
+        log, environment = self.folder / "log", {**ENVIRONMENT, "PYTHONPATH": str(ROOT), **self.settings}
         with log.open("w") as out:
-            process = subprocess.Popen(command, cwd=self.folder, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, stderr=out)
+            process = subprocess.Popen(command, cwd=self.folder, env=environment, stderr=out)
         try:
             self.pid, self.port = process.pid, listening(log, process)
             yield
@@ -165,6 +167,41 @@ def small(world: World) -> None:
     world.make("OTHER", seed=1)
     world.make("ID", rows=ROWS // 10, seed=1)
     world.activate("OTHER")
+
+
+def watched(world: World) -> None:
+    """ID is served, its teacher with it, and every search is looked at again."""
+    world.make("ID", teacher=2.0)
+    world.activate("ID")
+    shares = {"LIVE_RECALL_SHARE": "1", "LIVE_TEACHER_SHARE": "1", "LIVE_WORST_QUERIES": "3", "LIVE_CPU_SHARE": "1"}
+    world.settings = {f"SCALINGNOTE_{name}": value for name, value in shares.items()}
+
+
+def asked(world: World) -> None:
+    """Users have asked, and what they asked was looked at again."""
+    world.until_serving("ID")
+    for query in WORDS[:8]:
+        body = json.dumps({"query": query}).encode()
+        urllib.request.urlopen(f"http://127.0.0.1:{world.port}/search", body, timeout=10).close()
+    end = time.monotonic() + WAIT_SECONDS
+    while 'live_samples_total{outcome="compared",work="teacher"} 8.0' not in world.run(
+        Command("curl -s localhost:8000/metrics", 0)
+    ):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def measured(world: World) -> None:
+    shown = world.run(commands("Recall is low")[0])
+    assert 'scalingnote_live_recall{bound="mean"}' in shown
+    assert "scalingnote_expected_recall_sum" in shown
+
+
+def kept(world: World) -> None:
+    assert 'scalingnote_teacher_cosine{bound="high"}' in world.run(commands("Real queries drift away")[0])
+    found = read_query_log(world.folder / "worst.jsonl")
+    assert len(found) == 3
+    assert set(found) <= set(WORDS[:8])
 
 
 def damaged(world: World) -> None:
@@ -237,6 +274,8 @@ SCENES: dict[str, Scene] = {
     "A refused snapshot has to be served all the same": (small, wanted("gate_documents"), forced),
     "Files of a snapshot are damaged": (damaged, wanted("hash_mismatch"), other_desired),
     "Answers are worse since the last swap": (swapped, serves("ID"), other_desired),
+    "Recall is low": (watched, asked, measured),
+    "Real queries drift away": (watched, asked, kept),
     "A swap does not end": (swapped, serves("ID"), other_desired),
     "It does not fit into the memory": (two, serves("OTHER"), nothing),
     "Signatures": (two, serves("OTHER"), nothing),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from service.histograms import Histograms, Series
 
@@ -45,3 +47,15 @@ def test_no_observation_is_lost_between_threads() -> None:
     counts, total = series.read()
     assert counts == [0, 0, 0, 20_000, 20_000]
     assert total == pytest.approx(10_000)
+
+
+def test_the_latest_trace_of_a_bucket_is_its_exemplar_and_only_where_it_is_asked_for() -> None:
+    ours = Histograms("a_seconds", "What", "stage", EDGES)
+    for value, trace in ((0.002, "1" * 32), (0.003, "2" * 32), (0.02, None), (7.0, "3" * 32)):
+        ours.of("encode").observe(value, trace)
+    assert "trace_id" not in ours.text()
+    [family] = text_string_to_metric_families(f"{ours.text(exemplars=True)}# EOF\n")
+    found = {s.labels["le"]: (s.exemplar.labels["trace_id"], s.exemplar.value) for s in family.samples if s.exemplar}
+    assert found == {"0.005": ("2" * 32, 0.003), "+Inf": ("3" * 32, 7.0)}
+    stamped = [s.exemplar.timestamp for s in family.samples if s.exemplar]
+    assert all(abs(float(stamp) - time.time()) < 60 for stamp in stamped)

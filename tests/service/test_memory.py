@@ -82,6 +82,12 @@ def test_the_tower_and_the_filter_cache_are_held(tmp_path: Path) -> None:
     assert held_bytes(manifest, 500) == 3 * tower + 500
 
 
+def test_a_teacher_that_came_along_counts(tmp_path: Path) -> None:
+    layout = make_snapshot(tmp_path, teacher=1.0)
+    towers = [layout.model, layout.tokenizer, layout.teacher.model, layout.teacher.tokenizer]
+    assert held_bytes(read_manifest(layout.manifest), 500) == 3 * sum(path.stat().st_size for path in towers) + 500
+
+
 def test_freed_memory_goes_back_to_the_system() -> None:
     blocks = [np.ones(4000, dtype=np.uint8) for _ in range(30_000)]  # too small for mappings of their own
     before = resident_bytes()

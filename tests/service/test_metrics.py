@@ -52,6 +52,9 @@ def test_budgets_are_exported(metrics: Metrics) -> None:
         ("scalingnote_swaps_total", {"outcome": "failed"}),
         ("scalingnote_swap_seconds_count", {"step": "proving"}),
         ("scalingnote_stage_seconds_count", {"stage": "search"}),
+        ("scalingnote_stage_budget_left_seconds_count", {"stage": "reply"}),
+        ("scalingnote_live_samples_total", {"work": "recall", "outcome": "dropped"}),
+        ("scalingnote_live_samples_total", {"work": "teacher", "outcome": "failed"}),
     ],
 )
 def test_known_series_exist_at_zero(metrics: Metrics, name: str, labels: dict[str, str]) -> None:
@@ -161,7 +164,42 @@ def test_series_are_bounded_whatever_is_counted(metrics: Metrics) -> None:
     metrics.routes(["/search"])
     before = series()
     for number in range(100):
-        metrics.answered("/search", 200, number / 7)
+        metrics.answered("/search", 200, number / 7, f"{number:032x}")
         metrics.encoded(number)
-        metrics.stages(dict.fromkeys(STAGES, number))
+        metrics.stages(dict.fromkeys(STAGES, number), 50.0, f"{number:032x}")
     assert series() == before
+
+
+def test_objectives_are_exported_as_they_are_set() -> None:
+    settings = Settings(registry=Path("none"), slo_availability=0.995, slo_overlap=0.7, slo_snapshot_age_seconds=86_400)
+    value = Metrics(CollectorRegistry(), settings, ThreadPlan(cores=1, workers=1, encoder=1)).registry.get_sample_value
+    targets = {slo: value("scalingnote_slo_target", {"slo": slo}) for slo in ("availability", "in_budget", "recall", "overlap")}
+    assert targets == {"availability": 0.995, "in_budget": 0.99, "recall": 0.9, "overlap": 0.7}
+    assert value("scalingnote_slo_snapshot_age_seconds") == 86_400
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds", "counted"),
+    [(200, 0.049, 0), (200, 0.051, 1), (504, 0.001, 1), (504, 0.051, 1), (429, 0.2, 0), (500, 0.2, 0), (499, 0.2, 0)],
+)
+def test_answers_count_as_over_budget_by_their_own_budget(metrics: Metrics, status: int, seconds: float, counted: int) -> None:
+    metrics.timed("/search", status, seconds, 50.0)
+    assert metrics.registry.get_sample_value("scalingnote_over_budget_total", {"route": "/search"}) == counted
+
+
+def test_the_first_fault_of_a_route_that_works_on_queries_is_an_increase(metrics: Metrics) -> None:
+    metrics.routes(["/search", "/livez"])
+    value = metrics.registry.get_sample_value
+    assert [value("scalingnote_requests_total", {"route": "/search", "code": code}) for code in ("429", "500", "503", "504")] == [
+        0
+    ] * 4
+    assert value("scalingnote_requests_total", {"route": "/livez", "code": "500"}) is None
+
+
+def test_what_is_left_of_the_budget_is_told_stage_by_stage(metrics: Metrics) -> None:
+    metrics.stages({"queue": 10.0, "search": 30.0, "reply": 15.0}, 50.0)
+    value = metrics.registry.get_sample_value
+    left = {stage: value("scalingnote_stage_budget_left_seconds_sum", {"stage": stage}) for stage in ("queue", "search", "reply")}
+    assert left == pytest.approx({"queue": 0.04, "search": 0.01, "reply": 0.0})
+    assert value("scalingnote_stage_budget_left_seconds_bucket", {"stage": "reply", "le": "0.0"}) == 1
+    assert value("scalingnote_stage_budget_left_seconds_bucket", {"stage": "search", "le": "0.0"}) == 0

@@ -30,6 +30,8 @@ def test_flags_win_over_the_environment_and_that_over_defaults(monkeypatch: pyte
         ({"max_timeout_ms": "nan"}, "max_timeout_ms: "),
         ({"default_timeout_ms": "500", "max_timeout_ms": "100"}, "default_timeout_ms 500 is above max_timeout_ms 100"),
         ({"max_k": "20", "max_window": "10"}, "max_k 20 is above max_window 10"),
+        ({"live_worst_queries_file": "x"}, "live_worst_queries_file needs live_worst_queries"),
+        ({"live_cpu_share": "0"}, "live_cpu_share: "),
         ({"log_format": "xml"}, "log_format: "),
         ({"concurrency_limit": "none"}, "concurrency_limit: "),
         ({"batch_share": "0.5"}, "batch_share: "),

@@ -79,3 +79,13 @@ def test_a_long_rest_is_given_up_when_the_work_is_not_wanted_any_more() -> None:
     with pytest.raises(InterruptedError):
         pace()
     assert sum(machine.slept) <= 0.05
+
+
+@pytest.mark.parametrize(("by_requests", "share"), [(0.0, 0.05), (0.5, 0.05), (0.98, 0.02), (1.5, 0.005)])
+def test_what_may_never_take_much_takes_its_most_at_most(by_requests: float, share: float) -> None:
+    machine = Machine()
+    spare = Spare(0.005, 2, lambda: machine.now, lambda: machine.process, lambda: machine.thread, most=0.05)
+    spare.share()
+    machine.passes(1.0, by_requests)
+    assert spare.share() == pytest.approx(share)
+    assert spare.rest_seconds(0.01) == pytest.approx(0.01 * (1 / share - 1))

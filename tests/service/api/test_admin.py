@@ -13,6 +13,7 @@ from make_snapshot import make_snapshot
 from serving import OPERATOR, TOKEN, Client, assert_problem, client_of, tokens_file
 from structlog.testing import capture_logs
 
+from offline.data.query_log import read_query_log
 from service.api.admin_schemas import DifferencesResponse, GateResponse, SnapshotsResponse, SwapResponse
 from service.api.schemas import StatusModel
 from service.follow import Follower
@@ -25,6 +26,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 ROUTES = [
     ("GET", "/snapshots"),
     ("GET", "/snapshots/swap"),
+    ("GET", "/snapshots/worst-queries"),
     ("GET", "/snapshots/some-id/gate"),
     ("GET", "/snapshots/some-id/diff/other-id"),
     ("POST", "/snapshots/some-id/activate"),
@@ -283,3 +285,32 @@ def test_a_wrong_body_changes_nothing(operator: Client, ids: list[str]) -> None:
     for body in ({"why": 5}, {"reason": "x"}, {"why": "x" * 501}, {"force": 1, "why": "x"}):
         assert_problem(operator.post(f"/snapshots/{ids[1]}/activate", body, headers=BEARER), 422, "request_invalid")
     assert operator.get("/snapshots", headers=BEARER).json()["desired"] == ids[0]
+
+
+def test_where_no_queries_are_kept_it_says_how_to_keep_some(operator: Client) -> None:
+    problem = assert_problem(operator.get("/snapshots/worst-queries", headers=BEARER), 404, "not_found")
+    assert "SCALINGNOTE_LIVE_WORST_QUERIES" in problem["detail"]
+
+
+def test_the_worst_queries_are_read_by_operators_as_a_query_log(tmp_path: Path) -> None:
+    layout = make_snapshot(tmp_path, rows=30, teacher=2.0)
+    Registry(tmp_path).activate(layout.root.name, "for a test", who="tests")
+    settings = {"live_teacher_share": 1.0, "live_worst_queries": 2, "admin_tokens_file": tokens_file(tmp_path)}
+    with client_of(tmp_path, **settings) as client:
+        asked = {"apple bread", "river queen", "zinc"}
+        for query in asked:
+            assert client.post("/search", {"query": query}).status_code == 200
+        while client.parts.live.step():
+            pass
+        answer = client.get("/snapshots/worst-queries", headers=BEARER)
+        assert answer.headers["cache-control"] == "no-store"
+        path = tmp_path / "worst.jsonl"
+        path.write_bytes(answer.content)
+        found = read_query_log(path)
+        assert len(found) == 2
+        assert set(found) < asked
+        assert client.metric("scalingnote_worst_queries") == 2
+        assert client.metric("scalingnote_teacher_queries") == 3
+        assert client.metric("scalingnote_teacher_cosine", bound="mean") < 0.9
+        assert client.metric("scalingnote_teacher_cosine_similarity_count") == 3
+        assert client.metric("scalingnote_live_samples_total", work="teacher", outcome="compared") == 3

@@ -174,6 +174,7 @@ def test_the_least_budget_wins(registry: Path, in_body: float | None, headers: d
         assert f"encode;dur={budget + 1:g}" in response.headers["server-timing"]
         client.parts.generations._slot.generation = hooked(generation, slow(clock, {"encode": budget - 1}))
         assert client.post("/search", body, headers=headers).status_code == 200
+        assert client.metric("scalingnote_over_budget_total", route="/search") == 1
 
 
 def test_the_least_budget_of_a_batch_holds_for_all(registry: Path) -> None:

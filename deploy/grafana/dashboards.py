@@ -1,0 +1,354 @@
+"""Writes the dashboards of deploy/grafana/dashboards from typed panels: ``make dashboards``. Nobody edits the JSON by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from deploy.grafana.panels import HERE, WORK, Limits, Query, Section, board_of, graph, listing, number, quantile, rate
+
+FOLDER = Path(__file__).parent / "dashboards"
+
+BUDGET: Section = (
+    "Error budget",
+    [
+        number(
+            "Availability: budget left",
+            "Of 30 days, and of what Prometheus has of them. Below 0 the objective is missed. docs/slo.md says what counts.",
+            "percentunit",
+            Query('1 - min(scalingnote:slo_burn:rate30d{slo="availability"})'),
+            Limits(0.25, 0.0),
+        ),
+        number(
+            "In budget: budget left",
+            "The same, of answers within the request's own budget.",
+            "percentunit",
+            Query('1 - min(scalingnote:slo_burn:rate30d{slo="in_budget"})'),
+            Limits(0.25, 0.0),
+        ),
+        number("Ready", "Replicas whose /readyz says yes.", "short", Query(f"sum(scalingnote_ready{{{HERE}}})")),
+        number(
+            "Refused",
+            "Share of requests that are refused with 429; they are in no error budget.",
+            "percentunit",
+            Query(
+                rate("scalingnote_shed_total", where='cause="overloaded"')
+                + " / "
+                + rate("scalingnote_requests_total", where=WORK)
+            ),
+            Limits(0.001, 0.01),
+        ),
+        number(
+            "Search p99",
+            "Of all searches, whatever their budget.",
+            "s",
+            Query(quantile(0.99, "scalingnote_request_seconds", where='route="/search"')),
+        ),
+        number("Requests", "Of routes that work on queries.", "reqps", Query(rate("scalingnote_requests_total", where=WORK))),
+        graph(
+            "How fast the budget is spent",
+            "Times faster than it lasts: above 14.4 for an hour, or 6 for six hours, pages; above 1 for three days is a ticket.",
+            "short",
+            Query("scalingnote:slo_burn:rate5m", "{{slo}} 5 min"),
+            Query("scalingnote:slo_burn:rate1h", "{{slo}} 1 h"),
+            Query("scalingnote:slo_burn:rate6h", "{{slo}} 6 h"),
+        ),
+        graph(
+            "Alerts that fire",
+            "Each has a section of docs/runbook.md.",
+            "short",
+            Query('count by (alertname) (ALERTS{alertstate="firing"}) or vector(0)', "{{alertname}}"),
+        ),
+        graph(
+            "Answers by code",
+            "429: refused. 499: the caller left. 504: the budget was spent.",
+            "reqps",
+            Query(rate("scalingnote_requests_total", "code", where=WORK), "{{code}}"),
+        ),
+    ],
+)
+STAGES: Section = (
+    "Latency and where it goes",
+    [
+        graph(
+            "Search latency",
+            "Against the default and the longest budget.",
+            "s",
+            *(
+                Query(quantile(q, "scalingnote_request_seconds", where='route="/search"'), f"p{100 * q:g}")
+                for q in (0.5, 0.95, 0.99)
+            ),
+            Query(f"max by (budget) (scalingnote_budget_seconds{{{HERE}}})", "budget: {{budget}}"),
+        ),
+        graph(
+            "p99 by stage",
+            "queue: replicas are short. encode: long queries or few cores. search: exact, filtered or deep searches.",
+            "s",
+            Query(quantile(0.99, "scalingnote_stage_seconds", "stage"), "{{stage}}"),
+        ),
+        graph(
+            "Time by stage",
+            "Seconds of work in each second: what a request costs times how many there are.",
+            "s",
+            Query(rate("scalingnote_stage_seconds_sum", "stage"), "{{stage}}"),
+        ),
+        graph(
+            "By route",
+            "p99 of each.",
+            "s",
+            Query(quantile(0.99, "scalingnote_request_seconds", "route", where=WORK), "{{route}}"),
+        ),
+        graph(
+            "Queries in one call of the tower",
+            "Mean; above 1 the service batches.",
+            "short",
+            Query(f"{rate('scalingnote_batch_rows_sum')} / {rate('scalingnote_batch_rows_count')}", "rows"),
+        ),
+        graph(
+            "Query cache",
+            "Lookups by outcome.",
+            "ops",
+            Query(rate("scalingnote_query_cache_requests_total", "outcome"), "{{outcome}}"),
+        ),
+    ],
+)
+OVERLOAD: Section = (
+    "Overload",
+    [
+        graph(
+            "Given up",
+            "Late, gone, refused and degraded, by cause.",
+            "reqps",
+            Query(rate("scalingnote_shed_total", "cause"), "refused: {{cause}}"),
+            Query(rate("scalingnote_dropped_total", "cause"), "dropped: {{cause}}"),
+            Query(rate("scalingnote_degraded_total", "cause"), "degraded: {{cause}}"),
+            Query(rate("scalingnote_over_budget_total"), "over budget"),
+        ),
+        graph(
+            "Dropped before a stage",
+            "Where requests were when their time was up.",
+            "reqps",
+            Query(rate("scalingnote_dropped_total", "stage", where='cause="late"'), "{{stage}}"),
+        ),
+        graph(
+            "Concurrency",
+            "At the limit, requests are refused; waiting ones have no thread yet.",
+            "short",
+            Query(f"sum(scalingnote_in_flight{{{HERE}}})", "in flight"),
+            Query(f"sum(scalingnote_waiting{{{HERE}}})", "waiting"),
+            Query(f"sum(scalingnote_concurrency_limit{{{HERE}}})", "limit"),
+            Query(f'sum(scalingnote_threads{{{HERE}, part="workers"}})', "threads"),
+        ),
+        graph(
+            "Lanes",
+            "In flight by kind of request.",
+            "short",
+            Query(f"sum by (lane) (scalingnote_lane_in_flight{{{HERE}}})", "{{lane}}"),
+        ),
+        graph(
+            "Connections",
+            "Open ones against the limit.",
+            "short",
+            Query(f"sum(scalingnote_connections{{{HERE}}})", "open"),
+            Query(f"sum(scalingnote_connection_limit{{{HERE}}})", "limit"),
+        ),
+        graph(
+            "Connections closed on clients",
+            "By cause; the runbook has each.",
+            "ops",
+            Query(rate("scalingnote_connections_closed_total", "cause"), "{{cause}}"),
+        ),
+    ],
+)
+SATURATION: Section = (
+    "Saturation",
+    [
+        graph(
+            "CPU",
+            "Cores in use, and those that the process may use.",
+            "short",
+            Query(f"rate(process_cpu_seconds_total{{{HERE}}}[$__rate_interval])", "{{instance}}"),
+            Query(f'scalingnote_threads{{{HERE}, part="cores"}}', "cores {{instance}}"),
+        ),
+        graph(
+            "Memory",
+            "Resident, and what control group and machine have left.",
+            "bytes",
+            Query(f"process_resident_memory_bytes{{{HERE}}}", "resident {{instance}}"),
+            Query(f"scalingnote_memory_available_bytes{{{HERE}}}", "left {{instance}}"),
+        ),
+        graph(
+            "Event loop",
+            "p99 of how late it is, while a snapshot is being loaded and otherwise: nobody is answered in that time.",
+            "s",
+            Query(quantile(0.99, "scalingnote_event_loop_lag_seconds", "swap"), "swap: {{swap}}"),
+        ),
+    ],
+)
+SERVING: Section = (
+    "What serves",
+    [
+        number(
+            "Not converged",
+            "Replicas that do not serve what is wanted.",
+            "short",
+            Query(f"count(scalingnote_snapshot_converged{{{HERE}}} == 0) or vector(0)"),
+            Limits(1, 2),
+        ),
+        number(
+            "Age",
+            "Since the oldest one that serves was made.",
+            "s",
+            Query(f"time() - min(scalingnote_snapshot_created_timestamp_seconds{{{HERE}}} > 0)"),
+        ),
+        number("Documents", "Of the smallest.", "short", Query(f"min(scalingnote_snapshot_documents{{{HERE}}})")),
+        number(
+            "Proof",
+            "0: what serves does not reproduce its golden answers.",
+            "short",
+            Query(f"min(scalingnote_proof_ok{{{HERE}}})"),
+            Limits(1, 0.5),
+        ),
+        number(
+            "Golden recall",
+            "Proven when it was loaded.",
+            "percentunit",
+            Query(f"min(scalingnote_snapshot_golden_recall{{{HERE}}})"),
+        ),
+        number(
+            "Going back",
+            "Swaps that services have undone by themselves, in the last day.",
+            "short",
+            Query(f"sum(increase(scalingnote_automatic_rollbacks_total{{{HERE}}}[1d]))"),
+            Limits(0.5, 1),
+        ),
+        listing("Serving", "One line a replica.", Query(f"scalingnote_snapshot_info{{{HERE}}}")),
+        listing(
+            "Wanted",
+            "One line a replica; other ids than those that serve are being loaded, or refused.",
+            Query(f"scalingnote_snapshot_desired_info{{{HERE}}}"),
+        ),
+    ],
+)
+SWAPS: Section = (
+    "Swaps and gates",
+    [
+        graph(
+            "Attempts",
+            "By outcome, an hour back.",
+            "short",
+            Query(f"sum by (outcome) (increase(scalingnote_swaps_total{{{HERE}}}[1h]))", "{{outcome}}"),
+            Query(f"sum by (verdict) (increase(scalingnote_gate_reports_total{{{HERE}}}[1h]))", "gate: {{verdict}}"),
+        ),
+        graph(
+            "Refused, by reason",
+            "The runbook has each code.",
+            "short",
+            Query(f"sum by (code) (increase(scalingnote_swap_failures_total{{{HERE}}}[1h])) or vector(0)", "{{code}}"),
+        ),
+        graph(
+            "State",
+            "What is being done about snapshots.",
+            "short",
+            Query(f"sum by (state) (scalingnote_swap_state{{{HERE}}})", "{{state}}"),
+        ),
+        graph(
+            "Time by step",
+            "Mean of loading so far.",
+            "s",
+            Query(
+                f"sum by (step) (scalingnote_swap_seconds_sum{{{HERE}}})"
+                f" / sum by (step) (scalingnote_swap_seconds_count{{{HERE}}})",
+                "{{step}}",
+            ),
+        ),
+        graph(
+            "Checks of the last gate",
+            "0: failed there.",
+            "short",
+            Query(f"min by (check) (scalingnote_gate_check_passed{{{HERE}}})", "{{check}}"),
+        ),
+        graph(
+            "Snapshots open, and their memory",
+            "Two while the former stays open.",
+            "short",
+            Query(f"sum(scalingnote_generations_open{{{HERE}}})", "open"),
+            Query(f"sum(scalingnote_recent_queries{{{HERE}}})", "queries kept for the next gate"),
+        ),
+    ],
+)
+QUALITY: Section = (
+    "What answers are worth",
+    [
+        graph(
+            "Recall of live searches",
+            "Against exact search on a sample, with its 95% interval, and what the effort table promises.",
+            "percentunit",
+            Query(f"min by (bound) (scalingnote_live_recall{{{HERE}}})", "live: {{bound}}"),
+            Query(
+                f"{rate('scalingnote_expected_recall_sum')} / {rate('scalingnote_expected_recall_count')}",
+                "expected of the effort used",
+            ),
+            Query('max(scalingnote_slo_target{slo="recall"})', "objective"),
+        ),
+        graph(
+            "Student against teacher: hits in common",
+            "Falls when real queries drift away from what was distilled. Of snapshots that carry the teacher's query tower.",
+            "percentunit",
+            Query(f"min by (bound) (scalingnote_teacher_overlap{{{HERE}}})", "overlap: {{bound}}"),
+            Query('max(scalingnote_slo_target{slo="overlap"})', "objective"),
+        ),
+        graph(
+            "Student against teacher: cosine",
+            "Of the two vectors of a query.",
+            "percentunit",
+            Query(f"min by (bound) (scalingnote_teacher_cosine{{{HERE}}})", "{{bound}}"),
+        ),
+        graph(
+            "Effort",
+            "Searches by the effort that was used.",
+            "reqps",
+            Query(rate("scalingnote_searches_total", "effort"), "{{effort}}"),
+            width=12,
+        ),
+        graph(
+            "Proofs",
+            "Age of the last one that passed.",
+            "s",
+            Query(f"time() - max by (instance) (scalingnote_proof_last_success_timestamp_seconds{{{HERE}}} > 0)", "{{instance}}"),
+            width=12,
+        ),
+    ],
+)
+
+
+def dashboards() -> dict[str, Dashboard]:
+    """Both, by the name of their file."""
+    service = board_of(
+        "scalingnote-service",
+        "ScalingNote: service",
+        "For whoever is on call: the error budget, then stages, overload and saturation. Metrics: docs/metrics.md.",
+        "now-1h",
+        [BUDGET, STAGES, OVERLOAD, SATURATION],
+    )
+    snapshots = board_of(
+        "scalingnote-snapshots",
+        "ScalingNote: snapshots",
+        "For operators: what is wanted, served and refused, and what answers are worth. Metrics: docs/metrics.md.",
+        "now-24h",
+        [SERVING, SWAPS, QUALITY],
+    )
+    return {"service.json": service, "snapshots.json": snapshots}
+
+
+def render(board: Dashboard) -> str:
+    """As Grafana reads it."""
+    return json.dumps(board, cls=JSONEncoder, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    for name, board in dashboards().items():
+        (FOLDER / name).write_text(render(board), encoding="utf-8")
