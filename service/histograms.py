@@ -27,6 +27,11 @@ class Series:
         self._sum = 0.0
         self._lock = threading.Lock()
 
+    @property
+    def edges(self) -> Sequence[float]:
+        """Ascending, without infinity."""
+        return self._edges
+
     def observe(self, value: float) -> None:
         """Count a value in the first bucket whose edge it does not exceed."""
         bucket = bisect_left(self._edges, value)
