@@ -28,6 +28,7 @@ from service.app import create_app
 from service.attempts import FollowOptions
 from service.cache import VectorCache
 from service.cache_room import Room
+from service.comparison import Comparer
 from service.connections import Connections
 from service.cores import ThreadPlan, available_cores, plan_threads
 from service.descriptors import connection_limit, raise_file_limit
@@ -36,6 +37,7 @@ from service.follow import Follower
 from service.generation import GenerationOptions, Verify
 from service.guard import Guard, ProofOptions
 from service.head_start import HeadStart
+from service.history import History
 from service.inspection import Gatekeeper
 from service.limits import make_limit
 from service.loader import Loader, gate_options
@@ -110,6 +112,8 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     mirror = _mirror(settings, registry, generations, metrics, follower)
     if mirror is not None:
         undo.callback(mirror.stop, _STOP_SECONDS)
+    comparer = Comparer(generations)
+    undo.callback(comparer.close)
     pipeline = Pipeline(generations, workers, limiter, cache, metrics, settings.plan_probability, recent.note)
     return Parts(
         settings,
@@ -124,6 +128,8 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
         cache,
         threads,
         time.monotonic,
+        History(metrics, settings.default_timeout_ms, time.monotonic),
+        comparer,
         mirror,
     )
 
@@ -292,6 +298,7 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         self._connections.sweep()
         self._shedding.observe(self._parts.metrics.refusals())
+        self._parts.history.tick()
         if self._repeats is not None:
             self._repeats.tick()
         if self._parts.limiter.draining:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from service.admission import Limiter
 from service.cache import VectorCache
+from service.comparison import Comparer
 from service.cores import ThreadPlan
 from service.deadline import Clock
 from service.follow import Follower
+from service.history import History
 from service.metrics import Metrics
 from service.mirror import Mirror
 from service.pipeline import Pipeline
@@ -40,4 +42,6 @@ class Parts:
     cache: VectorCache
     threads: ThreadPlan
     clock: Clock
+    history: History
+    comparer: Comparer
     mirror: Mirror | None = None
