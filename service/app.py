@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.api import console, docs, problems
 from service.api.admin import AdminRoutes
+from service.api.compare import CompareRoutes
 from service.api.describe import complete
 from service.api.embed import EmbedRoutes
 from service.api.envelope import UNMATCHED, Direct, Envelope
@@ -75,7 +76,7 @@ class Application(FastAPI):
 def create_app(parts: Parts) -> Application:
     """The application over ``parts``, which somebody else starts and stops."""
     app = Application()
-    for routes in (SearchRoutes(parts), EmbedRoutes(parts), OpsRoutes(parts), AdminRoutes(parts)):
+    for routes in (SearchRoutes(parts), EmbedRoutes(parts), OpsRoutes(parts), AdminRoutes(parts), CompareRoutes(parts)):
         routes.mount(app.router)
     console.mount(app.router)
     docs.mount(app.router)

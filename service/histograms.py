@@ -29,6 +29,11 @@ class Series:
         self._exemplars: dict[int, str] = {}
         self._lock = threading.Lock()
 
+    @property
+    def edges(self) -> Sequence[float]:
+        """Ascending, without infinity."""
+        return self._edges
+
     def observe(self, value: float, trace_id: str | None = None) -> None:
         """Count a value in the first bucket whose edge it does not exceed; the latest trace of each bucket is its exemplar."""
         bucket = bisect_left(self._edges, value)

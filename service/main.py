@@ -28,6 +28,7 @@ from service.app import create_app
 from service.attempts import FollowOptions
 from service.cache import VectorCache
 from service.cache_room import Room
+from service.comparison import Comparer
 from service.connections import Connections
 from service.cores import ThreadPlan, available_cores, plan_threads
 from service.descriptors import connection_limit, raise_file_limit
@@ -36,6 +37,7 @@ from service.follow import Follower
 from service.generation import GenerationOptions, Verify
 from service.guard import Guard, ProofOptions
 from service.head_start import HeadStart
+from service.history import History
 from service.inspection import Gatekeeper
 from service.limits import make_limit
 from service.live import Live, LiveOptions
@@ -116,6 +118,8 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     live = _live(settings, threads, generations, metrics)
     undo.callback(live.stop, _STOP_SECONDS)
     hear = live.hear if live.on else None
+    comparer = Comparer(generations)
+    undo.callback(comparer.close)
     pipeline = Pipeline(generations, workers, limiter, cache, metrics, settings.plan_probability, recent.note, hear)
     return Parts(
         settings,
@@ -131,8 +135,15 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
         threads,
         time.monotonic,
         live,
+        History(metrics, settings.default_timeout_ms, time.monotonic, lambda: _recall(live, generations)),
+        comparer,
         mirror,
     )
+
+
+def _recall(live: Live, generations: Generations) -> float | None:
+    estimate = live.figures(generations.serving).recall
+    return None if estimate is None else estimate.mean
 
 
 def _tokens(settings: Settings) -> Tokens:
@@ -315,6 +326,7 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         self._connections.sweep()
         self._shedding.observe(self._parts.metrics.refusals())
+        self._parts.history.tick()
         if self._repeats is not None:
             self._repeats.tick()
         if self._parts.limiter.draining:

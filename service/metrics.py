@@ -10,7 +10,7 @@ import itertools
 import math
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 
@@ -26,7 +26,7 @@ from service.histograms import Histograms
 from service.live_metrics import LiveMetrics
 from service.memory import Freed, available_bytes
 from service.mirror import MirrorState
-from service.plan import CAUSES, SearchPlan
+from service.plan import CAUSES, Cause, SearchPlan
 from service.settings import Settings
 from service.swap import SwapState
 from service.walk import STAGES, Stage
@@ -145,7 +145,7 @@ class Metrics:
         for part, count in threads.as_dict().items():
             self.threads.labels(part).set(count)
         # looking a child up costs three times what counting does
-        self._degraded: dict[str, Counter] = {cause: degraded.labels(cause) for cause in CAUSES}
+        self._degraded: dict[Cause, Counter] = {cause: degraded.labels(cause) for cause in CAUSES}
         self._dropped: dict[tuple[str, str], Counter] = {
             labels: dropped.labels(*labels) for labels in itertools.product(DROPPED, STAGES)
         }
@@ -228,6 +228,19 @@ class Metrics:
         """Requests refused at the door so far, by cause; those that a shutdown refuses apart."""
         samples = [sample for metric in self.shed.collect() for sample in metric.samples if sample.name.endswith("_total")]
         return {sample.labels["cause"]: sample.value for sample in samples if sample.labels["cause"] != "draining"}
+
+    def search_seconds(self) -> tuple[Sequence[float], list[int]]:
+        """Of /search: edges of the buckets in seconds, and counts up to each and in all."""
+        series = self.request_seconds.of("/search")
+        return series.edges, series.read()[0]
+
+    def searches(self) -> float:
+        """Searches that were answered so far."""
+        return sum(series.read()[0][-1] for series in self._expected_by.values())
+
+    def degraded(self) -> dict[Cause, float]:
+        """Searches that gave something up so far, by what; one that gave up both counts for each."""
+        return {cause: _count(counter) for cause, counter in self._degraded.items()}
 
     def histograms(self, exemplars: bool = False) -> str:
         """The histograms that every request goes into, in the format that Prometheus and OpenMetrics share but for exemplars."""

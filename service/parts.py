@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from service.admission import Limiter
 from service.cache import VectorCache
+from service.comparison import Comparer
 from service.cores import ThreadPlan
 from service.deadline import Clock
 from service.follow import Follower
+from service.history import History
 from service.live import Live
 from service.metrics import Metrics
 from service.mirror import Mirror
@@ -42,4 +44,6 @@ class Parts:
     threads: ThreadPlan
     clock: Clock
     live: Live
+    history: History
+    comparer: Comparer
     mirror: Mirror | None = None

@@ -165,9 +165,10 @@ class AdminRoutes:
         )
 
     def _list(self) -> dict[str, Any]:
-        desired, serving = self._registry.current(), self._parts.generations.serving
+        generations = self._parts.generations
+        desired, serving, former = self._registry.current(), generations.serving, generations.former
         reports = {report.snapshot: report for report in self._parts.follower.gate_reports}  # the last one wins
-        rows = [row(found, desired, serving, reports.get(found.id)) for found in reversed(self._registry.manifests())]
+        rows = [row(found, desired, serving, former, reports.get(found.id)) for found in reversed(self._registry.manifests())]
         return {**status(self._parts), "desired": desired, "snapshots": rows, "unreadable": self._registry.unreadable()}
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import Field, model_validator
 
-from service.api.schemas import Answer, Body, StatusModel
+from service.api.schemas import Answer, Body, StatusModel, Text
+from service.settings import MOST_K
 
 
 class RollbackBody(Body):
@@ -83,6 +85,7 @@ class SnapshotModel(Answer):
     retained: float | None = Field(description="Share of the teacher's quality that is kept; null where it was not measured.")
     desired: bool
     serving: bool
+    open: bool = Field(description="It serves, or did before and is kept open: it can be searched for comparison.")
     gate: VerdictModel | None = Field(description="The last verdict in this instance; null where it was not tried here.")
 
 
@@ -128,3 +131,35 @@ class SnapshotsResponse(StatusModel):
 
     snapshots: list[SnapshotModel]
     unreadable: dict[str, str] = Field(description="Snapshots whose manifest cannot be read, with the reason.")
+
+
+class CompareBody(Body):
+    """A search of one open snapshot, both approximately and exactly."""
+
+    query: Text
+    k: int = Field(10, ge=1, le=MOST_K, description="Hits to return; at most max_k of /info.")
+    filter: dict[str, Any] | None = Field(None, description="As of /search.")
+    effort: int | None = Field(None, ge=0, description="A row of the snapshot's effort table; null for its default.")
+
+
+class ComparedHitModel(Answer):
+    """A document that one of the two found."""
+
+    id: str
+    score: float
+    rank: int | None = Field(description="In approximate search, from 1; null where it was missed.")
+    exact_rank: int | None = Field(description="In exact search, from 1; null where it is beyond ten times k.")
+    fields: dict[str, str | int | float | bool | None]
+
+
+class CompareResponse(Answer):
+    """Approximate search against exact search of one snapshot."""
+
+    snapshot: str
+    effort: int
+    exact: bool = Field(description="The index compared with every eligible document by itself, where a filter leaves few.")
+    expected_recall: float = Field(description="Recall@10 of this effort, as measured when the snapshot was made.")
+    recall: float | None = Field(description="Share of the k exact hits that were found; null where there are none.")
+    hits: list[ComparedHitModel] = Field(description="Found approximately, best first.")
+    missed: list[ComparedHitModel] = Field(description="Of the k exact hits, those that were not found.")
+    timings_ms: dict[str, float] = Field(description="encode (with tokenizing), filter, search, exact, fetch.")

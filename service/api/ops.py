@@ -1,4 +1,4 @@
-"""GET /livez /readyz /healthz /metrics /info /openapi.json: for orchestrators, Prometheus and people."""
+"""GET /livez /readyz /healthz /metrics /info /history /openapi.json: for orchestrators, Prometheus and people."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from starlette.responses import Response
 from service.api.problems import responses
 from service.api.render import json_response, to_bytes
 from service.api.route import add_read_route
-from service.api.schemas import InfoResponse, LiveResponse, ReadyResponse
+from service.api.schemas import HistoryResponse, InfoResponse, LiveResponse, ReadyResponse
 from service.api.status import refresh_gauges, remote_status, status, unready
+from service.history import INTERVAL_SECONDS, KEPT_SECONDS
 from service.metrics import Metrics
 from service.parts import Parts
 from service.settings import effective
@@ -54,6 +55,7 @@ class OpsRoutes:
             router, "/metrics", self.metrics, response_class=Response, responses={200: {"content": {"text/plain": {}}}}
         )
         add_read_route(router, "/info", self.info, response_model=InfoResponse)
+        add_read_route(router, "/history", self.history, response_model=HistoryResponse)
         add_read_route(router, "/openapi.json", self.openapi, include_in_schema=False)
 
     async def livez(self) -> Response:
@@ -93,6 +95,17 @@ class OpsRoutes:
             "batching": [] if current is None else [asdict(size) for size in current.encoder.batching.sizes],
             "query_cache": asdict(self._parts.cache.stats),
             "settings": effective(self._parts.settings),
+        }
+        return json_response(to_bytes(described))
+
+    async def history(self) -> Response:
+        """Give the last fifteen minutes of this instance, a sample each five seconds, as its console draws them."""
+        history = self._parts.history
+        described = {
+            "budget_ms": history.budget_ms,
+            "interval_seconds": INTERVAL_SECONDS,
+            "kept_seconds": KEPT_SECONDS,
+            "samples": [asdict(sample) for sample in history.samples],
         }
         return json_response(to_bytes(described))
 

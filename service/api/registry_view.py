@@ -10,8 +10,10 @@ from service.gate import GateReport
 from snapshot.manifest import Manifest
 
 
-def row(manifest: Manifest, desired: str | None, serving: str | None, verdict: GateReport | None) -> dict[str, Any]:
-    """A SnapshotModel."""
+def row(
+    manifest: Manifest, desired: str | None, serving: str | None, former: str | None, verdict: GateReport | None
+) -> dict[str, Any]:
+    """A SnapshotModel; ``former``: what is kept open beside what serves."""
     age_seconds = (datetime.now(UTC) - manifest.created_at).total_seconds()
     return {
         "id": manifest.id,
@@ -28,6 +30,7 @@ def row(manifest: Manifest, desired: str | None, serving: str | None, verdict: G
         "retained": None if manifest.retention is None else manifest.retention.retained,
         "desired": manifest.id == desired,
         "serving": manifest.id == serving,
+        "open": manifest.id in (serving, former),
         "gate": None if verdict is None else summary(verdict),
     }
 

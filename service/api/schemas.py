@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema, model_validator
@@ -311,6 +312,33 @@ class InfoResponse(StatusModel):
     batching: list[BatchSizeModel] = Field(description="Which queries are worth one call, as measured when it was loaded.")
     query_cache: dict[str, int] = Field(description="Queries that were asked before; zeros where it is off.")
     settings: dict[str, Any] = Field(description="Effective settings; none is a secret.")
+
+
+class SampleModel(Answer):
+    """What happened between two looks."""
+
+    at: datetime = Field(description="When it ended.")
+    seconds: float = Field(description="How long it was.")
+    requests_per_second: float = Field(description="Answers of /search, refusals among them.")
+    p50_ms: float | None = Field(description="Of their latency; null without any.")
+    p99_ms: float | None
+    in_budget_share: float | None = Field(description="Of them, answered within budget_ms.")
+    degraded_share: dict[str, float] | None = Field(
+        description="Of the answered searches, by what was given up for want of time."
+    )
+    shed_per_second: float = Field(description="Requests refused at the door, on any route.")
+    late_per_second: float = Field(description="Requests answered 504.")
+    failed_per_second: float = Field(description="Requests answered 500.")
+    recall: float | None = Field(description="Of live queries against exact search; null where it is not measured.")
+
+
+class HistoryResponse(Answer):
+    """The last fifteen minutes of this instance."""
+
+    budget_ms: float = Field(description="The default budget.")
+    interval_seconds: float
+    kept_seconds: float
+    samples: list[SampleModel] = Field(description="Oldest first.")
 
 
 def check_batch(size: int, settings: Settings, path: str) -> None:

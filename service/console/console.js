@@ -1,10 +1,13 @@
-// The console: two views of one page, and the line that says what runs. It comes from /readyz and /info.
+// The console: three views of one page, and the line that says what runs. It comes from /readyz and /info.
 import { $ } from "./dom.js";
+import * as live from "./live.js";
 import * as searching from "./search.js";
 import * as snapshots from "./snapshots.js";
+import * as theme from "./theme.js";
 
 const STATUS_SECONDS = 5;
-const VIEWS = ["search", "snapshots"];
+const VIEWS = ["search", "live", "snapshots"];
+const KEYS = { s: "snapshots", l: "live", "/": "search" };
 
 async function showStatus() {
   try {
@@ -43,19 +46,23 @@ function showView() {
     if (view === wanted) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  live.show(wanted === "live");
   snapshots.show(wanted === "snapshots");
-  if (wanted === "search") $("query").focus();
+  if (wanted !== "search") return;
+  $("query").focus();
+  searching.describeOpen();
 }
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  const typing = event.target.matches("input, textarea");
-  if (event.key === "s" && !typing) location.hash = "snapshots";
-  if (event.key === "/" && !typing) location.hash = "search";
+  const typing = event.target.matches("input, textarea, select");
+  if (event.key in KEYS && !typing) location.hash = KEYS[event.key];
+  if (event.key === "t" && !typing) theme.toggle();
   if (!$("view-search").hidden || event.key === "/") searching.onKey(event);
 });
 
 addEventListener("hashchange", showView);
+theme.start();
 searching.start();
 snapshots.start();
 showView();

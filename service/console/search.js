@@ -1,8 +1,13 @@
-// Searching: what is asked, and what is answered. Everything shown comes from /search and /info.
+// Searching: what is asked. Everything shown comes from /search, from /info, and for operators from /snapshots.
+import { column } from "./answer.js";
+import * as comparing from "./compare.js";
 import { $, element, milliseconds, problemText } from "./dom.js";
+import * as operator from "./operator.js";
 
-const STAGES = ["queue", "tokenize", "encode", "filter", "search", "fetch"];
-const LONG_TEXT = 60; // characters: longer values are shown as a paragraph, shorter ones as a label with its value
+const EXACT = "exact"; // of the choice "beside it"; any other value is the id of a snapshot
+let serving = null;
+let known = ""; // of the snapshot whose columns and efforts are shown
+let limits = { max_k: 1000, max_timeout_ms: 1000 }; // as long as /info has not said
 
 // What is asked
 
@@ -34,6 +39,24 @@ function recallFromAddress() {
   return $("query").value !== "";
 }
 
+// A condition more, built from a column, an operator and a value; JSON where the column's type is no text.
+function addCondition() {
+  const [name, type] = $("column").value.split(" ");
+  const typed = $("value").value;
+  try {
+    const one = (text) => (type === "string" ? text.trim() : JSON.parse(text));
+    const value = $("operator-name").value === "$exists" ? typed.trim() !== "false" : ["$in", "$nin"].includes($("operator-name").value) ? typed.split(",").map(one) : one(typed);
+    const filter = $("filter").value.trim() ? JSON.parse($("filter").value) : {};
+    const condition = { [name]: { [$("operator-name").value]: value } };
+    $("filter").value = JSON.stringify(name in filter ? { $and: [filter, condition] } : { ...filter, ...condition });
+    $("value").value = "";
+    $("filter-error").hidden = true;
+  } catch (error) {
+    $("filter-error").textContent = `${name} is of type ${type}: ${error.message}`;
+    $("filter-error").hidden = false;
+  }
+}
+
 // What is answered
 
 async function search() {
@@ -45,26 +68,38 @@ async function search() {
     return;
   }
   rememberInAddress(body);
-  $("form").querySelector("button").disabled = true;
+  $("submit").disabled = true;
   try {
-    const response = await fetch("/search", {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify(body),
-    });
-    const answer = await response.json();
-    if (response.ok) showAnswer(answer, body);
-    else showProblem(answer);
+    show(await columns(body), body);
   } catch (error) {
-    showError("The service does not answer", String(error.message), "Is it still running?");
+    showFailure(error);
   } finally {
-    $("form").querySelector("button").disabled = false;
+    $("submit").disabled = false;
   }
 }
 
-function showProblem(problem) {
-  const spent = problem.spent_ms ? ` · spent: ${Object.entries(problem.spent_ms).map(([k, v]) => `${k} ${milliseconds(v)}`).join(", ")}` : "";
-  showError(`${problem.status} · ${problem.title}`, problemText(problem), `${problem.code} · request ${problem.request_id}${spent}`);
+async function columns(body) {
+  const effort = $("effort").value === "" ? null : Number($("effort").value);
+  const beside = $("beside").value;
+  if (beside === EXACT) return comparing.exactly(body, post, limits);
+  if (beside !== "" || effort !== null) return comparing.onSnapshots(beside === "" ? [serving] : [serving, beside], body, effort);
+  return [column(await post(body))];
+}
+
+async function post(body) {
+  const response = await fetch("/search", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  const answer = await response.json();
+  if (!response.ok) throw Object.assign(new Error(problemText(answer)), { problem: answer });
+  return answer;
+}
+
+function showFailure(error) {
+  const { problem } = error;
+  if (error.shown) showError(error.shown.title, error.shown.detail, error.shown.more);
+  else if (problem) {
+    const spent = problem.spent_ms ? ` · spent: ${Object.entries(problem.spent_ms).map(([k, v]) => `${k} ${milliseconds(v)}`).join(", ")}` : "";
+    showError(`${problem.status} · ${problem.title}`, problemText(problem), `${problem.code} · request ${problem.request_id}${spent}`);
+  } else showError("The service does not answer", String(error.message), "Is it still running?");
 }
 
 export function showError(title, detail, more) {
@@ -76,67 +111,12 @@ export function showError(title, detail, more) {
   $("answer").hidden = true;
 }
 
-function showAnswer(answer, body) {
+function show(made, body) {
   $("error").hidden = true;
   $("answer").hidden = false;
-  $("count").textContent = answer.hits.length === 1 ? "1 hit" : `${answer.hits.length} hits`;
-  $("total").textContent = milliseconds(answer.timings_ms.total);
-  $("snapshot").textContent = answer.snapshot;
-  $("truncated").hidden = !answer.truncated;
-  showDegraded(answer.degraded);
-  showTimings(answer.timings_ms);
-  const best = Math.max(...answer.hits.map((hit) => hit.score), 0);
-  const long = longFields(answer.hits);
-  $("hits").replaceChildren(...answer.hits.map((hit, rank) => hitElement(hit, rank + 1, best, long)));
+  $("columns").replaceChildren(...made);
+  $("columns").className = made.length > 1 ? "columns two" : "columns";
   $("curl").textContent = curlLine(body);
-}
-
-function showDegraded(degraded) {
-  $("degraded").hidden = degraded === null;
-  if (degraded === null) return;
-  const recall = (100 * degraded.expected_recall).toFixed(1);
-  $("degraded").textContent = `degraded: ${degraded.causes.join(", ")} · expected recall ${recall}%`;
-}
-
-function showTimings(timings) {
-  const known = STAGES.filter((stage) => stage in timings).map((stage) => [stage, timings[stage]]);
-  const rest = timings.total - known.reduce((sum, [, value]) => sum + value, 0);
-  const parts = [...known, ["rest", Math.max(rest, 0)]];
-  $("bar").replaceChildren(...parts.map(([stage, value]) => {
-    const part = element("span", stage);
-    part.style.flexGrow = value;
-    part.title = `${stage} ${milliseconds(value)}`;
-    return part;
-  }));
-  $("bar").setAttribute("aria-label", parts.map(([stage, value]) => `${stage} ${milliseconds(value)}`).join(", "));
-  $("legend").replaceChildren(...parts.map(([stage, value]) => element("li", stage, `${stage} ${milliseconds(value)}`)));
-}
-
-// A field that is long in one hit is a paragraph in all of them.
-function longFields(hits) {
-  const isLong = (value) => typeof value === "string" && (value.length > LONG_TEXT || value.includes("\n"));
-  return new Set(hits.flatMap((hit) => Object.keys(hit.fields ?? {}).filter((name) => isLong(hit.fields[name]))));
-}
-
-function hitElement(hit, rank, best, long) {
-  const { title, ...fields } = hit.fields ?? {};
-  const fill = element("i");
-  fill.style.width = `${best > 0 ? Math.max(0, (100 * hit.score) / best) : 0}%`;
-  const score = element("span", "score", hit.score.toFixed(4), element("span", "meter", fill));
-  const name = element("span", "", title ? String(title) : hit.id);
-  const made = element("li", "hit", element("h3", "", element("span", "rank", String(rank)), name, score));
-  made.tabIndex = -1;
-  if (hit.fields === null) made.append(element("p", "hint", "fields were left out for want of time"));
-  else made.append(...fieldElements(title ? { ...fields, id: hit.id } : fields, long));
-  return made;
-}
-
-function fieldElements(fields, long) {
-  const given = Object.entries(fields).filter(([, value]) => value !== null && value !== "");
-  const paragraphs = given.filter(([name]) => long.has(name)).map(([, value]) => element("p", "text", String(value)));
-  const short = given.filter(([name]) => !long.has(name));
-  const list = element("dl", "", ...short.map(([name, value]) => element("div", "", element("dt", "", name), element("dd", "", String(value)))));
-  return short.length ? [...paragraphs, list] : paragraphs;
 }
 
 function curlLine(body) {
@@ -154,7 +134,7 @@ function moveAmongHits(step) {
 }
 
 export function onKey(event) {
-  const typing = event.target.matches("input") && event.target.id !== "query";
+  const typing = event.target.matches("input, select") && event.target.id !== "query";
   if (event.key === "/" && !event.target.matches("input, textarea")) {
     event.preventDefault();
     $("query").select();
@@ -164,18 +144,58 @@ export function onKey(event) {
   }
 }
 
+// What there is to choose from
+
+const option = (value, text) => Object.assign(element("option", "", text), { value });
+
+function fill(select, options) {
+  const chosen = select.value;
+  select.replaceChildren(...options);
+  if (options.some((made) => made.value === chosen)) select.value = chosen;
+}
+
 export function describeSnapshot(info) {
-  const filterable = info.snapshot.documents.columns.filter((column) => column.filterable);
-  $("k").max = info.settings.max_k;
+  if (info.serving === known) return;
+  known = serving = info.serving;
+  limits = info.settings;
+  $("k").max = limits.max_k;
+  const { documents, index } = info.snapshot;
+  const filterable = documents.columns.filter((each) => each.filterable);
   $("fields").textContent = filterable.length
-    ? `Filter on ${filterable.map((column) => `${column.name} (${column.type})`).join(", ")}`
+    ? `Filter on ${filterable.map((each) => `${each.name} (${each.type})`).join(", ")}`
     : "This snapshot has no fields to filter on";
+  $("conditions").hidden = filterable.length === 0;
+  fill($("column"), filterable.map((each) => option(`${each.name} ${each.type}`, each.name)));
+  const efforts = index.efforts.map((row) => option(String(row.effort), `${row.effort} · recall ${(100 * row.recall_at_10).toFixed(1)}% · p99 ${milliseconds(row.p99_ms)}`));
+  fill($("effort"), [option("", `as planned: ${index.default_effort}, less for want of time`), ...efforts]);
+  describeOpen();
+}
+
+// The former snapshot, where one is kept open, is known to operators only.
+export async function describeOpen() {
+  let others = [];
+  if (operator.token()) {
+    try {
+      const registry = await operator.call("");
+      serving = registry.serving;
+      others = registry.snapshots.filter((row) => row.open && !row.serving).map((row) => option(row.id, `snapshot ${row.id}`));
+    } catch {
+      // the snapshots' view says what is wrong
+    }
+  }
+  fill($("beside"), [option("", "nothing"), option(EXACT, "exact search"), ...others]);
 }
 
 export function start() {
   $("form").addEventListener("submit", (event) => {
     event.preventDefault();
     search();
+  });
+  $("add").addEventListener("click", addCondition);
+  $("value").addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    addCondition();
   });
   if (recallFromAddress()) search();
 }

@@ -1,7 +1,7 @@
 // Operators' part: the registry, the gate's reports, and the swap. Everything shown comes from /snapshots and below.
-import { $, age, bytes, element, moment, problemText, say, seconds } from "./dom.js";
+import { $, age, bytes, element, moment, say, seconds } from "./dom.js";
+import * as operator from "./operator.js";
 
-const TOKEN = "scalingnote.token"; // sessionStorage: gone with the tab, never sent by itself
 const QUIET_SECONDS = 5;
 const RUNNING_SECONDS = 0.5;
 
@@ -14,17 +14,16 @@ let compared = null; // id of the snapshot whose report and differences are open
 // Asking
 
 async function call(path, body) {
-  const options = { headers: { authorization: `Bearer ${sessionStorage.getItem(TOKEN) ?? ""}` } };
-  if (body !== undefined) Object.assign(options, { method: "POST", body: JSON.stringify(body) });
-  const response = await fetch(`/snapshots${path}`, options);
-  const answer = await response.json();
-  if (response.ok) return answer;
-  if (response.status === 401) signOut(sessionStorage.getItem(TOKEN) ? answer.detail : "");
-  throw Object.assign(new Error(problemText(answer)), { problem: answer });
+  try {
+    return await operator.call(path, body);
+  } catch (error) {
+    if (error.problem?.status === 401) signOut(operator.token() ? error.problem.detail : "");
+    throw error;
+  }
 }
 
 function signOut(why) {
-  sessionStorage.removeItem(TOKEN);
+  operator.forget();
   say($("token-error"), why);
   $("sign-in").hidden = false;
   $("operator").hidden = true;
@@ -45,7 +44,7 @@ async function refresh() {
     showTrouble(error);
   }
   clearTimeout(timer); // another call may have set one meanwhile
-  if (shown && sessionStorage.getItem(TOKEN)) timer = setTimeout(refresh, 1000 * pause); // without one there is nothing to ask
+  if (shown && operator.token()) timer = setTimeout(refresh, 1000 * pause); // without one there is nothing to ask
 }
 
 function showTrouble(error) {
@@ -111,6 +110,7 @@ function snapshotElement(row) {
   const title = element("h3", "", element("code", "", row.id));
   if (row.desired) title.append(badge("desired", "good"));
   if (row.serving) title.append(badge("serving", "good"));
+  else if (row.open) title.append(badge("kept open", "good"));
   if (row.gate) title.append(verdictBadge(row.gate));
   const facts = {
     age: age(row.age_seconds),
@@ -274,7 +274,7 @@ export function show(visible) {
 export function start() {
   $("sign-in").addEventListener("submit", (event) => {
     event.preventDefault();
-    sessionStorage.setItem(TOKEN, $("token").value.trim());
+    operator.keep($("token").value.trim());
     $("token").value = "";
     say($("token-error"), "");
     watched = "";

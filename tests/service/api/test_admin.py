@@ -31,6 +31,7 @@ ROUTES = [
     ("GET", "/snapshots/some-id/diff/other-id"),
     ("POST", "/snapshots/some-id/activate"),
     ("POST", "/snapshots/rollback"),
+    ("POST", "/snapshots/some-id/search"),
 ]
 
 

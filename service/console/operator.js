@@ -1,0 +1,17 @@
+// Calls of operators' routes, with the token that this tab was given.
+import { problemText } from "./dom.js";
+
+const TOKEN = "scalingnote.token"; // sessionStorage: gone with the tab, never sent by itself
+
+export const token = () => sessionStorage.getItem(TOKEN);
+export const keep = (given) => sessionStorage.setItem(TOKEN, given);
+export const forget = () => sessionStorage.removeItem(TOKEN);
+
+export async function call(path, body) {
+  const options = { headers: { authorization: `Bearer ${token() ?? ""}` } };
+  if (body !== undefined) Object.assign(options, { method: "POST", body: JSON.stringify(body) });
+  const response = await fetch(`/snapshots${path}`, options);
+  const answer = await response.json();
+  if (response.ok) return answer;
+  throw Object.assign(new Error(problemText(answer)), { problem: answer });
+}
