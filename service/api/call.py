@@ -16,6 +16,7 @@ from service.connections import ARRIVED, EXTENSION, REPLY
 from service.deadline import Clock, Deadline, budget_ms
 from service.errors import FieldError, InvalidRequestError
 from service.settings import Settings
+from service.traceparent import Traceparent, parse_traceparent
 from service.walk import Caller, Walk
 
 TIMEOUT_HEADERS = ("Request-Timeout-Ms", "x-envoy-expected-rq-timeout-ms")
@@ -25,8 +26,6 @@ _ids = random.Random()  # noqa: S311 - ids of requests are no secrets, and the s
 _TIMEOUTS = {name.lower().encode(): name for name in TIMEOUT_HEADERS}
 _READ = {b"x-request-id", b"traceparent", b"content-length", *_TIMEOUTS}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-# W3C Trace Context: version 00, and what later versions promise to keep.
-_TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Call:
@@ -34,7 +33,8 @@ class Call:
 
     Attributes:
         request_id: the caller's X-Request-ID where it is well-formed, else one made here.
-        trace_parent: the caller's traceparent where it is well-formed.
+        trace: what the caller's traceparent says, where it is well-formed.
+        trace_parent: the same as it came.
         started: when the request was first seen, in seconds of ``clock``.
         declared_bytes: length of the body as announced; 0 where it is not.
         timeouts: raw values of the headers that name a budget.
@@ -43,7 +43,18 @@ class Call:
         walk: of such a request, once its budget is known.
     """
 
-    __slots__ = ("caller", "clock", "declared_bytes", "request_id", "started", "timeouts", "timings_ms", "trace_parent", "walk")
+    __slots__ = (
+        "caller",
+        "clock",
+        "declared_bytes",
+        "request_id",
+        "started",
+        "timeouts",
+        "timings_ms",
+        "trace",
+        "trace_parent",
+        "walk",
+    )
 
     def __init__(self, scope: Scope, clock: Clock) -> None:
         self.clock = clock
@@ -53,7 +64,9 @@ class Call:
         self.timings_ms: Mapping[str, float] | None = None
         self.caller = Caller()
         self.walk: Walk | None = None
-        request_id = trace_parent = None
+        self.trace: Traceparent | None = None
+        self.trace_parent: str | None = None
+        request_id = None
         for name, value in scope["headers"]:  # once over all of them: each look-up by name would be
             if name not in _READ:
                 continue
@@ -61,13 +74,18 @@ class Call:
             if name == b"x-request-id":
                 request_id = _matching(_REQUEST_ID, text)
             elif name == b"traceparent":
-                trace_parent = _matching(_TRACE_PARENT, text)
+                self.trace = parse_traceparent(text)
+                self.trace_parent = None if self.trace is None else text.strip()
             elif name == b"content-length":
                 self.declared_bytes = int(text) if text.isdecimal() else 0
             else:
                 self.timeouts[_TIMEOUTS[name]] = text
         self.request_id = request_id or f"{_ids.getrandbits(128):032x}"
-        self.trace_parent = trace_parent
+
+    @property
+    def trace_id(self) -> str | None:
+        """Of the caller's trace, 32 hexadecimal digits; None where it has none."""
+        return None if self.trace is None else self.trace.trace_id
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What every answer carries."""
