@@ -1,0 +1,113 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+import httpx
+from pydantic import BaseModel
+
+from service.client.answers import BatchAnswer, EmbedAnswer, SearchAnswer
+from service.client.calls import Call, CallOptions, SearchItem, SearchOptions, batch_call, embed_call, search_call
+from service.client.errors import ClientError, DeadlineError, UnreachableError
+from service.client.retry import Retry
+
+A = TypeVar("A", bound=BaseModel)
+
+
+class AsyncClient:
+    """Keeps connections open between calls; close it, or use it as a context. For one event loop.
+
+    Every call ends within its budget, in an answer or in a ``ClientError``: connecting, waiting, repeated attempts and
+    reading the answer included. When it ends early, the connection is closed, at which the service drops the work.
+
+    Args:
+        base_url: of the service, e.g. ``http://localhost:8000``; a path in it is kept.
+        timeout_ms: budget of calls that name none.
+        headers: sent with every call, e.g. ``Authorization``.
+        transport: httpx's, for tests and for special connections.
+        clock: monotonic seconds.
+        random: uniform in [0, 1), for the jitter of retries.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_ms: float = 1000.0,
+        retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._timeout_ms = _checked(timeout_ms)
+        self._retry = retry or Retry()
+        self._clock = clock
+        self._random = random
+        self._http = httpx.AsyncClient(
+            base_url=base_url,
+            headers=headers,
+            timeout=None,  # noqa: S113 - httpx's is for each read and write; the deadline, in _attempt, is for all of them together
+            transport=transport,
+        )
+
+    async def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchAnswer:
+        """Find the documents nearest to a text."""
+        return await self._run(search_call(query, options))
+
+    async def search_batch(self, searches: Sequence[SearchItem], **options: Unpack[CallOptions]) -> BatchAnswer:
+        """Answer several searches, in order, from one snapshot and within one budget."""
+        return await self._run(batch_call(searches, options))
+
+    async def embed(self, texts: Sequence[str], **options: Unpack[CallOptions]) -> EmbedAnswer:
+        """Encode queries as a search does."""
+        return await self._run(embed_call(texts, options))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    async def _run(self, call: Call[A]) -> A:
+        timeout_ms = self._timeout_ms if call.timeout_ms is None else _checked(call.timeout_ms)
+        end = self._clock() + timeout_ms / 1000.0
+        made = 0
+        while True:
+            made += 1
+            try:
+                return await self._attempt(call, timeout_ms, end)
+            except ClientError as error:
+                wait_ms = self._retry.wait_ms(error, made, (end - self._clock()) * 1000.0, self._random)
+                if wait_ms is None:
+                    raise
+            await asyncio.sleep(wait_ms / 1000.0)
+
+    async def _attempt(self, call: Call[A], timeout_ms: float, end: float) -> A:
+        remaining = end - self._clock()
+        try:
+            async with asyncio.timeout(max(0.0, remaining)):
+                response = await self._http.post(call.path, json=call.body, headers=call.headers(remaining * 1000.0))
+        except TimeoutError as error:
+            raise DeadlineError(f"no answer within {timeout_ms:g} ms", call.request_id) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            message = f"{self._http.base_url}{call.path}: {error or type(error).__name__}"
+            raise UnreachableError(message, call.request_id) from error
+        return call.read(response.status_code, response.headers, response.content)
+
+
+def _checked(timeout_ms: float) -> float:
+    if not 0 < timeout_ms < math.inf:
+        raise ValueError(f"timeout_ms is {timeout_ms}; it has to be a positive number of milliseconds")
+    return timeout_ms

@@ -1,0 +1,387 @@
+"""The client against a real service, against every error that the service has, and against servers that keep no time."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import live
+import pytest
+from make_snapshot import make_oracle
+from serving import make_registry
+
+import service.errors as service_errors
+from service.api import schemas
+from service.api.call import Call as ServerCall
+from service.api.problems import reply_of
+from service.client import (
+    AsyncClient,
+    BatchAnswer,
+    BudgetSpentError,
+    Client,
+    ClientError,
+    DeadlineError,
+    Degraded,
+    EmbedAnswer,
+    FaultError,
+    Hit,
+    OverloadedError,
+    ProblemError,
+    RequestError,
+    Result,
+    Retry,
+    SearchAnswer,
+    SearchItem,
+    TooLargeError,
+    UnavailableError,
+    UnexpectedAnswerError,
+    UnreachableError,
+)
+from service.errors import ServiceError
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+WORKING: dict[str, Any] = {"hits": [], "degraded": None, "truncated": False, "snapshot": "s", "timings_ms": {}, "request_id": "r"}
+PATIENT = 30_000.0
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Live]:
+    folder: Path = tmp_path_factory.mktemp("client")
+    make_registry(folder / "registry")
+    service = live.start(folder, folder / "registry", "--max-timeout-ms", str(PATIENT), "--access-log", "1")
+    try:
+        live.until(service, service.ready, "ready")
+        yield service
+    finally:
+        service.stop()
+
+
+@pytest.fixture
+def client(running: live.Live) -> Iterator[Client]:
+    with Client(f"http://127.0.0.1:{running.port}", timeout_ms=PATIENT) as made:
+        yield made
+
+
+@pytest.mark.slow
+def test_a_search_finds_what_exact_search_finds(client: Client) -> None:
+    oracle = make_oracle()
+    answer = client.search("apple bread", k=3, exact=True)
+    expected = sorted(oracle.encode(["apple bread"])[0] @ oracle.documents.T, reverse=True)[:3]
+    assert [hit.score for hit in answer.hits] == pytest.approx(expected, abs=1e-4)
+    assert answer.degraded is None
+    assert answer.timings_ms["total"] > 0
+
+
+@pytest.mark.slow
+def test_batches_and_vectors_come_in_order(client: Client) -> None:
+    searches: list[SearchItem] = [
+        {"query": "apple", "k": 2},
+        {"query": "drum", "k": 3, "filter": {"kind": "toy"}, "fields": ["kind"]},
+    ]
+    batch = client.search_batch(searches)
+    assert [len(result.hits) for result in batch.results] == [2, 3]
+    assert {hit.fields["kind"] for hit in batch.results[1].hits if hit.fields} == {"toy"}
+    embedded = client.embed(["apple", "drum"])
+    assert embedded.vectors == [pytest.approx(list(vector), abs=1e-4) for vector in make_oracle().encode(["apple", "drum"])]
+
+
+@pytest.mark.slow
+def test_ids_are_passed_on(running: live.Live, client: Client) -> None:
+    assert client.search("apple", request_id="mine-1", traceparent=TRACE).request_id == "mine-1"
+    with pytest.raises(RequestError) as caught:
+        client.search("apple", filter={"nope": 1}, request_id="mine-2")
+    assert (caught.value.status, caught.value.code, caught.value.request_id) == (422, "request_invalid", "mine-2")
+    assert [place.path for place in caught.value.places] == ["filter.nope"]
+    line = live.until(running, lambda: [at for at in running.log_lines() if at.get("request_id") == "mine-1"], "logged")[0]
+    assert TRACE.split("-")[1] in json.dumps(line)
+
+
+@pytest.mark.slow
+def test_threads_share_a_client_and_tasks_do(running: live.Live, client: Client) -> None:
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(client.search("apple").hits[0].id)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    async def together() -> list[str]:
+        async with AsyncClient(f"http://127.0.0.1:{running.port}", timeout_ms=PATIENT) as shared:
+            answers = await asyncio.gather(*(shared.search("apple") for _ in range(8)))
+        return [answer.hits[0].id for answer in answers]
+
+    assert len(set(found)) == 1
+    assert asyncio.run(together()) == found
+
+
+def test_a_service_that_is_not_there_is_said_so() -> None:
+    with Client("http://127.0.0.1:1") as nobody, pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1"):
+        nobody.search("apple")
+
+
+def test_after_close_it_says_so() -> None:
+    client = Client("http://127.0.0.1:1")
+    client.close()
+    client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        client.search("apple")
+
+
+class Script:
+    """A transport that answers as told, and keeps what was asked."""
+
+    def __init__(self, *answers: httpx.Response) -> None:
+        self.asked: list[httpx.Request] = []
+        self._answers = list(answers)
+
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self._answer)
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        return self._answers.pop(0)
+
+
+def refusal(error: ServiceError) -> httpx.Response:
+    """What the service answers for an error, made by the service."""
+    call = ServerCall({"headers": [(b"x-request-id", b"r")]}, time.monotonic)
+    reply = reply_of(error, call, "/search")
+    return httpx.Response(reply.status, headers=list(reply.headers), content=reply.body)
+
+
+def outcome(script: Script, timeout_ms: float = PATIENT, **options: Any) -> SearchAnswer | ClientError:
+    async def ask() -> SearchAnswer:
+        async with AsyncClient("http://service", transport=script.transport(), **options) as client:
+            return await client.search("apple", timeout_ms=timeout_ms)
+
+    try:
+        return asyncio.run(ask())
+    except ClientError as error:
+        return error
+
+
+def made(kind: type[ServiceError]) -> ServiceError:
+    """An instance of any error of the service."""
+    if issubclass(kind, service_errors.InvalidRequestError):
+        return kind(service_errors.FieldError("k", "m"))
+    values = {"message": "m", "retry_after_ms": 1e6, "stage": "encode", "spent_ms": {"queue": 7.0}}
+    own = inspect.signature(kind.__init__).parameters
+    return kind(*([values[name] for name in own if name in values] or ["m"]))
+
+
+EVERY = [kind for kind in vars(service_errors).values() if inspect.isclass(kind) and issubclass(kind, ServiceError)]
+CLASSES: dict[int, type[ProblemError]] = {
+    413: TooLargeError,
+    429: OverloadedError,
+    503: UnavailableError,
+    504: BudgetSpentError,
+    500: FaultError,
+}
+
+
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
+def test_every_error_of_the_service_has_its_class(kind: type[ServiceError]) -> None:
+    error = outcome(Script(refusal(made(kind))), retry=Retry(attempts=1))
+    assert type(error) is CLASSES.get(kind.status, RequestError)
+    assert isinstance(error, ProblemError)
+    assert (error.code, error.status, error.request_id) == (kind.code, kind.status, "r")
+    if isinstance(error, DeadlineError):
+        assert error.spent_ms == {"queue": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("answer", "schema"),
+    [
+        (SearchAnswer, schemas.SearchResponse),
+        (BatchAnswer, schemas.BatchResponse),
+        (EmbedAnswer, schemas.EmbedResponse),
+        (Result, schemas.ResultModel),
+        (Hit, schemas.HitModel),
+        (Degraded, schemas.DegradedModel),
+    ],
+)
+def test_answers_are_those_of_the_service(answer: Any, schema: Any) -> None:
+    assert answer.model_fields.keys() == schema.model_fields.keys()
+
+
+def test_what_a_later_service_adds_is_ignored() -> None:
+    assert isinstance(outcome(Script(httpx.Response(200, json=WORKING | {"new": 1}))), SearchAnswer)
+
+
+@pytest.mark.parametrize("status", [200, 301, 404, 502, 503])
+def test_pages_of_others_are_not_taken_for_answers_nor_asked_for_again(status: int) -> None:
+    script = Script(httpx.Response(status, text="<html>", headers={"content-type": "text/html", "retry-after": "0"}))
+    error = outcome(script)
+    assert isinstance(error, UnexpectedAnswerError)
+    assert (error.status, len(script.asked)) == (status, 1)
+
+
+@pytest.mark.parametrize("kind", [service_errors.OverloadedError, service_errors.DrainingError])
+def test_what_is_refused_is_asked_again_when_the_service_says(kind: type[ServiceError]) -> None:
+    error = made(kind)
+    error.retry_after_ms = 30.0
+    script = Script(refusal(error), refusal(error), httpx.Response(200, json=WORKING))
+    begun = time.monotonic()
+    assert isinstance(outcome(script, random=lambda: 0.5), SearchAnswer)
+    assert time.monotonic() - begun >= 2 * 0.030 * 1.25
+    first, _, third = script.asked
+    assert {request.headers["x-request-id"] for request in script.asked} == {first.headers["x-request-id"]}
+    assert float(third.headers["request-timeout-ms"]) < float(first.headers["request-timeout-ms"]) - 60
+
+
+def test_attempts_are_counted() -> None:
+    error = service_errors.OverloadedError("m", 1.0)
+    script = Script(*(refusal(error) for _ in range(5)))
+    assert isinstance(outcome(script, retry=Retry(attempts=3)), OverloadedError)
+    assert len(script.asked) == 3
+
+
+def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
+    script = Script(refusal(service_errors.OverloadedError("m", 60_000.0)))
+    begun = time.monotonic()
+    error = outcome(script, timeout_ms=50_000.0)
+    assert isinstance(error, OverloadedError)
+    assert error.retry_after_ms == 60_000.0
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EVERY if kind.status not in (429, 503)], ids=lambda kind: kind.__name__)
+def test_nothing_else_is_asked_again(kind: type[ServiceError]) -> None:
+    script = Script(refusal(made(kind)), httpx.Response(200, json=WORKING))
+    assert isinstance(outcome(script), ProblemError)
+    assert len(script.asked) == 1
+
+
+def test_without_a_word_of_when_nothing_is_asked_again() -> None:
+    body = json.loads(refusal(service_errors.DrainingError("m")).content)
+    body.pop("retry_after_ms")
+    script = Script(httpx.Response(503, json=body), httpx.Response(200, json=WORKING))
+    assert isinstance(outcome(script), UnavailableError)
+    assert len(script.asked) == 1
+
+
+def test_the_header_says_when_where_the_body_does_not() -> None:
+    body = json.loads(refusal(service_errors.DrainingError("m")).content)
+    body.pop("retry_after_ms")
+    error = outcome(Script(httpx.Response(503, json=body, headers={"retry-after": "120"})), timeout_ms=1000)
+    assert isinstance(error, UnavailableError)
+    assert error.retry_after_ms == 120_000
+
+
+def test_the_service_gets_less_than_the_budget_so_that_its_answer_arrives() -> None:
+    script = Script(httpx.Response(200, json=WORKING))
+    outcome(script, timeout_ms=100)
+    assert 50 < float(script.asked[0].headers["request-timeout-ms"]) <= 95
+
+
+@pytest.mark.parametrize("timeout_ms", [0, -1, float("nan"), float("inf")])
+def test_a_budget_is_a_positive_number(timeout_ms: float) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        outcome(Script(), timeout_ms=timeout_ms)
+
+
+def test_one_text_is_not_taken_for_a_list_of_letters() -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(TypeError, match="list"):
+        client.embed("apple")
+
+
+@dataclass
+class Heard:
+    """What a server has heard of its client."""
+
+    url: str = ""
+    asked: int = 0
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@asynccontextmanager
+async def bad_server(feed: Callable[[asyncio.StreamWriter], Any]) -> AsyncIterator[Heard]:
+    heard = Heard()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        heard.asked += 1
+        try:
+            await feed(writer)
+        except ConnectionError:
+            heard.gone.set()
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()[:2]
+        heard.url = f"http://{host}:{port}"
+        yield heard
+
+
+async def drip(writer: asyncio.StreamWriter, letter: bytes) -> None:
+    while True:
+        writer.write(letter)
+        await writer.drain()
+        await asyncio.sleep(0.005)
+
+
+async def headers_forever(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nX-More: ")
+    await drip(writer, b"a")
+
+
+async def body_forever(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    await drip(writer, b" ")
+
+
+@pytest.mark.parametrize("feed", [headers_forever, body_forever])
+def test_a_drip_of_bytes_does_not_stretch_the_deadline_and_is_not_asked_again(
+    feed: Callable[[asyncio.StreamWriter], Any],
+) -> None:
+    async def ask() -> tuple[float, int]:
+        async with bad_server(feed) as heard, AsyncClient(heard.url, timeout_ms=150) as client:
+            begun = time.monotonic()
+            with pytest.raises(DeadlineError, match="150 ms"):
+                await client.search("apple")
+            took = time.monotonic() - begun
+            async with asyncio.timeout(10):
+                await heard.gone.wait()  # the connection was closed, at which the service drops the work
+            return took, heard.asked
+
+    took, asked = asyncio.run(ask())
+    assert 0.149 <= took < 5
+    assert asked == 1
+
+
+def test_half_an_answer_is_none_and_not_asked_for_again() -> None:
+    async def half(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+
+    async def ask() -> int:
+        async with bad_server(half) as heard, AsyncClient(heard.url, timeout_ms=PATIENT) as client:
+            with pytest.raises(UnreachableError):
+                await client.search("apple")
+            return heard.asked
+
+    assert asyncio.run(ask()) == 1
+
+
+def test_nothing_of_the_service_comes_along() -> None:
+    heavy = ["fastapi", "onnxruntime", "faiss", "numpy", "snapshot", "service.settings"]
+    code = f"import sys, service.client; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_without_httpx_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['httpx'] = None; import service.client"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "scalingnote[client]" in ended.stderr
