@@ -348,9 +348,9 @@ def test_a_drip_of_bytes_does_not_stretch_the_deadline_and_is_not_asked_again(
     feed: Callable[[asyncio.StreamWriter], Any],
 ) -> None:
     async def ask() -> tuple[float, int]:
-        async with bad_server(feed) as heard, AsyncClient(heard.url, timeout_ms=150) as client:
+        async with bad_server(feed) as heard, AsyncClient(heard.url, timeout_ms=1000) as client:
             begun = time.monotonic()
-            with pytest.raises(DeadlineError, match="150 ms"):
+            with pytest.raises(DeadlineError, match="1000 ms"):
                 await client.search("apple")
             took = time.monotonic() - begun
             async with asyncio.timeout(10):
@@ -358,7 +358,7 @@ def test_a_drip_of_bytes_does_not_stretch_the_deadline_and_is_not_asked_again(
             return took, heard.asked
 
     took, asked = asyncio.run(ask())
-    assert 0.149 <= took < 5
+    assert 0.999 <= took < 10
     assert asked == 1
 
 
