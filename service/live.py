@@ -251,8 +251,10 @@ class Live:
     def _run(self) -> None:
         yield_to_the_event_loop()
         try:
-            while not self._stopping.is_set():
+            while True:
                 self._woken.clear()
+                if self._stopping.is_set():  # after the line above: whoever stops wakes afterwards
+                    break
                 while self.step():
                     self._pace()
                 if self._clock() >= self._write_at:

@@ -73,4 +73,4 @@ def _bounds(name: str, documentation: str, estimate: Estimate | None) -> Metric:
 
 
 def _count(name: str, documentation: str, estimate: Estimate | None) -> Metric:
-    return GaugeMetricFamily(f"{PREFIX}_{name}", documentation, 0 if estimate is None else estimate.count)
+    return GaugeMetricFamily(f"{PREFIX}_{name}", documentation, 0 if estimate is None else estimate.size)

@@ -17,7 +17,7 @@ class Estimate(NamedTuple):
     mean: float
     low: float
     high: float
-    count: int
+    size: int
 
 
 Interval = Callable[[Sequence[float]], tuple[float, float]]

@@ -104,7 +104,7 @@ def test_recall_is_that_of_exact_search_with_its_interval(plain: Generation) -> 
     assert found is not None
     assert found.mean == pytest.approx((1.0 + 0.7) / 2)
     assert found.low < found.mean < found.high <= 1.0
-    assert found.count == 2
+    assert found.size == 2
     assert bench.heard.counts == {("recall", "compared"): 2}
 
 
@@ -216,7 +216,7 @@ def test_a_swap_begins_anew(plain: Generation, taught: Generation) -> None:
     bench.look()
     found = bench.live.figures(taught.id).recall
     assert found is not None
-    assert found.count == 1
+    assert found.size == 1
     assert bench.live.figures(plain.id).recall is None
 
 

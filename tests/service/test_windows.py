@@ -44,4 +44,4 @@ def test_a_window_forgets_the_oldest() -> None:
         window.add(value)
     found = window.estimate()
     assert found is not None
-    assert (found.mean, found.count) == (2.0, 3)
+    assert (found.mean, found.size) == (2.0, 3)
