@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from console_page import WAIT_MS, listening
 from serving import composed, make_registry
 
-from tests.e2e.test_console import WAIT_MS, browser, listening
-
 pytestmark = pytest.mark.slow
-__all__ = ["browser"]
 
 
 def test_the_routes_are_shown_and_can_be_tried(browser: Any, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from snapshot.registry import Registry
 from tests.faults.searches import Searches
 from tests.live import ENVIRONMENT, ROOT, SERVICE, Live, start, until
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 FLAGS = ("--follow-interval-seconds", "0.2")
 _COMMAND_SECONDS = 120.0
 

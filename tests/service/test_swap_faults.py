@@ -23,7 +23,8 @@ from service.parts import Parts
 from snapshot.leases import is_held
 from snapshot.registry import Registry
 
-WAIT_SECONDS = 30
+WAIT_SECONDS = 120
+PATIENT_MS = 10_000
 ROWS = 100
 QUERY = "apple bread chair"
 
@@ -58,7 +59,7 @@ class Load:
 
     async def _search(self, client: httpx.AsyncClient) -> None:
         while not self._stop.is_set():
-            response = await client.post("/search", json={"query": QUERY, "k": 5, "fields": ["text"]})
+            response = await client.post("/search", json={"query": QUERY, "k": 5, "fields": ["text"], "timeout_ms": PATIENT_MS})
             answer = response.json()
             found = [hit["fields"]["text"] for hit in answer.get("hits", ())]
             if response.status_code != 200 or found != self._expected[answer["snapshot"]]:
