@@ -91,8 +91,7 @@ class NegativesConfig(Config):
     """Hard negatives: documents that retrieval takes for relevant and no judgement does, mined before and during training."""
 
     per_document: Annotated[int, Field(ge=0)] = 0
-    """So many come into a batch with each of its documents, drawn from what its queries find; 0 mines none. Off unless asked
-    for: one a document won nothing on tldr, at two fifths more time (docs/log.md, 2026-11-26)."""
+    """So many come into a batch with each of its documents; 0 mines none: one won nothing on tldr (docs/log.md, 2026-11-26)."""
     sources: Annotated[tuple[Literal["towers", "bm25"], ...], Field(strict=False, min_length=1)] = ("towers", "bm25")
     """``towers``: exact search by the towers as they are by then; ``bm25``: by words."""
     depth: PositiveInt = 30
@@ -118,8 +117,7 @@ class DevConfig(Config):
     held_out_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     """Where there is no dev split: share of the documents whose training queries become one."""
     shares: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(strict=False)] = ()
-    """Mixtures of the best weights (this share) and the untouched backbone's that are tried on dev when training ends
-    (WiSE-FT, arXiv 2109.01903)."""
+    """Mixtures of the best weights (this share) with the untouched ones, tried on dev at the end (WiSE-FT, arXiv 2109.01903)."""
 
 
 class TrainConfig(Config):
