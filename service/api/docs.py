@@ -9,21 +9,11 @@ from importlib.resources import files
 from importlib.util import find_spec
 
 from fastapi import APIRouter
-from starlette.responses import Response
 
-from service.api.route import add_read_route
+from service.api.page import add_page
 
 PACKAGE = "fastapi_swagger"
 """Carries the files of Swagger UI; its own routes are not used."""
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 _PAGE = b"""<!doctype html>
 <html lang="en">
 <head>
@@ -55,13 +45,4 @@ def mount(router: APIRouter) -> None:
         "/docs/swagger-ui.css": (folder.joinpath("swagger-ui.css").read_bytes(), "text/css"),
     }
     for path, (content, media_type) in served.items():
-        add_read_route(router, path, _File(content, media_type), include_in_schema=False)
-
-
-class _File:
-    def __init__(self, content: bytes, media_type: str) -> None:
-        self._content = content
-        self._media_type = media_type
-
-    async def __call__(self) -> Response:
-        return Response(self._content, 200, _HEADERS, self._media_type)
+        add_page(router, path, content, media_type)
