@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import structlog
 
-from service.compare import Comparison, compare, live_recall
+from service.agreement import Agreement, live_recall, teacher_agreement
 from service.encoder import Encoder, Tokenizers
 from service.generation import Generation
 from service.niceness import Pace, yield_to_the_event_loop
@@ -311,7 +311,7 @@ class Live:
         teacher = self._teacher(record, generation)
         if teacher is None:
             return "failed"
-        found: Comparison = compare(generation, teacher, query, self._pace)
+        found: Agreement = teacher_agreement(generation, teacher, query, self._pace)
         record.cosine.add(found.cosine)
         record.overlap.add(found.overlap)
         self._observer.agreed(found.cosine)

@@ -17,7 +17,7 @@ _TIE = 1e-5
 """Scores that differ less are equal: vectors of a batch differ in the last bits."""
 
 
-class Comparison(NamedTuple):
+class Agreement(NamedTuple):
     """Cosine of the student's and the teacher's vector, and the share of their ten best documents that they have in common."""
 
     cosine: float
@@ -46,7 +46,7 @@ def live_recall(generation: Generation, search: Search, scores: Sequence[float],
     return found / expected
 
 
-def compare(generation: Generation, teacher: Encoder, query: str, pace: Pace) -> Comparison:
+def teacher_agreement(generation: Generation, teacher: Encoder, query: str, pace: Pace) -> Agreement:
     """Encode by both towers, and search with both vectors at the greatest effort, so that what differs is not the index."""
     vectors = []
     for encoder in (generation.encoder, teacher):
@@ -54,7 +54,7 @@ def compare(generation: Generation, teacher: Encoder, query: str, pace: Pace) ->
         pace()
     effort = generation.manifest.index.efforts[-1].effort
     ours, theirs = (_rows(generation, vector, effort, pace) for vector in vectors)
-    return Comparison(float(vectors[0][0] @ vectors[1][0]), share_in_common(ours, theirs))
+    return Agreement(float(vectors[0][0] @ vectors[1][0]), share_in_common(ours, theirs))
 
 
 def _rows(generation: Generation, vector: Vectors, effort: int, pace: Pace) -> list[str]:
