@@ -103,7 +103,9 @@ def test_progress_is_told_in_lines_and_nothing_else_is_written(tmp_path, monkeyp
     assert captured.out == ""
     lines = captured.err.splitlines()
     assert lines[0] == "  60 pairs, 8 steps an epoch, 2 epochs"
-    assert [re.sub(r"[\d.]+ ", "", line).strip() for line in lines[1:]] == [
+    told = [re.sub(r"[\d.]+ ", "", line).strip() for line in lines[1:]]
+    # A slow machine is told how far it is between the epochs too.
+    assert [line for line in told if not line.startswith("train: ")] == [
         "dev nDCG@after epochs",
         "hard negatives of queries",
         "dev nDCG@after epochs",
