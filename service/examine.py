@@ -14,12 +14,13 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO
 
+from service.niceness import NICER
+
 if TYPE_CHECKING:
     from service.apart import Case, Word
     from service.generation import Step
     from service.inspection import Incumbent
 
-_LEAST_NICE = 19
 _PR_SET_PDEATHSIG = 1
 
 
@@ -87,14 +88,12 @@ def _peer(case: Case) -> Callable[[], AbstractContextManager[Incumbent | None]]:
 
 
 def _step_back() -> None:
-    """Behind everybody else, on Linux as what runs only while nobody else wants the processor; and gone when the service is:
-    stopped under load, this process would outlive it and hold the snapshot's lease.
+    """Behind those who answer requests, with a tenth of their weight: with none, a machine that is never idle never ends a swap.
+    And gone when the service is: stopped under load, this process would outlive it and hold the snapshot's lease.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(_LEAST_NICE)
-    if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    os.nice(NICER)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from service.spare import Spare
 
-_NICER = 10
+NICER = 10
 """Ten steps of niceness are a tenth of the weight."""
 _PAUSE_SECONDS = 0.0002
 """Between two pieces: long enough for whoever waits for the interpreter's lock to take it."""
@@ -24,7 +24,7 @@ def yield_to_the_event_loop() -> None:
     """
     if sys.platform == "linux":
         thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _NICER))
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + NICER))
 
 
 class Pace:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 _REQUEST = re.compile(rb"(?:^|\r\n\r\n|\n)(GET|PUT|POST|DELETE|HEAD) (\S+) HTTP/1\.1\r\n")
+_QUIET_ROUNDS = 10
 
 
 @dataclass
@@ -67,10 +68,13 @@ class Chaos:
     async def stop(self) -> None:
         """End what is open by cutting it off: asyncio's streams complain when a task of theirs is cancelled."""
         self.black_hole = False
-        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        quiet = 0  # rounds; one that was accepted at the last moment gets its task a few rounds later
+        while quiet < _QUIET_ROUNDS:
             for one in self.open:
                 one.transport.abort()
-            await asyncio.wait(others, timeout=0.05)
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            quiet = 0 if others else quiet + 1
+            await (asyncio.wait(others, timeout=0.05) if others else asyncio.sleep(0))
 
     async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -115,7 +119,6 @@ def chaos_before(target: int) -> Iterator[Chaos]:
         await stopping.wait()
         server.close()
         await chaos.stop()
-        await asyncio.sleep(0)  # transports are closed in the next round
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), name="chaos")
     thread.start()

@@ -81,7 +81,7 @@ def test_under_load_every_answer_is_one_snapshots_and_none_fails(tmp_path: Path)
             clients = pool.submit(load.run)
             outcomes = []
             try:
-                for turn in (1, 0, 2, 1, 2, 0, 1, 0):
+                for turn in (1, 0, 2, 1, 0):
                     registry.activate(names[turn], "a test", who="tests")
                     outcomes.append(parts.follower.converge())
                     load.until_answered_by(names[turn])
