@@ -12,9 +12,9 @@ import math
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from stat import S_IMODE, S_IWOTH
@@ -163,8 +163,7 @@ def _parse(line: str, where: str) -> ApiKey:
     rate, burst = entry.rate_per_second, entry.burst
     if rate is None and burst is not None:
         raise KeysFileError(f"{where}: burst: means nothing without rate_per_second; give both")
-    expires_at = None if entry.expires_at is None else entry.expires_at.astimezone(UTC)
-    return ApiKey(entry.name, bytes.fromhex(entry.sha256), entry.scopes, rate, burst or math.ceil(rate or 1), expires_at)
+    return ApiKey(entry.name, bytes.fromhex(entry.sha256), entry.scopes, rate, burst or math.ceil(rate or 1), entry.expires_at)
 
 
 def _explain(error: ValidationError) -> str:
@@ -199,18 +198,17 @@ def _text(path: Path) -> str:
 @contextmanager
 def _changing(path: Path) -> Iterator[str]:
     """The text of a file, which is right, while no other command changes it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-    except OSError as error:
-        raise KeysFileError(f"{path}: cannot be written ({error}); nothing was changed") from error
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder = os.open(path.parent, os.O_RDONLY)
+            held.callback(os.close, folder)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        except OSError as error:
+            raise KeysFileError(f"{path}: cannot be written ({error}); nothing was changed") from error
         before = _text(path) if path.exists() else ""
         parse_keys(before, path)
         yield before
-    finally:
-        os.close(folder)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -86,7 +86,7 @@ def reached(raw: Any, path: str) -> bool:
     return isinstance(raw, list) and first.isdecimal() and int(first) < len(raw) and reached(raw[int(first)], rest)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(raw=ANYTHING)
 def test_any_json_selects_rows_or_is_refused_with_the_place_that_is_wrong(raw: Any) -> None:
     error = refusal_of(raw)
@@ -183,7 +183,7 @@ def _compares(condition: dict[str, Any], found: Any) -> bool:
     return all(tests[operator](operand) for operator, operand in condition.items())
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(raw=FILTERS, rows=ROWS)
 def test_any_filter_selects_what_python_selects_of_any_rows(raw: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     table = pa.Table.from_pylist([{**row, "id": "x", "text": "x"} for row in rows], schema=SCHEMA)

@@ -43,14 +43,15 @@ OUTSIDE = (
 )
 
 
-@pytest.fixture
-def operator(tmp_path: Path) -> Iterator[tuple[Client, Path]]:
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Path]]:
     """A service whose registry lies beside what strangers must not reach."""
-    registry = tmp_path / "registry"
-    make_registry(registry)
-    (tmp_path / "secret").mkdir()
-    (tmp_path / "secret" / "manifest.json").write_text('{"secret": "confidential"}')
-    with client_of(registry, admin_tokens_file=tokens_file(tmp_path), access_log=1.0) as client:
+    folder: Path = tmp_path_factory.mktemp("hostile")
+    registry = folder / "registry"
+    make_registry(registry, rows=20)
+    (folder / "secret").mkdir()
+    (folder / "secret" / "manifest.json").write_text('{"secret": "confidential"}')
+    with client_of(registry, admin_tokens_file=tokens_file(folder), access_log=1.0) as client:
         yield client, registry
 
 
@@ -103,11 +104,11 @@ def test_a_query_with_braces_is_a_query(client: Client, given: str) -> None:
 def lines_of(form: LogFormat, folder: Path, send: Callable[[Client], object]) -> list[str]:
     """The log of a service to which ``send`` sent something hostile."""
     stream = io.StringIO()
-    make_registry(folder)
+    make_registry(folder, rows=20)
     with client_of(folder, admin_tokens_file=tokens_file(folder), access_log=1.0) as client:
         configure("info", form, stream)
         send(client)
-    return stream.getvalue().removesuffix("\n").split("\n")
+        return stream.getvalue().removesuffix("\n").split("\n")
 
 
 @pytest.mark.usefixtures("restored_logging")

@@ -29,6 +29,13 @@ def test_a_line_says_who_may_do_what_how_often_and_until_when() -> None:
     assert (key.rate_per_second, key.burst, key.expires_at) == (2.5, 7, datetime(2027, 1, 1, tzinfo=UTC))
 
 
+@pytest.mark.parametrize("end", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_the_ends_of_time_are_times(end: str) -> None:
+    [key] = parse_keys(line(expires_at=end), WHERE)
+    assert key.expires_at is not None
+    assert (key.expires_at <= datetime.now(UTC)) == (end < "5000")
+
+
 def test_what_is_left_out_is_unlimited_and_a_burst_is_the_rate_rounded_up() -> None:
     [key] = parse_keys(line(), WHERE)
     assert (key.scopes, key.rate_per_second, key.expires_at) == (PERMISSIONS, None, None)
