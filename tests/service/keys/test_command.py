@@ -100,9 +100,11 @@ def test_a_running_service_follows_the_file(command: Command, tmp_path: Path) ->
     service = live.start(tmp_path, tmp_path / "registry", "--api-keys-file", str(file))
     try:
         live.until(service, service.ready, "ready")
+        slow = command("new", "slow", "--file", str(file), "--rate", "0.001", "--burst", "2")[1].strip()
         secret = command("new", "web", "--file", str(file))[1].strip()
         live.until(service, lambda: _status(service.port, secret) == 200, "letting a new key in")
         assert _status(service.port, "snk_wrong") == 401
+        assert [_status(service.port, slow) for _ in range(3)] == [200, 200, 429]
         assert b"401" in _answer_to_an_unfinished_upload(service.port)
         command("revoke", "web", "--file", str(file))
         live.until(service, lambda: _status(service.port, secret) == 401, "refusing a revoked key")
