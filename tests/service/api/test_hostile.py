@@ -143,8 +143,12 @@ def ask(client: Client, method: str, path: str, headers: list[tuple[bytes, bytes
     """Status and body of an answer; path and headers come as our server passes on what no client library would send."""
     content, sent = b"" if body is None else json.dumps(body).encode(), []
 
+    left = [{"type": "http.request", "body": content, "more_body": False}]
+
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": content, "more_body": False}
+        if not left:
+            await asyncio.Event().wait()  # the caller stays
+        return left.pop()
 
     async def send(message: Any) -> None:
         sent.append(message)
