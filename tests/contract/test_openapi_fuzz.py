@@ -18,8 +18,8 @@ from serving import TOKEN, make_registry, tokens_file
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = "8"
-"""A route and phase; a few hundred requests in all. More of them find more: try ARGS of your own."""
+EXAMPLES = "5"
+"""A route and phase; a few hundred requests in all."""
 CONFIG = """
 warnings = false
 
