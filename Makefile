@@ -51,11 +51,11 @@ serve: free-port $(VENV)/.installed ## Serve the registry's current snapshot
 test: $(VENV)/.installed ## Run the tests, JOBS files at a time (ARGS='-k deadline' runs some)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: $(VENV)/.installed ## Format, lint, types, import borders, container and deployment files
+check: $(VENV)/.installed ## Format, lint, types, import borders, container and deployment files, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy deploy/serve.py
+	$(BIN)/mypy deploy/serve.py deploy/audit.py
 	$(BIN)/mypy --explicit-package-bases deploy/grafana
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
@@ -63,6 +63,7 @@ check: $(VENV)/.installed ## Format, lint, types, import borders, container and 
 	$(BIN)/yamllint --strict docker-compose.yml deploy
 	@if command -v promtool >/dev/null; then promtool check config deploy/prometheus/prometheus.yml; \
 		else echo "promtool is not installed: the Prometheus files are checked as YAML only"; fi
+	$(BIN)/python deploy/audit.py deploy/requirements/service.txt deploy/requirements/offline.txt
 
 bench: $(VENV)/.installed ## Measure the service beside its floors and rivals (ARGS=--quick: a few minutes)
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -12,10 +12,13 @@ import typer
 
 from service.errors import ServiceError, SettingsError
 from service.head_start import HeadStart
+from service.keys.command import app as keys
 from service.settings import DescribedSetting, described_settings, load_settings, trust_of, variable
 from snapshot.errors import SnapshotError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+app.add_typer(keys, name="key")
 
 _WRONG_USE = 2
 

@@ -8,13 +8,11 @@ line with the time since when; a sweep now and then looks at the fronts of the l
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from itertools import islice
 from typing import Any, Literal, NoReturn
 
-from pydantic_core import to_json
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -26,6 +24,7 @@ from service.door import Door, OpenDoor
 from service.eager import begin
 from service.errors import CrowdedError, HeadersTooLargeError, HeaderTimeoutError, MalformedRequestError, ServiceError
 from service.metrics import Metrics
+from service.refusal import refusal
 from service.walk import Caller
 
 EXTENSION = "scalingnote.connection"
@@ -331,7 +330,7 @@ class Connection(HttpToolsProtocol):
         answers = self._may_answer()
         self._drop()
         if answers:
-            self.transport.write(_problem(error))
+            self.transport.write(refusal(error))
         self.transport.close()
         self._settle()
 
@@ -376,24 +375,3 @@ class Connection(HttpToolsProtocol):
 
 def _too_large() -> HeadersTooLargeError:
     return HeadersTooLargeError(f"more than {_MOST_HEADERS} headers, or {_MOST_HEAD_BYTES} bytes of them; send less")
-
-
-def _problem(error: ServiceError) -> bytes:
-    """A whole answer, for requests that reach no route."""
-    request_id = secrets.token_hex(16)
-    body = to_json(
-        {
-            "type": f"urn:scalingnote:problem:{error.code}",
-            "title": error.title,
-            "status": error.status,
-            "detail": str(error),
-            "code": error.code,
-            "request_id": request_id,
-        }
-    )
-    retry = "retry-after: 1\r\n" if error.status == CrowdedError.status else ""
-    head = (
-        f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\nx-request-id: {request_id}\r\n"
-        f"cache-control: no-store\r\n{retry}connection: close\r\n\r\n"
-    )
-    return STATUS_LINE[error.status] + head.encode() + body

@@ -8,6 +8,8 @@ ServiceError
 ├── BodyTooLargeError      413
 ├── HeadersTooLargeError   431
 ├── UnauthorizedError      401  no token, or a wrong one
+│   └── KeyUnknownError         no API key, or one that is not known or has expired
+├── KeyScopeError          403  the API key does not allow this
 ├── UnknownResourceError   404
 │   └── AdminDisabledError      no token is configured, so operators' routes are off
 ├── WrongMethodError       405
@@ -15,6 +17,7 @@ ServiceError
 │   ├── SwapRunningError        another snapshot is being loaded
 │   └── ReadOnlyRegistryError   this service may not write the registry: another place has to
 ├── OverloadedError        429  shed at the door; ``retry_after_ms`` is measured
+├── KeyRateError           429  the API key allows no more for now
 ├── UnavailableError       503
 │   ├── CrowdedError            as many connections as the service holds are open and at work
 │   ├── RegistryFaultError      the registry cannot be read or written
@@ -24,6 +27,7 @@ ServiceError
 ├── DeadlineExceededError  504  the budget is spent with nothing to give; ``spent_ms`` says where
 ├── CallerGoneError        499  nobody is left to answer
 ├── SettingsError          (start) a setting is wrong
+├── KeysFileError          (start, log, command line) the file of API keys cannot be read or written, or a line is wrong
 └── AddressInUseError      (start) the port is taken
 """
 
@@ -132,6 +136,21 @@ class UnauthorizedError(ServiceError):
     title = "Bearer token missing or wrong"
 
 
+class KeyUnknownError(UnauthorizedError):
+    """A request came without an API key, or with one that is not known or has expired."""
+
+    code = "key_unknown"
+    title = "API key missing, wrong or expired"
+
+
+class KeyScopeError(ServiceError):
+    """The API key does not allow this."""
+
+    status = 403
+    code = "key_scope"
+    title = "Not allowed to this API key"
+
+
 class UnknownResourceError(ServiceError):
     """There is nothing of that name."""
 
@@ -183,6 +202,18 @@ class OverloadedError(ServiceError):
     status = 429
     code = "overloaded"
     title = "Too many requests in flight"
+
+    def __init__(self, message: str, retry_after_ms: float) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class KeyRateError(ServiceError):
+    """The API key allows no more for now."""
+
+    status = 429
+    code = "key_rate_limited"
+    title = "Too many requests with this API key"
 
     def __init__(self, message: str, retry_after_ms: float) -> None:
         super().__init__(message)
@@ -271,6 +302,13 @@ class SettingsError(ServiceError):
 
     code = "settings_invalid"
     title = "Wrong settings"
+
+
+class KeysFileError(ServiceError):
+    """The file of API keys cannot be read or written, or a line of it is wrong."""
+
+    code = "api_keys_invalid"
+    title = "API keys cannot be read"
 
 
 class AddressInUseError(ServiceError):

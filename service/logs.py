@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from typing import Any, TextIO
@@ -34,7 +35,7 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO, clock: Clock = t
     """
     text = form == "text" or (form == "auto" and stream.isatty())
     renderer: Any = _text_renderer(stream) if text else structlog.processors.JSONRenderer()
-    before = () if text else (structlog.processors.format_exc_info, _lead)
+    before = (_escaped,) if text else (structlog.processors.format_exc_info, _lead)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -59,7 +60,24 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO, clock: Clock = t
 
 def _text_renderer(stream: TextIO) -> structlog.dev.ConsoleRenderer:
     """Tracebacks are plain: the default ones show local variables, and so queries."""
-    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_traceback)
+
+
+def _traceback(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    plain = io.StringIO()
+    structlog.dev.plain_traceback(plain, exc_info)
+    stream.write("\n".join(map(_printable, plain.getvalue().split("\n"))))
+
+
+def _escaped(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """JSON escapes what strangers sent by itself; as text it must neither begin a line nor move the cursor."""
+    return {key: _printable(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _lead(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

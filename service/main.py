@@ -32,7 +32,8 @@ from service.comparison import Comparer
 from service.connections import Connections
 from service.cores import ThreadPlan, available_cores, plan_threads
 from service.descriptors import connection_limit, raise_file_limit
-from service.errors import AddressInUseError, SettingsError, TokensError
+from service.entrances import keys_of, tokens_of
+from service.errors import AddressInUseError, SettingsError
 from service.follow import Follower
 from service.generation import GenerationOptions, Verify
 from service.guard import Guard, ProofOptions
@@ -57,7 +58,6 @@ from service.shadow import Shadow, ShadowOptions
 from service.shedding import Shedding
 from service.spare import Spare
 from service.swap import Generations
-from service.tokens import Tokens
 from service.watch import WatchOptions
 from service.workers import Workers
 from snapshot.errors import RegistryError, SnapshotError
@@ -88,10 +88,11 @@ _log = structlog.get_logger(__name__)
 
 def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = None) -> Parts:
     """Build every part; ``undo`` learns how to stop what was built, last built first. Only the worker threads run yet."""
-    tokens = _tokens(settings)
+    tokens = tokens_of(settings)
     threads = plan_threads(available_cores(), settings.threads, settings.encoder_threads)
     cache = VectorCache(settings.query_cache_bytes)
     metrics = Metrics(CollectorRegistry(), settings, threads)
+    keys = keys_of(settings, metrics.plain)
     limiter = _limiter(settings, threads)
     workers = Workers(threads.workers, metrics.encoded)
     workers.start()
@@ -138,23 +139,13 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
         History(metrics, settings.default_timeout_ms, time.monotonic, lambda: _recall(live, generations)),
         comparer,
         mirror,
+        keys,
     )
 
 
 def _recall(live: Live, generations: Generations) -> float | None:
     estimate = live.figures(generations.serving).recall
     return None if estimate is None else estimate.mean
-
-
-def _tokens(settings: Settings) -> Tokens:
-    """A file that is wrong at the start is a wrong setting; later it only closes operators' routes."""
-    tokens = Tokens(settings.admin_tokens_file)
-    try:
-        tokens.table()
-    except TokensError as error:
-        name = "admin_tokens_file"
-        raise SettingsError(f"{name}: {error} (set {flag(name)} or {variable(name)})") from error
-    return tokens
 
 
 def _mirror(
@@ -243,6 +234,9 @@ def serve(settings: Settings, head_start: HeadStart) -> int:
         if parts.mirror is not None:
             parts.mirror.start()
         parts.follower.start()
+        if parts.keys is not None:
+            parts.keys.start()
+            undo.callback(parts.keys.stop, _STOP_SECONDS)
         if parts.live.on:
             parts.live.start()
         _announce(listener, parts)

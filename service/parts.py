@@ -11,6 +11,7 @@ from service.cores import ThreadPlan
 from service.deadline import Clock
 from service.follow import Follower
 from service.history import History
+from service.keys.ring import KeyRing
 from service.live import Live
 from service.metrics import Metrics
 from service.mirror import Mirror
@@ -29,6 +30,7 @@ class Parts:
     Attributes:
         clock: monotonic seconds.
         mirror: of the remote registry, where one is followed.
+        keys: that callers need, where they need one.
     """
 
     settings: Settings
@@ -47,3 +49,4 @@ class Parts:
     history: History
     comparer: Comparer
     mirror: Mirror | None = None
+    keys: KeyRing | None = None

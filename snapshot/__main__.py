@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, NoReturn
 
 import typer
+from typer.exceptions import Abort, TyperException
 
 from snapshot import cli_diff, cli_look, cli_remote, cli_trust
 from snapshot.cli import (
@@ -26,6 +27,7 @@ from snapshot.manifest import Manifest
 from snapshot.registry import Registry
 from snapshot.schema import render_markdown
 
+_WRONG_USE = 2
 _EXIT_CODES = "Exit codes: 0 done; 1 the gate refuses it (verify --deep); 2 an error, said in one line, or wrong usage."
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, epilog=_EXIT_CODES)
@@ -153,18 +155,38 @@ def _say_pins(registry: Registry, text: str, as_json: bool) -> None:
 def main() -> None:
     """Run the command line; an error is one line on standard error and exit code 2, with --json also an object."""
     try:
-        app()
+        _run()
     except SnapshotError as error:
         _fail(error)
     except OSError as error:  # of a disk or a mount, while something was read
         _fail(RegistryError(f"{error.filename or 'the registry'}: {error.strerror or error}; check the file and its owner"))
 
 
+def _run() -> NoReturn:
+    """Typer says wrong usage to people, in boxes; to machines it is one object, as every error is."""
+    if not _for_machines():
+        app()
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as error:
+        reason = f"{error.format_message()} See: python -m snapshot --help"
+        print_json({"error": {"code": "usage", "reason": reason}})
+        typer.echo(f"error: {printable(reason)}", err=True)
+        code = _WRONG_USE
+    except Abort:
+        code = 1
+    sys.exit(code or 0)
+
+
+def _for_machines() -> bool:
+    return "--json" in sys.argv
+
+
 def _fail(error: SnapshotError) -> NoReturn:
-    if "--json" in sys.argv:
+    if _for_machines():
         print_json({"error": {"code": error.code, "reason": str(error)}})
     typer.echo(f"error: {printable(str(error))}", err=True)
-    sys.exit(2)
+    sys.exit(_WRONG_USE)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,9 @@ class Compare:
     def select(self, table: pa.Table) -> Selection:
         """The rows of ``table`` that match."""
         values = table.column(self.column.name)
+        if self.column.type == "number":
+            operator, number = _float_bound(self.operator, self.value)
+            return Selection.none(len(values)) if number is None else _compare(values, operator, number)
         if self.column.type != "integer":
             return _compare(values, self.operator, self.value)
         operator, bound = _integer_bound(self.operator, self.value)
@@ -69,17 +72,18 @@ class In:
     def select(self, table: pa.Table) -> Selection:
         """The rows of ``table`` that match."""
         column = table.column(self.column.name)
-        wanted = [value for value in map(self._exact, self.values) if value is not None]
+        wanted = [exact for value in self.values for exact in self._exact(value)]
         return _selection(pc.is_in(column, value_set=array_of(wanted, column.type), skip_nulls=True))
 
-    def _exact(self, value: Scalar) -> Scalar | None:
-        """``value`` as the column would hold it, or None where the column cannot hold it."""
+    def _exact(self, value: Scalar) -> tuple[Scalar, ...]:
+        """``value`` as the column would hold it: both zeros, which Arrow tells apart here; nothing where it cannot hold it."""
         if self.column.type == "number":
-            return float(value)
+            _, number = _float_bound("$eq", value)
+            return () if number is None else (number,) if number else (0.0, -0.0)
         if self.column.type != "integer":
-            return value
+            return (value,)
         _, bound = _integer_bound("$eq", value)
-        return bound if bound is not None and _INT64.min <= bound <= _INT64.max else None
+        return (bound,) if bound is not None and _INT64.min <= bound <= _INT64.max else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +273,18 @@ def _integer_bound(operator: str, value: Scalar) -> tuple[str, int | None]:
     return operator, math.ceil(number) if operator in ("$lt", "$gte") else math.floor(number)
 
 
+def _float_bound(operator: str, value: Scalar) -> tuple[str, float | None]:
+    """Restate a comparison of floats with any number as one with a float, exactly; None can never hold."""
+    exact = value if isinstance(value, int) else float(value)
+    number = float(exact)
+    if number == exact:
+        return operator, number
+    if operator == "$eq":
+        return operator, None
+    below = number if number < exact else math.nextafter(number, -math.inf)  # no float lies between this and the value
+    return ("$gt" if operator in ("$gt", "$gte") else "$lte"), below
+
+
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "$eq": pc.equal,
     "$gt": pc.greater,
@@ -279,8 +295,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _compare(values: pa.ChunkedArray, operator: str, value: Scalar) -> Selection:
-    number = float(value) if pa.types.is_floating(values.type) and not isinstance(value, str) else value
-    return _selection(_COMPARE[operator](values, scalar_of(number, values.type)))
+    return _selection(_COMPARE[operator](values, scalar_of(value, values.type)))
 
 
 def _selection(matches: pa.ChunkedArray) -> Selection:

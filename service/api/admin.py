@@ -38,6 +38,7 @@ T = TypeVar("T")
 _JSONL = "application/jsonl"
 _BEARER: dict[str, Any] = {"security": [{"bearer": []}]}
 _ERRORS = responses(401, 404, 503)
+_GATE_ERRORS = responses(401, 404, 409, 503)
 _CHANGE_ERRORS = responses(401, 404, 408, 409, 413, 422, 503)
 _NOT_OURS_TO_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -54,13 +55,13 @@ class AdminRoutes:
         self._door = Door(parts.tokens)
 
     def mount(self, router: APIRouter) -> None:
-        for path, endpoint, model in (
-            ("/snapshots", self.snapshots, SnapshotsResponse),
-            ("/snapshots/swap", self.swap, SwapResponse),
-            ("/snapshots/{snapshot_id}/gate", self.gate, GateResponse),
-            ("/snapshots/{snapshot_id}/diff/{other_id}", self.diff, DifferencesResponse),
+        for path, endpoint, model, errors in (
+            ("/snapshots", self.snapshots, SnapshotsResponse, _ERRORS),
+            ("/snapshots/swap", self.swap, SwapResponse, _ERRORS),
+            ("/snapshots/{snapshot_id}/gate", self.gate, GateResponse, _GATE_ERRORS),
+            ("/snapshots/{snapshot_id}/diff/{other_id}", self.diff, DifferencesResponse, _ERRORS),
         ):
-            add_read_route(router, path, endpoint, response_model=model, responses=_ERRORS, openapi_extra=_BEARER)
+            add_read_route(router, path, endpoint, response_model=model, responses=errors, openapi_extra=_BEARER)
         add_read_route(
             router,
             "/snapshots/worst-queries",
@@ -117,12 +118,10 @@ class AdminRoutes:
         async with self._door.audited(request):
             await asyncio.to_thread(_translated, lambda: self._registry.layout(snapshot_id))
             attempts = [report for report in self._parts.follower.gate_reports if report.snapshot == snapshot_id]
+            running = await asyncio.to_thread(_translated, lambda: self._is_tried(snapshot_id))
             if not attempts:
-                raise UnknownResourceError(
-                    f"{snapshot_id} was not tried in this instance since it started; try it without serving it: "
-                    f"python -m service gate {snapshot_id} --registry {self._registry.root}"
-                )
-            return json_response(to_bytes(gate(attempts)))
+                raise self._running(snapshot_id) if running else self._untried(snapshot_id)
+            return json_response(to_bytes(gate(attempts, running=running)))
 
     async def diff(self, request: Request, snapshot_id: str, other_id: str) -> Response:
         """Put what the manifests of two snapshots say side by side."""
@@ -162,6 +161,25 @@ class AdminRoutes:
         return ReadOnlyRegistryError(
             f"{self._registry.root} cannot be written from this service; where the registry can be written, run: "
             f"python -m snapshot {command} --registry DIR --why REASON. This service follows by itself"
+        )
+
+    def _is_tried(self, snapshot_id: str) -> bool:
+        """Whether an attempt to serve it goes on, or is about to begin."""
+        failure = self._parts.follower.last_error
+        waits = failure is not None and failure.snapshot == snapshot_id and self._parts.generations.state not in LOADING
+        return not waits and self._parts.generations.serving != snapshot_id == self._registry.current()
+
+    def _running(self, snapshot_id: str) -> SwapRunningError:
+        state, steps = self._parts.generations.state, self._parts.progress.timeline.steps
+        so_far = f"{state} for {steps[-1].seconds:.1f} s" if steps and steps[-1].running else "it begins in a moment"
+        return SwapRunningError(
+            f"{snapshot_id} is being inspected ({so_far}): its report is here once that is over; see /snapshots/swap meanwhile"
+        )
+
+    def _untried(self, snapshot_id: str) -> UnknownResourceError:
+        return UnknownResourceError(
+            f"{snapshot_id} was not tried in this instance since it started; try it without serving it: "
+            f"python -m service gate {snapshot_id} --registry {self._registry.root}"
         )
 
     def _list(self) -> dict[str, Any]:

@@ -66,6 +66,7 @@ class GateResponse(GateReportModel):
     """The last attempt of a snapshot in this instance, and those before it."""
 
     earlier: list[GateReportModel] = Field(description="Latest first.")
+    running: bool = Field(description="It is being tried once more: that attempt's report is not among these yet.")
 
 
 class SnapshotModel(Answer):

@@ -19,13 +19,20 @@ _HEADERS: dict[str, dict[str, Any]] = {
     "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}, "required": True},
     "WWW-Authenticate": {"description": "Bearer.", "schema": {"type": "string"}, "required": True},
 }
+_SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An operator's token."},
+    "key": {"type": "http", "scheme": "bearer", "description": "An API key, where the service wants one."},
+    "key_header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same; wins where both are sent."},
+}
+NEEDS_KEY: list[dict[str, list[str]]] = [{"key": []}, {"key_header": []}, {}]
+"""How a route declares that it wants an API key, where the service has any; ``{}``: or none."""
 _HEADERS_OF = {"401": ("WWW-Authenticate",), "429": ("Retry-After",), "503": ("Retry-After",), "504": ("Server-Timing",)}
 
 
 def complete(document: dict[str, Any]) -> None:
     """Change ``document`` in place, so that it says what the service answers."""
     components = document["components"]
-    components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    components["securitySchemes"] = _SECURITY
     components["headers"] = _HEADERS
     for name in _VALIDATION:
         components["schemas"].pop(name, None)

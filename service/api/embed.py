@@ -11,6 +11,7 @@ from service.admission import Lane
 from service.api.call import call_of
 from service.api.render import embed_answer, openai_answer
 from service.api.schemas import EmbedBody, EmbedResponse, OpenAIEmbedBody, OpenAIEmbedResponse, check_batch, check_text
+from service.api.turnstile import charge
 from service.api.work import WorkRoutes
 
 
@@ -28,6 +29,7 @@ class EmbedRoutes(WorkRoutes):
         check_batch(len(texts), self._settings, "queries")
         for i, text in enumerate(texts):
             check_text(text, self._settings, f"queries.{i}" if body.query is None else "query")
+        charge(request.scope, len(texts))
         walk = self._walk(request, body.timeout_ms)
         return await self._pipeline.embed(texts, walk, partial(embed_answer, call_of(request)))
 
@@ -37,5 +39,6 @@ class EmbedRoutes(WorkRoutes):
         for i, text in enumerate(body.input):
             check_text(text, self._settings, f"input.{i}")
         answer = partial(openai_answer, call_of(request), as_base64=body.encoding_format == "base64")
+        charge(request.scope, len(body.input))
         walk = self._walk(request)
         return await self._pipeline.embed(body.input, walk, answer, body.dimensions)

@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.call import Call, Reply, open_call, sent_at_once
 from service.api.problems import problem, reply_of
 from service.api.work import WorkRoute
-from service.errors import CallerGoneError, DrainingError, OverloadedError, ServiceError
+from service.errors import CallerGoneError, DrainingError, ServiceError
+from service.headers import SAFE, missing
 from service.parts import Parts
 
 UNMATCHED = "unmatched"
@@ -94,12 +95,12 @@ class Direct:
         self._ledger = Ledger(parts, random)
 
     def turns_away(self, scope: Scope) -> bool:
-        """Whether there is no point in receiving more of a request, which then has its answer: without a task, under overload
-        most of what a refusal costs. Only for connections that send at once (``service.connections``).
+        """Whether there is no point in receiving more of a request, which then has its answer: without a task, most of what a
+        refusal costs under overload, or to strangers. Only for connections that send at once (``service.connections``).
         """
         try:
-            self._route.knock()
-        except (OverloadedError, DrainingError) as error:
+            self._route.knock(scope)
+        except ServiceError as error:
             call = open_call(scope, self._parts.clock)
             reply = reply_of(error, call, self._path)
             sent_at_once(scope, reply.status, self._headers(reply, call), reply.body)
@@ -138,7 +139,7 @@ class Direct:
         return reply_of(error, call, self._path)
 
     def _headers(self, reply: Reply, call: Call) -> list[tuple[bytes, bytes]]:
-        headers = [*reply.headers, *call.headers()]
+        headers = [*reply.headers, *SAFE, *call.headers()]
         if self._parts.limiter.draining:
             headers.append((b"connection", b"close"))
         return headers
@@ -163,7 +164,8 @@ class _Outgoing:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             extra = [(b"connection", b"close")] if self._close else []
-            message["headers"] = [*message["headers"], *self._call.headers(), *extra]
+            headers = message["headers"]
+            message["headers"] = [*headers, *missing(headers), *self._call.headers(), *extra]
         await self._send(message)
 
 

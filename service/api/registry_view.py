@@ -46,10 +46,10 @@ def summary(report: GateReport) -> dict[str, Any]:
     }
 
 
-def gate(attempts: Sequence[GateReport]) -> dict[str, Any]:
-    """A GateResponse of the attempts of one snapshot, oldest first, of which there is at least one."""
+def gate(attempts: Sequence[GateReport], *, running: bool) -> dict[str, Any]:
+    """A GateResponse of the attempts of one snapshot, oldest first, of which there is at least one that is over."""
     last, *earlier = [{**report.as_dict(), **summary(report)} for report in reversed(attempts)]
-    return {**last, "earlier": earlier}
+    return {**last, "earlier": earlier, "running": running}
 
 
 def difference(first: Manifest, second: Manifest) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from service.admission import Lane
 from service.api.call import call_of
 from service.api.render import batch_answer, search_answer
 from service.api.schemas import BatchBody, BatchResponse, SearchBody, SearchResponse, check_batch, check_text, check_window
+from service.api.turnstile import charge
 from service.api.work import WorkRoutes
 
 
@@ -35,6 +36,7 @@ class SearchRoutes(WorkRoutes):
         for i, item in enumerate(body):
             check_text(item.query, self._settings, f"{i}.query")
             check_window(item, self._settings, f"{i}.")
+        charge(request.scope, len(body))
         searches = [item.search() for item in body]
         walk = self._walk(request, *(item.timeout_ms for item in body))
         return await self._pipeline.search_batch(searches, walk, partial(batch_answer, call_of(request)))

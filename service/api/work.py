@@ -17,12 +17,15 @@ from starlette.types import Receive, Scope
 
 from service.admission import Lane
 from service.api.call import Call, Reply, call_of, caller_of, deadline_of, watched
+from service.api.describe import NEEDS_KEY
 from service.api.problems import responses
 from service.api.route import parse, read
+from service.api.turnstile import Turnstile
+from service.keys.file import Permission
 from service.parts import Parts
 from service.walk import Walk
 
-ERRORS = (408, 413, 422, 429, 503, 504)
+ERRORS = (401, 403, 408, 413, 422, 429, 503, 504)
 """What every one of these routes may answer."""
 
 _TEXT = {"schema": {"type": "string"}, "required": False}
@@ -52,14 +55,18 @@ class WorkRoute:
         self._lane = lane
         self._max_bytes = max_bytes
         self._timeout_ms = parts.settings.max_timeout_ms
+        self._turnstile = None if parts.keys is None else Turnstile(parts.keys)
+        self._permission: Permission = "embed" if lane is Lane.EMBED else "search"
 
-    def knock(self) -> None:
-        """Whether there is any point in receiving more of a request; raises as ``Pipeline.knock``."""
+    def knock(self, scope: Scope) -> None:
+        """Whether there is any point in receiving more of a request; raises as ``Pipeline.knock`` and ``Turnstile.admit``."""
         self._pipeline.knock(self._lane)
+        if self._turnstile is not None:
+            self._turnstile.admit(scope, self._permission)
 
     async def answer(self, scope: Scope, receive: Receive, call: Call) -> Reply:
         """Read the body, work, and render; raises what the pipeline raises, and what is wrong with the body."""
-        self.knock()  # before the body is read: others than our own server have not asked
+        self.knock(scope)  # before the body is read: others than our own server have not asked
         raw = await read(scope, receive, call.declared_bytes, self._max_bytes, self._timeout_ms)
         body, request = parse(self._adapter, raw), Request(scope, receive)
         known = caller_of(scope)
@@ -110,6 +117,6 @@ class WorkRoutes:
             methods=["POST"],
             response_model=model,
             responses=responses(*statuses, openai=openai),
-            openapi_extra=HEADERS,
+            openapi_extra={**HEADERS, "security": NEEDS_KEY},
             route_class_override=Declared,
         )

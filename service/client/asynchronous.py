@@ -30,7 +30,8 @@ class AsyncClient:
     Args:
         base_url: of the service, e.g. ``http://localhost:8000``; a path in it is kept.
         timeout_ms: budget of calls that name none.
-        headers: sent with every call, e.g. ``Authorization``.
+        api_key: sent with every call, where the service wants one.
+        headers: sent with every call, for a proxy in front.
         transport: httpx's, for tests and for special connections.
         clock: monotonic seconds.
         random: uniform in [0, 1), for the jitter of retries.
@@ -42,6 +43,7 @@ class AsyncClient:
         *,
         timeout_ms: float = 1000.0,
         retry: Retry | None = None,
+        api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -53,7 +55,7 @@ class AsyncClient:
         self._random = random
         self._http = httpx.AsyncClient(
             base_url=base_url,
-            headers=headers,
+            headers={**(headers or {}), **({} if api_key is None else {"X-API-Key": api_key})},
             timeout=None,  # noqa: S113 - httpx's is for each read and write; the deadline, in _attempt, is for all of them together
             transport=transport,
         )

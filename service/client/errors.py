@@ -7,8 +7,9 @@ ClientError
 │   └── BudgetSpentError  504   the service said so itself; ``spent_ms`` says where
 └── ProblemError                the service refused, as application/problem+json
     ├── RequestError      4xx   wrong request: asking again changes nothing; ``places`` names what is wrong
+    │   ├── DeniedError   401   no API key, or one that is not known; 403: it does not allow this
     │   └── TooLargeError 413
-    ├── OverloadedError   429   shed at the door
+    ├── OverloadedError   429   shed at the door, or beyond the API key's rate
     ├── UnavailableError  503   this instance cannot answer; another one may
     ├── BudgetSpentError  504
     └── FaultError        5xx   a fault of the service: its log has ``request_id``
@@ -117,8 +118,12 @@ class TooLargeError(RequestError):
     """The body, or one of its texts, is longer than the service accepts."""
 
 
+class DeniedError(RequestError):
+    """The API key is missing, not known or over, or it does not allow this."""
+
+
 class OverloadedError(ProblemError):
-    """As many requests as the service takes are in flight."""
+    """As many requests as the service takes are in flight, or the API key allows no more for now; ``code`` says which."""
 
 
 class UnavailableError(ProblemError):
@@ -138,6 +143,8 @@ class FaultError(ProblemError):
 
 
 _BY_STATUS: Mapping[int, type[ProblemError]] = {
+    401: DeniedError,
+    403: DeniedError,
     413: TooLargeError,
     429: OverloadedError,
     503: UnavailableError,

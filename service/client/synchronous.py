@@ -30,10 +30,13 @@ class Client:
         *,
         timeout_ms: float = 1000.0,
         retry: Retry | None = None,
+        api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._client = AsyncClient(base_url, timeout_ms=timeout_ms, retry=retry, headers=headers, transport=transport)
+        self._client = AsyncClient(
+            base_url, timeout_ms=timeout_ms, retry=retry, api_key=api_key, headers=headers, transport=transport
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scalingnote-client", daemon=True)
         self._thread.start()

@@ -2,6 +2,7 @@
 import { column } from "./answer.js";
 import * as comparing from "./compare.js";
 import { $, element, milliseconds, problemText } from "./dom.js";
+import * as key from "./key.js";
 import * as operator from "./operator.js";
 
 const EXACT = "exact"; // of the choice "beside it"; any other value is the id of a snapshot
@@ -87,7 +88,7 @@ async function columns(body) {
 }
 
 async function post(body) {
-  const response = await fetch("/search", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  const response = await fetch("/search", { method: "POST", headers: { "content-type": "application/json", ...key.headers() }, body: JSON.stringify(body) });
   const answer = await response.json();
   if (!response.ok) throw Object.assign(new Error(problemText(answer)), { problem: answer });
   return answer;
@@ -95,6 +96,7 @@ async function post(body) {
 
 function showFailure(error) {
   const { problem } = error;
+  $("key-form").hidden = problem?.code !== "key_unknown";
   if (error.shown) showError(error.shown.title, error.shown.detail, error.shown.more);
   else if (problem) {
     const spent = problem.spent_ms ? ` · spent: ${Object.entries(problem.spent_ms).map(([k, v]) => `${k} ${milliseconds(v)}`).join(", ")}` : "";
@@ -112,7 +114,7 @@ export function showError(title, detail, more) {
 }
 
 function show(made, body) {
-  $("error").hidden = true;
+  $("error").hidden = $("key-form").hidden = true;
   $("answer").hidden = false;
   $("columns").replaceChildren(...made);
   $("columns").className = made.length > 1 ? "columns two" : "columns";
@@ -121,7 +123,8 @@ function show(made, body) {
 
 function curlLine(body) {
   const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
-  return `curl -s ${location.origin}/search -H 'content-type: application/json' -d '${quoted}'`;
+  const own = "x-api-key" in key.headers() ? ' -H "X-API-Key: $KEY"' : "";
+  return `curl -s ${location.origin}/search -H 'content-type: application/json'${own} -d '${quoted}'`;
 }
 
 // Keys
@@ -189,6 +192,12 @@ export async function describeOpen() {
 export function start() {
   $("form").addEventListener("submit", (event) => {
     event.preventDefault();
+    search();
+  });
+  $("key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    key.keep($("key").value.trim());
+    $("key").value = "";
     search();
   });
   $("add").addEventListener("click", addCondition);

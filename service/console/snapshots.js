@@ -180,7 +180,7 @@ async function gateElements(id) {
       return made;
     });
   } catch (error) {
-    if (error.problem?.code === "not_found") return [element("p", "hint", error.message)];
+    if (["not_found", "swap_running"].includes(error.problem?.code)) return [element("p", "hint", error.message)];
     throw error;
   }
 }

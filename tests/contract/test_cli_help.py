@@ -54,7 +54,8 @@ def test_commands_are_listed_with_what_they_do(program):
         (("snapshot", "activate"), ("--registry", "--why", "--force", "--json")),
         (("snapshot", "gc"), ("--keep", "--dry-run", "--json")),
         (("snapshot", "verify"), ("--deep", "--key", "--json")),
-        (("service",), ("--registry", "--host", "--port")),
+        (("service",), ("--registry", "--host", "--port", "--api-keys-file")),
+        (("service", "key", "new"), ("--file", "--scope", "--rate", "--burst", "--days")),
     ],
     ids=" ".join,
 )

@@ -253,6 +253,40 @@ def test_a_registry_that_may_not_be_read_is_said_to_be(
     assert "Permission denied" in said
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("list --json --nope", "No such option: --nope"),
+        ("show --json", "Missing argument 'ID'"),
+        ("gc --json", "Missing option '--keep'"),
+        ("gc --keep x --json", "Invalid value for '--keep'"),
+        ("activate a b --json", "unexpected extra argument"),
+        ("lst --json", "No such command 'lst'"),
+        ("--json", "No such option: --json"),
+    ],
+)
+def test_wrong_usage_is_one_object_for_machines(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str, words: str
+) -> None:
+    assert run_here(registry, monkeypatch, *arguments.split()) == 2
+    printed = capsys.readouterr()
+    error = json.loads(printed.out)["error"]
+    assert error["code"] == "usage"
+    assert words in error["reason"]
+    assert printed.err.splitlines() == [f"error: {error['reason']}"]
+
+
+def test_wrong_usage_is_a_page_for_people_and_help_is_help(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(registry, monkeypatch, "list", "--nope") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "No such option: --nope" in printed.err
+    assert run_here(registry, monkeypatch, "list", "--json", "--help") == 0
+    assert "--registry" in capsys.readouterr().out
+
+
 def test_a_file_is_no_registry(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("")

@@ -16,9 +16,10 @@ from structlog.testing import capture_logs
 from offline.data.query_log import read_query_log
 from service.api.admin_schemas import DifferencesResponse, GateResponse, SnapshotsResponse, SwapResponse
 from service.api.schemas import StatusModel
+from service.api.status import LOADING
 from service.follow import Follower
 from service.gate import Check, GateReport
-from service.swap import SwapState
+from service.swap import Generations, SwapState
 from snapshot.errors import RegistryError
 from snapshot.registry import Registry
 
@@ -243,6 +244,43 @@ def test_a_snapshot_that_was_not_tried_here_has_no_report(
     monkeypatch.setattr(Follower, "gate_reports", property(lambda _: ()))
     problem = assert_problem(operator.get(f"/snapshots/{ids[1]}/gate", headers=BEARER), 404, "not_found")
     assert f"python -m service gate {ids[1]}" in problem["detail"]
+
+
+def test_while_a_snapshot_is_tried_its_gate_says_so(operator: Client, ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"/snapshots/{ids[1]}/gate"
+    operator.post(f"/snapshots/{ids[1]}/activate", headers=BEARER)
+    assert "begins in a moment" in assert_problem(operator.get(path, headers=BEARER), 409, "swap_running")["detail"]
+    asked: list[str] = []
+    enter = Generations.enter
+
+    def ask(generations: Generations, state: SwapState) -> None:
+        enter(generations, state)
+        if state in LOADING:
+            asked.append(assert_problem(operator.get(path, headers=BEARER), 409, "swap_running")["detail"])
+
+    monkeypatch.setattr(Generations, "enter", ask)
+    operator.parts.follower.converge()
+    answer = GateResponse.model_validate_json(operator.get(path, headers=BEARER).content)
+    assert (answer.accepted, answer.running) == (True, False)
+    assert [state for state in LOADING if not any(f"({state} for " in detail for detail in asked)] == []
+
+
+def test_a_snapshot_that_is_tried_again_has_its_earlier_reports_meanwhile(
+    operator: Client, ids: list[str], tmp_path: Path
+) -> None:
+    model = tmp_path / ids[1] / "query_tower" / "model.onnx"
+    intact = model.read_bytes()
+    model.write_bytes(intact[:-1] + b"x")
+    operator.post(f"/snapshots/{ids[1]}/activate", headers=BEARER)
+    operator.parts.follower.converge()
+
+    def running() -> bool:
+        response = operator.get(f"/snapshots/{ids[1]}/gate", headers=BEARER)
+        return GateResponse.model_validate_json(response.content).running
+
+    assert not running()
+    operator.parts.generations.enter(SwapState.VERIFYING)
+    assert running()
 
 
 def test_two_snapshots_are_put_side_by_side(operator: Client, ids: list[str]) -> None:

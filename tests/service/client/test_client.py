@@ -33,6 +33,7 @@ from service.client import (
     ClientError,
     DeadlineError,
     Degraded,
+    DeniedError,
     EmbedAnswer,
     FaultError,
     Hit,
@@ -182,6 +183,8 @@ def made(kind: type[ServiceError]) -> ServiceError:
 
 EVERY = [kind for kind in vars(service_errors).values() if inspect.isclass(kind) and issubclass(kind, ServiceError)]
 CLASSES: dict[int, type[ProblemError]] = {
+    401: DeniedError,
+    403: DeniedError,
     413: TooLargeError,
     429: OverloadedError,
     503: UnavailableError,
