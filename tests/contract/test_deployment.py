@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import promql_parser
 import pytest
 import yaml
 from serving import composed
@@ -14,6 +15,7 @@ from service.settings import Settings
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 RULES = sorted((ROOT / "deploy/prometheus/rules").glob("*.yml"))
+ADAPTER = ROOT / "deploy/kubernetes/components/autoscaling/adapter-rules.yaml"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 
@@ -29,7 +31,7 @@ def exported(tmp_path_factory):
 def expressions(node):
     """Every PromQL expression under ``node``."""
     if isinstance(node, dict):
-        yield from (value for key, value in node.items() if key in {"expr", "definition"})
+        yield from (value for key, value in node.items() if key in {"expr", "definition", "seriesQuery", "metricsQuery"})
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         yield from expressions(child)
 
@@ -39,11 +41,19 @@ def metrics_in(text):
     return re.findall(r"\b(?:scalingnote|process|python)_[a-z0-9_]+", re.sub(r'"[^"]*"', "", text))
 
 
-@pytest.mark.parametrize("path", [*DASHBOARDS, *RULES], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*DASHBOARDS, *RULES, ADAPTER], ids=lambda path: path.name)
 def test_every_metric_that_is_asked_for_is_exported(path, exported):
     names = {name for expr in expressions(yaml.safe_load(path.read_text())) for name in metrics_in(expr)}
     assert names
     assert names <= exported
+
+
+def test_the_adapter_asks_in_promql():
+    for rule in yaml.safe_load(ADAPTER.read_text())["rules"]:
+        labels = rule["resources"]["overrides"]
+        query = rule["metricsQuery"].replace("<<.GroupBy>>", ",".join(labels))
+        promql_parser.parse(query.replace("<<.LabelMatchers>>", ",".join(f'{label}="a"' for label in labels)))
+        promql_parser.parse(rule["seriesQuery"])
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
