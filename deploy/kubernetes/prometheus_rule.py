@@ -1,4 +1,4 @@
-"""Writes the PrometheusRule of deploy/kubernetes from the rules of deploy/prometheus: ``make manifests``. Nobody edits it by hand."""
+"""Writes the PrometheusRule of deploy/kubernetes from deploy/prometheus/rules: ``make manifests``. Nobody edits it by hand."""
 
 from __future__ import annotations
 

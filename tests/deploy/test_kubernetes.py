@@ -102,7 +102,7 @@ def test_containers_may_nothing_that_they_need_not(pod: dict[str, Any]) -> None:
 def test_the_user_is_that_of_the_image() -> None:
     image = (ROOT.parents[1] / "Dockerfile").read_text()
     assert {pod["securityContext"]["runAsUser"] for pod in PODS} == {
-        int(user) for user in re.findall(r"^USER (\d+)$", image, re.M)
+        int(user) for user in re.findall(r"^USER (\d+)$", image, re.MULTILINE)
     }
 
 
@@ -178,9 +178,9 @@ def test_what_the_init_container_pulls_is_what_the_service_serves(tmp_path: Path
     snapshot_id = published.publish(make_snapshot(tmp_path / "made", rows=20).root).id
     push(published, str(tmp_path / "store"), [snapshot_id])
     ours = {"$(REGISTRY_URL)": str(tmp_path / "store"), "$(SNAPSHOT_ID)": snapshot_id, "/registry": str(tmp_path / "registry")}
-    *program, _, _, _, _, _, _ = command = [ours.get(word, word) for word in init["command"]]
+    program, arguments = init["command"][:3], init["command"][3:]
     assert program == ["python", "-m", "snapshot"]
-    done = CliRunner().invoke(app, command[len(program) :])
+    done = CliRunner().invoke(app, [ours.get(word, word) for word in arguments])
     assert done.exit_code == 0, done.output
     assert Registry(tmp_path / "registry").current() == snapshot_id
 
