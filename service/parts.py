@@ -19,6 +19,7 @@ from service.progress import Progress
 from service.settings import Settings
 from service.swap import Generations
 from service.tokens import Tokens
+from service.trial import Trials
 from snapshot.registry import Registry
 
 
@@ -46,4 +47,5 @@ class Parts:
     live: Live
     history: History
     comparer: Comparer
+    trials: Trials
     mirror: Mirror | None = None
