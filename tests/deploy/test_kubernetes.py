@@ -185,6 +185,12 @@ def test_what_the_init_container_pulls_is_what_the_service_serves(tmp_path: Path
     assert Registry(tmp_path / "registry").current() == snapshot_id
 
 
+def test_the_page_names_every_overlay_and_no_other() -> None:
+    page = (ROOT.parents[1] / "docs/deploy.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {overlay.name for overlay in OVERLAYS}
+    assert set(re.findall(r"apply -k (\S+)", page)) <= {str(overlay.relative_to(ROOT.parents[1])) for overlay in OVERLAYS}
+
+
 def test_the_rules_are_those_of_prometheus() -> None:
     assert WRITTEN.read_text(encoding="utf-8") == render(), "run: make manifests"
     groups = BUILT["production"]["PrometheusRule", "scalingnote"]["spec"]["groups"]
