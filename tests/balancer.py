@@ -18,6 +18,7 @@ from tests.live import free_port
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "deploy/haproxy/haproxy.cfg"
 COMPOSE = ROOT / "deploy/haproxy/compose.cfg"
+KUBERNETES = ROOT / "deploy/haproxy/kubernetes.cfg"
 INSTALL = "apt-get install -y --no-install-recommends haproxy"
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02

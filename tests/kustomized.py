@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1] / "deploy/kubernetes"
 OVERLAYS = sorted(path.parent for path in (ROOT / "overlays").glob("*/kustomization.yaml"))
-_KNOWN = {"apiVersion", "kind", "namespace", "resources", "components", "patches", "images", "replicas"}
+_KNOWN = {"apiVersion", "kind", "namespace", "resources", "components", "patches", "images", "replicas", "configMapGenerator"}
 _KEYS = ("mountPath", "name")
 """By which items of lists are the same."""
 
@@ -34,11 +34,18 @@ def _built(folder: Path, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = [*given]
     for name in said.get("resources", []):
         found += rendered(folder / name) if (folder / name).is_dir() else documents(folder / name)
+    found += [_generated(one, folder) for one in said.get("configMapGenerator", [])]
     for name in said.get("components", []):
         found = _built(folder / name, found)
     for patch in said.get("patches", []):
         found = list(_patched(found, patch, folder))
     return [_adjusted(one, said) for one in found]
+
+
+def _generated(said: dict[str, Any], folder: Path) -> dict[str, Any]:
+    assert said["options"] == {"disableNameSuffixHash": True}, "names with a hash are not understood here"
+    data = {name: (folder / name).read_text(encoding="utf-8") for name in said["files"]}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": said["name"]}, "data": data}
 
 
 def _patched(resources: list[dict[str, Any]], patch: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:

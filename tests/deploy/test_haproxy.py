@@ -22,7 +22,7 @@ from make_snapshot import WORDS, make_snapshot
 
 from service.settings import Settings
 from snapshot.registry import Registry
-from tests.balancer import COMPOSE, CONFIG, balanced, haproxy
+from tests.balancer import COMPOSE, CONFIG, KUBERNETES, balanced, haproxy
 from tests.bench.client import Sockets
 from tests.bench.loads import Outcome, arriving, poisson
 from tests.bench.session import search
@@ -178,6 +178,21 @@ def test_without_a_ready_replica_it_says_so_in_the_shape_of_every_error(tmp_path
     assert body["type"] == "urn:scalingnote:problem:no_replica"
 
 
+def test_it_is_ready_itself_while_a_replica_is(pair: tuple[int, list[Replica]], tmp_path: Path) -> None:
+    def status(port: int) -> int:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/balancerz", timeout=30) as response:
+                return response.status
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    assert status(pair[0]) == 200
+    replica = Replica(ready=503)
+    with replica.listening(), balanced(tmp_path, [replica.port], "check inter 20ms") as port:
+        assert next(one for one in iter(lambda: status(port), None) if one != 200) == 503
+
+
 def test_its_figures_fit_the_settings_of_the_service() -> None:
     text = re.sub(r"#.*", "", CONFIG.read_text())
 
@@ -196,8 +211,9 @@ def test_its_figures_fit_the_settings_of_the_service() -> None:
     assert ms("timeout http-keep-alive") < SETTINGS.keep_alive_seconds * 1e3
 
 
-def test_the_balancer_of_the_compose_file_is_understood() -> None:
-    subprocess.run([haproxy(), "-c", "-f", str(CONFIG), "-f", str(COMPOSE)], check=True, capture_output=True)
+@pytest.mark.parametrize("backend", [COMPOSE, KUBERNETES], ids=lambda path: path.stem)
+def test_where_the_replicas_are_is_understood(backend: Path) -> None:
+    subprocess.run([haproxy(), "-c", "-f", str(CONFIG), "-f", str(backend)], check=True, capture_output=True)
 
 
 class Load(threading.Thread):

@@ -29,6 +29,7 @@ from snapshot.remote import push
 BUILT = {overlay.name: {identity(one): one for one in rendered(overlay)} for overlay in OVERLAYS}
 RESOURCES = [(name, one) for name, built in BUILT.items() for one in built.values()]
 PODS = [built["Deployment", "scalingnote"]["spec"]["template"]["spec"] for built in BUILT.values()]
+EVERY_POD = [one["spec"]["template"]["spec"] for _, one in RESOURCES if one["kind"] == "Deployment"]
 ADAPTER = documents(ROOT / "components/autoscaling/adapter-rules.yaml")[0]["rules"]
 _VERSIONS = ("1.30", kubernetes_validate.latest_version())
 """preStop.sleep is known to Kubernetes since the first."""
@@ -85,7 +86,7 @@ def test_kustomize_makes_the_same_of_an_overlay(overlay: Path) -> None:
     assert {identity(one): one for one in yaml.safe_load_all(done.stdout)} == BUILT[overlay.name]
 
 
-@pytest.mark.parametrize("pod", PODS, ids=BUILT)
+@pytest.mark.parametrize("pod", EVERY_POD)
 def test_containers_may_nothing_that_they_need_not(pod: dict[str, Any]) -> None:
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -150,7 +151,7 @@ def test_selectors_select_the_pods_and_ports_are_theirs(built: dict[tuple[str, s
     labels = labels_of(built).items()
     pod = built["Deployment", "scalingnote"]["spec"]["template"]["spec"]
     ports = {port["name"] for port in pod["containers"][0]["ports"]}
-    services = [one for (kind, _), one in built.items() if kind == "Service"]
+    services = [one for (kind, name), one in built.items() if kind == "Service" and name != "scalingnote-balancer"]
     selected = [one["spec"]["selector"] for one in services] + [
         built["PodDisruptionBudget", "scalingnote"]["spec"]["selector"]["matchLabels"],
         built["NetworkPolicy", "scalingnote"]["spec"]["podSelector"]["matchLabels"],
@@ -189,6 +190,33 @@ def test_the_page_names_every_overlay_and_no_other() -> None:
     page = (ROOT.parents[1] / "docs/deploy.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {overlay.name for overlay in OVERLAYS}
     assert set(re.findall(r"apply -k (\S+)", page)) <= {str(overlay.relative_to(ROOT.parents[1])) for overlay in OVERLAYS}
+
+
+def test_the_balancer_finds_every_replica_there_can_be_and_may_call_them() -> None:
+    built = BUILT["balanced"]
+    config = built["ConfigMap", "scalingnote-balancer"]["data"]
+    template = re.search(r"server-template replica (\d+) (\S+):(\d+)", config["kubernetes.cfg"])
+    assert template
+    headless = built["Service", "scalingnote-replicas"]
+    assert template[2] == f"{headless['metadata']['name']}.{headless['metadata']['namespace']}.svc.cluster.local"
+    assert [port["port"] for port in headless["spec"]["ports"]] == [int(template[3])]
+    assert int(template[1]) >= BUILT["production"]["HorizontalPodAutoscaler", "scalingnote"]["spec"]["maxReplicas"]
+    pod = built["Deployment", "scalingnote-balancer"]["spec"]["template"]
+    [allowed, _] = built["NetworkPolicy", "scalingnote"]["spec"]["ingress"]
+    assert allowed["from"][0]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert built["Service", "scalingnote-balancer"]["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_the_balancer_is_replaced_without_losing_requests() -> None:
+    pod = BUILT["balanced"]["Deployment", "scalingnote-balancer"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    config = BUILT["balanced"]["ConfigMap", "scalingnote-balancer"]["data"]["haproxy.cfg"]
+    longest = re.search(r"timeout server (\d+)s", config)
+    assert longest
+    before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] >= before + int(longest[1])
+    assert f"monitor-uri {container['readinessProbe']['httpGet']['path']}" in config
+    assert [port["containerPort"] for port in container["ports"]] == [int(re.findall(r"BALANCER_PORT-(\d+)", config)[0])]
 
 
 def test_the_rules_are_those_of_prometheus() -> None:
