@@ -2,10 +2,12 @@
 #   docker build --target service -t scalingnote .                    serves snapshots; no torch inside
 #   docker build --target offline -t scalingnote-offline .            makes snapshots (CPU)
 #   docker build --target offline --build-arg TORCH=torch==2.13.0 --build-arg TORCH_INDEX= -t scalingnote-offline:cuda .
-# For a build that can be repeated bit by bit, replace the tag by the digest your registry shows for it
-# (FROM python:3.11-slim@sha256:...): a digest written here would soon be one without security fixes.
+# For a build that can be repeated bit by bit, name the base by the digest that your registry shows for it:
+#   docker build --build-arg PYTHON_IMAGE=python:3.11-slim@sha256:... -t scalingnote .
+# None is written here: it cannot be looked up where this file is tested, and would soon be one without security fixes.
+ARG PYTHON_IMAGE=python:3.11-slim
 
-FROM python:3.11-slim AS base
+FROM ${PYTHON_IMAGE} AS base
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1
 
@@ -48,6 +50,8 @@ RUN useradd --uid 10001 --create-home scalingnote \
 COPY --from=offline-venv /opt/venv /opt/venv
 USER 10001
 WORKDIR /work
+# It works and ends; whether it did well is its exit code.
+HEALTHCHECK NONE
 ENTRYPOINT ["python", "-m", "offline"]
 CMD ["--help"]
 

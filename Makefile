@@ -32,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo serve test check bench load soak faults dashboards install lock usable-python free-port
+.PHONY: help demo serve test check bench load soak faults dashboards manifests install lock usable-python free-port
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -56,7 +56,7 @@ check: $(VENV)/.installed ## Format, lint, types, import borders, container and 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy deploy/serve.py deploy/audit.py
-	$(BIN)/mypy --explicit-package-bases deploy/grafana
+	$(BIN)/mypy --explicit-package-bases deploy/grafana deploy/kubernetes
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
@@ -79,6 +79,9 @@ faults: $(VENV)/.installed ## Do to snapshots, registry and service whatever can
 
 dashboards: $(VENV)/.installed ## Write Grafana's dashboards from deploy/grafana/dashboards.py
 	$(BIN)/python -m deploy.grafana.dashboards
+
+manifests: $(VENV)/.installed ## Write Kubernetes' PrometheusRule from the rules of deploy/prometheus
+	$(BIN)/python -m deploy.kubernetes.prometheus_rule
 
 install: $(VENV)/.installed ## Only make the virtual environment
 

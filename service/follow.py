@@ -26,6 +26,7 @@ from service.memory import give_back
 from service.niceness import Pace, yield_to_the_event_loop
 from service.spare import Spare
 from service.swap import Generations, NullObserver, SwapObserver, SwapState
+from service.trial import Trials
 from service.watch import WatchOptions
 from snapshot.errors import NothingPublishedError, RegistryError, SnapshotError
 from snapshot.layout import Layout
@@ -66,6 +67,7 @@ class Follower:
         clock: Callable[[], float] = time.monotonic,
         guard: Guard | None = None,
         spare: Spare | None = None,
+        trials: Trials | None = None,
     ) -> None:
         self._registry = registry
         self._generations = generations
@@ -75,6 +77,7 @@ class Follower:
         self._clock = clock
         self._guard = guard or Guard(generations, ProofOptions(interval_seconds=0), WatchOptions(seconds=0), clock=clock)
         self._spare = spare or Spare()
+        self._trials = trials or Trials()
         self._reports: deque[GateReport] = deque(maxlen=_REPORTS)
         self._desire: Desire | None = None
         self._declined: Desire | None = None
@@ -88,7 +91,7 @@ class Follower:
 
     @property
     def desired(self) -> str | None:
-        """The id last read from CURRENT."""
+        """The id last read from CURRENT, or what is tried here ahead of it."""
         return None if self._desire is None else self._desire.snapshot
 
     @property
@@ -120,7 +123,9 @@ class Follower:
         if breach is not None and self._roll_back(breach):
             return Outcome.ROLLED_BACK
         try:
-            self._desire = desire = self._registry.desired()
+            declared = self._registry.desired()
+            tried = self._trials.over(None if declared is None else declared.snapshot)
+            self._desire = desire = tried or declared
         except (RegistryError, OSError) as error:
             self._desire = None
             return Outcome.BACKING_OFF if self._backs_off(None) else self._fail(None, error)
@@ -284,7 +289,9 @@ class Follower:
 
     def _go_on(self, desire: Desire) -> None:
         """_SupersededError where ``desire`` is not wanted any more."""
-        if self._stopping.is_set() or self._registry.current() != desire.snapshot:
+        current = self._registry.current()
+        wanted = self._trials.over(current) or Desire(current or "")
+        if self._stopping.is_set() or wanted.snapshot != desire.snapshot:
             raise _SupersededError
 
     def _keep(self, report: GateReport) -> None:

@@ -58,6 +58,7 @@ from service.shadow import Shadow, ShadowOptions
 from service.shedding import Shedding
 from service.spare import Spare
 from service.swap import Generations
+from service.trial import Trials
 from service.watch import WatchOptions
 from service.workers import Workers
 from snapshot.errors import RegistryError, SnapshotError
@@ -111,9 +112,10 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     verify = (head_start or HeadStart(trust_of(settings))).verify
     spare = Spare(settings.swap_cpu_share, threads.cores)
     loader = _loader(settings, threads, generations, recent, verify, shadow, registry.has_served, spare, cache)
-    follower = Follower(registry, generations, loader, options, observers, guard=guard, spare=spare)
+    trials = Trials()
+    follower = Follower(registry, generations, loader, options, observers, guard=guard, spare=spare, trials=trials)
     undo.callback(follower.stop, _STOP_SECONDS)
-    mirror = _mirror(settings, registry, generations, metrics, follower)
+    mirror = _mirror(settings, registry, generations, metrics, follower, trials)
     if mirror is not None:
         undo.callback(mirror.stop, _STOP_SECONDS)
     live = _live(settings, threads, generations, metrics)
@@ -138,6 +140,7 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
         live,
         History(metrics, settings.default_timeout_ms, time.monotonic, lambda: _recall(live, generations)),
         comparer,
+        trials,
         mirror,
         keys,
     )
@@ -149,7 +152,12 @@ def _recall(live: Live, generations: Generations) -> float | None:
 
 
 def _mirror(
-    settings: Settings, registry: Registry, generations: Generations, metrics: Metrics, follower: Follower
+    settings: Settings,
+    registry: Registry,
+    generations: Generations,
+    metrics: Metrics,
+    follower: Follower,
+    trials: Trials,
 ) -> Mirror | None:
     """SettingsError where the remote registry cannot even be tried."""
     if settings.remote_registry is None:
@@ -160,7 +168,7 @@ def _mirror(
         raise SettingsError(f"remote_registry: {error}") from error
     room = Room(registry, settings.registry_cache_bytes, WHO, lambda: generations.serving)
     options = MirrorOptions(poll_seconds=settings.remote_interval_seconds, trust=trust_of(settings))
-    return Mirror(remote, registry, room, options, metrics, follower.poke)
+    return Mirror(remote, registry, room, options, metrics, follower.poke, trials=trials)
 
 
 def _guard(settings: Settings, generations: Generations, metrics: Metrics) -> Guard:

@@ -19,6 +19,7 @@ from typing import Protocol
 import structlog
 
 from service.cache_room import Room
+from service.trial import Trials
 from snapshot.errors import SnapshotError, TransferCancelledError
 from snapshot.pointer import Seen
 from snapshot.pull import Pulled, PullOptions
@@ -134,8 +135,9 @@ class Mirror:
         observer: MirrorObserver | None = None,
         moved: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        trials: Trials | None = None,
     ) -> None:
-        """``moved`` is called when the pointer here was moved."""
+        """``moved`` is called when the pointer here was moved, or what is tried here has come."""
         self._remote = remote
         self._registry = registry
         self._room = room
@@ -143,6 +145,7 @@ class Mirror:
         self._observer = observer or NullMirrorObserver()
         self._moved = moved
         self._clock = clock
+        self._trials = trials or Trials()
         self._done: Seen | None = None
         self._failures = 0
         self._looked_at = clock()
@@ -161,7 +164,12 @@ class Mirror:
             seen = self._remote.look()
             if seen.snapshot is not None and seen != self._done:
                 self._follow(seen, seen.snapshot)
-            self._room.tidy()
+            trial = self._trials.running
+            if trial is None:
+                self._room.tidy()
+            elif trial.desire.snapshot not in self._registry.ids():
+                self._bring(trial.desire.snapshot, lambda: self._is_stale(seen) or self._trials.running != trial)
+                self._moved()
         except TransferCancelledError:
             return self._status.state  # something else is wanted, or nothing any more
         except Exception as error:  # noqa: BLE001 - counted by code and kept as the reason: what serves must go on
@@ -196,6 +204,11 @@ class Mirror:
             self._done = seen
             return
         desire = self._remote.desired()
+        self._bring(snapshot_id, lambda: self._is_stale(seen))
+        self._point(snapshot_id, desire if desire is not None and desire.snapshot == snapshot_id else Desire(snapshot_id))
+        self._done = seen
+
+    def _bring(self, snapshot_id: str, cancelled: Callable[[], bool]) -> None:
         self._enter(MirrorState.PULLING, snapshot_id)
         self._looked_at = self._clock()
         self._remote.pull(
@@ -204,13 +217,11 @@ class Mirror:
             PullOptions(
                 trust=self._options.trust,
                 progress=_Fetched(self._observer.mirror_fetched),
-                cancelled=lambda: self._is_stale(seen),
+                cancelled=cancelled,
                 who=WHO,
                 make_room=self._room.make,
             ),
         )
-        self._point(snapshot_id, desire if desire is not None and desire.snapshot == snapshot_id else Desire(snapshot_id))
-        self._done = seen
 
     def _was_mirrored(self, snapshot_id: str) -> bool:
         """By an earlier process: what was wanted here since then stays."""

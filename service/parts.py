@@ -20,6 +20,7 @@ from service.progress import Progress
 from service.settings import Settings
 from service.swap import Generations
 from service.tokens import Tokens
+from service.trial import Trials
 from snapshot.registry import Registry
 
 
@@ -48,5 +49,6 @@ class Parts:
     live: Live
     history: History
     comparer: Comparer
+    trials: Trials
     mirror: Mirror | None = None
     keys: KeyRing | None = None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import Abort, TyperException
 
-from snapshot import cli_diff, cli_look, cli_remote, cli_trust
+from snapshot import cli_diff, cli_fleet, cli_look, cli_remote, cli_trust
 from snapshot.cli import (
     DEFAULT_REGISTRY,
     IdArgument,
@@ -21,25 +22,46 @@ from snapshot.cli import (
     printable,
     size,
 )
-from snapshot.errors import RegistryError, SnapshotError
+from snapshot.errors import FleetError, RegistryError, SnapshotError
 from snapshot.history import happened
 from snapshot.manifest import Manifest
 from snapshot.registry import Registry
 from snapshot.schema import render_markdown
 
 _WRONG_USE = 2
-_EXIT_CODES = "Exit codes: 0 done; 1 the gate refuses it (verify --deep); 2 an error, said in one line, or wrong usage."
+_EXIT_CODES = (
+    "Exit codes: 0 done; 1 the gate refuses it (verify --deep), or services differ (fleet); 2 an error, said in one line, "
+    "or wrong usage."
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, epilog=_EXIT_CODES)
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Serve it whatever the service's gate finds; needs --why.")]
 KeepOption = Annotated[int, typer.Option("--keep", min=0, help="How many of the latest snapshots to keep.")]
+WaveOption = Annotated[
+    str | None,
+    typer.Option(
+        "--wave",
+        metavar="1,25%,100%",
+        help="In waves over the services named: so many, then more, at last all; stops at the first failure.",
+    ),
+]
+TokenFileOption = Annotated[Path | None, typer.Option("--token-file", help="File with an operator's token, for --wave.")]
+WaitOption = Annotated[float, typer.Option("--wait", min=1, help="Seconds that a service may take to serve it, for --wave.")]
+WatchOption = Annotated[
+    float, typer.Option("--watch", min=0, help="Seconds that each wave is watched before the next, for --wave.")
+]
+RemoteOption = Annotated[
+    str | None,
+    typer.Option("--remote", metavar="URL", help="With --wave: declare it in this registry, which the services follow."),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")]
 
 app.command("list")(cli_look.list_snapshots)
 app.command("show")(cli_look.show)
 app.command("verify")(cli_trust.verify_snapshot)
 app.command("diff")(cli_diff.diff)
+app.command("fleet")(cli_fleet.fleet)
 app.command("push")(cli_remote.push)
 app.command("pull")(cli_remote.pull)
 
@@ -50,9 +72,23 @@ def activate(
     registry: RegistryOption = DEFAULT_REGISTRY,
     why: WhyOption = "",
     force: ForceOption = False,
+    wave: WaveOption = None,
+    service: Annotated[list[str] | None, typer.Option("--service", metavar="URL", help="As of fleet, for --wave.")] = None,
+    token_file: TokenFileOption = None,
+    wait: WaitOption = 600.0,
+    watch: WatchOption = 60.0,
+    remote: RemoteOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Declare the snapshot that should be served. Services that follow the registry swap to it by themselves."""
+    if wave is not None:
+        options = cli_fleet.WaveOptions(wave, service or [], token_file, wait, watch, remote)
+        cli_fleet.activate_in_waves(snapshot_id, registry, why, options, force=force)
+        if as_json:
+            print_json({"desired": snapshot_id, "forced": force})
+        return
+    if service or remote:
+        raise FleetError("--service and --remote are of --wave; name the waves too, as in: --wave 1,100%")
     manifest = Registry(registry).activate(snapshot_id, why, force=force)
     _say_desire(manifest, "now", as_json, forced=force)
 

@@ -26,6 +26,9 @@ SnapshotError
 │   ├── RemoteDeniedError    the credentials are missing or not enough
 │   ├── RemoteConflictError  another writer was there: the pointer was moved, or an id means something else
 │   └── TransferCancelledError   whoever asked for it no longer wants it
+├── FleetError               what is asked of several services at once makes no sense
+│   ├── ReplicaError             one of them is out of reach, refuses, or answers what it should not
+│   └── WaveError                one of them does not serve what it was to serve
 └── RegistryError            the registry folder is missing, read-only or names something that is not there
     ├── UnknownSnapshotError
     ├── NothingPublishedError
@@ -173,6 +176,24 @@ class TextError(SnapshotError):
     """A template names a field that is not given."""
 
     code = "text_invalid"
+
+
+class FleetError(SnapshotError):
+    """What is asked of several services at once makes no sense."""
+
+    code = "fleet_invalid"
+
+
+class ReplicaError(FleetError):
+    """A service is out of reach, refuses what is asked, or answers what it should not."""
+
+    code = "replica_unavailable"
+
+
+class WaveError(FleetError):
+    """A service does not serve what it was to serve."""
+
+    code = "wave_failed"
 
 
 class RegistryError(SnapshotError):

@@ -96,17 +96,27 @@ def start(
     *flags: str,
     program: Sequence[str] = SERVICE,
     environment: Mapping[str, str] | None = None,
+    port: int | None = None,
 ) -> Live:
-    """Start ``python PROGRAM`` over ``registry`` on a free port, with its log below ``folder``; does not wait for it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Start ``python PROGRAM`` over ``registry``, with its log below ``folder``; does not wait for it.
+
+    On a free port, unless that of one that has ended is given.
+    """
+    port = port or free_port()
     common = ["--registry", str(registry), "--port", str(port), "--log-format", "json", "--drain-min-seconds", "0"]
     log = folder / f"service-{port}.log"
-    with log.open("w") as said:
+    with log.open("a") as said:
         command = [sys.executable, *program, *common, *flags]
         process = psutil.Popen(command, cwd=ROOT, env=ENVIRONMENT | dict(environment or {}), stdout=said, stderr=said)
     return Live(port, process, log)
+
+
+def free_port() -> int:
+    """Of the loopback; somebody else may take it before it is used."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def until(live: Live, condition: Callable[[], Any], what: str, seconds: float = START_SECONDS) -> Any:

@@ -19,6 +19,7 @@ from service.api.admin_schemas import (
     RollbackBody,
     SnapshotsResponse,
     SwapResponse,
+    TryBody,
 )
 from service.api.operators import Door, operator_of
 from service.api.problems import responses
@@ -32,6 +33,7 @@ from service.parts import Parts
 from service.settings import variable
 from snapshot.errors import NothingPublishedError, SnapshotError, UnknownSnapshotError
 from snapshot.manifest import Manifest
+from snapshot.paths import is_id
 
 T = TypeVar("T")
 
@@ -44,6 +46,7 @@ _NOT_OURS_TO_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 _NO_REASON = ActivateBody()
 _NO_REASON_BACK = RollbackBody()
+_TRY = TryBody()
 
 
 class AdminRoutes:
@@ -72,7 +75,13 @@ class AdminRoutes:
         )
         settings = self._parts.settings
         route = json_route(settings.max_body_bytes, settings.max_timeout_ms, self._door.audited)
-        for path, change in (("/snapshots/rollback", self.rollback), ("/snapshots/{snapshot_id}/activate", self.activate)):
+        changes = (
+            ("/snapshots/rollback", self.rollback),
+            ("/snapshots/end-trial", self.end_trial),
+            ("/snapshots/{snapshot_id}/activate", self.activate),
+            ("/snapshots/{snapshot_id}/try", self.try_here),
+        )
+        for path, change in changes:
             router.add_api_route(
                 path,
                 change,
@@ -139,6 +148,36 @@ class AdminRoutes:
     async def rollback(self, request: Request, body: RollbackBody = _NO_REASON_BACK) -> Response:
         """Declare the snapshot that was wanted before as the one to serve."""
         return await self._change(lambda: self._registry.rollback(body.why, operator_of(request)), "rollback")
+
+    async def try_here(self, request: Request, snapshot_id: str, body: TryBody = _TRY) -> Response:
+        """Want a snapshot in this instance alone, until the registry wants another one, or for so long; 202: as activate."""
+        self._refuse_while_running()
+        current = await asyncio.to_thread(_translated, lambda: self._current_before(snapshot_id))
+        who = operator_of(request)
+        self._parts.trials.begin(snapshot_id, current, body.why, who, body.seconds, force=body.force)
+        self._follow()
+        return json_response(to_bytes({**status(self._parts), "desired": snapshot_id}), 202)
+
+    async def end_trial(self, request: Request, body: RollbackBody = _NO_REASON_BACK) -> Response:  # noqa: ARG002 - as the others
+        """Want what the registry wants, also in the middle of loading what was tried."""
+        self._parts.trials.end()
+        self._follow()
+        current = await asyncio.to_thread(_translated, self._registry.current)
+        return json_response(to_bytes({**status(self._parts), "desired": current}), 202)
+
+    def _current_before(self, snapshot_id: str) -> str | None:
+        """What the registry wants; what is to be tried must be another one, and here unless a remote registry may have it."""
+        current = self._registry.current()
+        if current == snapshot_id:
+            raise ConflictError(f"{snapshot_id} is what the registry wants; there is nothing to try")
+        if self._parts.mirror is None or not is_id(snapshot_id):
+            self._registry.read(snapshot_id)
+        return current
+
+    def _follow(self) -> None:
+        self._parts.follower.poke()
+        if self._parts.mirror is not None:
+            self._parts.mirror.poke()
 
     async def _change(self, declare: Callable[[], Manifest], command: str) -> Response:
         """``command``: what does the same on the command line."""

@@ -29,6 +29,14 @@ class ActivateBody(RollbackBody):
         return self
 
 
+class TryBody(ActivateBody):
+    """Why an operator wants a snapshot served by one instance alone, and for how long."""
+
+    seconds: float = Field(
+        900.0, gt=0, le=86_400, allow_inf_nan=False, description="After so long what the registry wants is served again."
+    )
+
+
 class VerdictModel(Answer):
     """What came of an attempt of a snapshot to pass the gate, in this instance."""
 

@@ -18,7 +18,7 @@ from service.api.problems import responses
 from service.api.render import json_response, to_bytes
 from service.api.route import add_read_route
 from service.api.schemas import HistoryResponse, InfoResponse, LiveResponse, ReadyResponse
-from service.api.status import refresh_gauges, remote_status, status, unready
+from service.api.status import refresh_gauges, remote_status, status, trial_status, unready
 from service.history import INTERVAL_SECONDS, KEPT_SECONDS
 from service.metrics import Metrics
 from service.parts import Parts
@@ -88,6 +88,8 @@ class OpsRoutes:
         described: dict[str, Any] = {
             "version": version("scalingnote"),
             **status(self._parts),
+            "in_flight": self._parts.limiter.in_flight,
+            "trial": trial_status(self._parts),
             "remote": remote_status(self._parts),
             "snapshot": manifest,
             "proof": None if current is None else asdict(current.proof),

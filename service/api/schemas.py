@@ -301,10 +301,22 @@ class RemoteModel(Answer):
     reason: str | None
 
 
+class TrialModel(Answer):
+    """A snapshot that this instance alone is to serve, ahead of the registry."""
+
+    snapshot: str
+    instead_of: str | None = Field(description="What the registry wanted when it began; the trial ends when it wants another.")
+    who: str
+    why: str
+    ends_in_seconds: float
+
+
 class InfoResponse(StatusModel):
     """What runs."""
 
     version: str
+    in_flight: int = Field(description="Requests worked on or waiting for a thread.")
+    trial: TrialModel | None
     remote: RemoteModel | None = Field(description="The registry elsewhere that is followed, if one is configured.")
     snapshot: dict[str, Any] | None = Field(description="The manifest of the snapshot that serves, without its list of files.")
     proof: ProofModel | None

@@ -38,6 +38,17 @@ def status(parts: Parts) -> dict[str, Any]:
     }
 
 
+def trial_status(parts: Parts) -> dict[str, Any] | None:
+    """A TrialModel."""
+    trial = parts.trials.running
+    if trial is None:
+        return None
+    desire = trial.desire
+    left = round(parts.trials.left_seconds(trial), 1)
+    named = {"snapshot": desire.snapshot, "instead_of": trial.instead_of, "who": desire.who, "why": desire.why}
+    return {**named, "ends_in_seconds": left}
+
+
 def remote_status(parts: Parts) -> dict[str, Any] | None:
     """A RemoteModel."""
     if parts.mirror is None:

@@ -1,10 +1,15 @@
 """The files that deploy the service speak of things that exist."""
 
 import json
+import os
 import re
 import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import promql_parser
 import pytest
 import yaml
 from serving import composed
@@ -14,6 +19,8 @@ from service.settings import Settings
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 RULES = sorted((ROOT / "deploy/prometheus/rules").glob("*.yml"))
+ADAPTER = ROOT / "deploy/kubernetes/components/autoscaling/adapter-rules.yaml"
+IMAGE = (ROOT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 
@@ -29,7 +36,7 @@ def exported(tmp_path_factory):
 def expressions(node):
     """Every PromQL expression under ``node``."""
     if isinstance(node, dict):
-        yield from (value for key, value in node.items() if key in {"expr", "definition"})
+        yield from (value for key, value in node.items() if key in {"expr", "definition", "seriesQuery", "metricsQuery"})
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         yield from expressions(child)
 
@@ -39,11 +46,19 @@ def metrics_in(text):
     return re.findall(r"\b(?:scalingnote|process|python)_[a-z0-9_]+", re.sub(r'"[^"]*"', "", text))
 
 
-@pytest.mark.parametrize("path", [*DASHBOARDS, *RULES], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*DASHBOARDS, *RULES, ADAPTER], ids=lambda path: path.name)
 def test_every_metric_that_is_asked_for_is_exported(path, exported):
     names = {name for expr in expressions(yaml.safe_load(path.read_text())) for name in metrics_in(expr)}
     assert names
     assert names <= exported
+
+
+def test_the_adapter_asks_in_promql():
+    for rule in yaml.safe_load(ADAPTER.read_text())["rules"]:
+        labels = rule["resources"]["overrides"]
+        query = rule["metricsQuery"].replace("<<.GroupBy>>", ",".join(labels))
+        promql_parser.parse(query.replace("<<.LabelMatchers>>", ",".join(f'{label}="a"' for label in labels)))
+        promql_parser.parse(rule["seriesQuery"])
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
@@ -62,6 +77,7 @@ def test_panels_have_their_own_ids_and_do_not_overlap(path):
 
 def test_compose_mounts_what_the_repository_has():
     mounts = [mount.split(":")[0] for service in COMPOSE["services"].values() for mount in service["volumes"]]
+    assert len(mounts) >= len(COMPOSE["services"])
     folders = {mount for mount in mounts if mount.startswith("./")} - {"./registry"}
     assert folders
     assert all((ROOT / folder).is_dir() for folder in folders)
@@ -70,18 +86,91 @@ def test_compose_mounts_what_the_repository_has():
 
 def test_compose_publishes_on_the_loopback_only_and_pins_foreign_images():
     services = COMPOSE["services"].values()
-    assert all(port.startswith("127.0.0.1:") for service in services for port in service["ports"])
-    assert all(re.search(r":v?\d+\.\d+\.\d+$", service["image"]) for service in services if "build" not in service)
+    ports = [port for service in services for port in service.get("ports", [])]
+    assert len(ports) == len(set(ports)) == 4
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    foreign = [service["image"] for service in services if "build" not in service]
+    assert all(re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[\w/]+:v?\d+\.\d+\.\d+\}", image) for image in foreign)
 
 
-def test_prometheus_scrapes_the_service_of_the_compose_file():
+def test_compose_hardens_every_container():
+    for name, service in COMPOSE["services"].items():
+        assert service["read_only"] is True, name
+        assert service["tmpfs"] == ["/tmp"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_compose_profiles_stand_on_their_own():
+    services = COMPOSE["services"]
+    assert {profile for service in services.values() for profile in service["profiles"]} == {"demo", "monitoring", "replicas"}
+    for service in services.values():
+        for other in service.get("depends_on", []):
+            assert set(service["profiles"]) <= set(services[other]["profiles"]), "compose refuses what a profile leaves out"
+
+
+def test_the_balancer_knows_as_many_replicas_as_there_are():
+    template = re.search(r"server-template replica (\d+) (\w+):(\d+)", (ROOT / "deploy/haproxy/compose.cfg").read_text())
+    assert template
+    assert int(template[1]) == COMPOSE["services"][template[2]]["deploy"]["replicas"]
+    assert f"SCALINGNOTE_PORT={template[3]}" in IMAGE
+    assert COMPOSE["services"]["balancer"]["ports"] == [f"127.0.0.1:8080:{template[3]}"]
+
+
+def test_the_image_is_made_in_stages_runs_as_nobody_special_and_says_how_it_is():
+    stages = dict(re.findall(r"^FROM \S+ AS (\w[\w-]*)$(.*?)(?=^FROM|\Z)", IMAGE, re.MULTILINE | re.DOTALL))
+    assert list(stages)[-1] == "service", "a build without a target makes it"
+    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11-slim$", IMAGE, re.MULTILINE), "a digest can be given"
+    for name in ("service", "offline"):
+        assert re.search(r"^USER \d{4,}$", stages[name], re.MULTILINE)
+        assert "HEALTHCHECK" in stages[name]
+        assert "pip" not in re.sub(r"#.*", "", stages[name]), "what is installed is copied"
+    assert stages["service"].index("USER") < stages["service"].index("ENTRYPOINT")
+
+
+def test_the_image_asks_itself_what_the_service_answers():
+    [command] = re.findall(r"^HEALTHCHECK .*\n +CMD (\[.*\])$", IMAGE, re.MULTILINE)
+    program, *arguments = json.loads(command)
+    replica = HTTPServer(("127.0.0.1", 0), _Live)
+    thread = threading.Thread(target=replica.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        for path, code in (("/livez", 0), ("/other", 1)):
+            _Live.path_answered = path
+            done = subprocess.run(
+                [sys.executable, *arguments],
+                env={**os.environ, "SCALINGNOTE_PORT": str(replica.server_port)},
+                stderr=subprocess.PIPE,
+            )
+            assert (program, done.returncode) == ("python", code)
+    finally:
+        replica.shutdown()
+        thread.join()
+        replica.server_close()
+
+
+class _Live(BaseHTTPRequestHandler):
+    """Answers one path."""
+
+    path_answered = ""
+
+    def do_GET(self):
+        self.send_response(200 if self.path == self.path_answered else 404)
+        self.end_headers()
+
+    def log_message(self, *_): ...
+
+
+def test_prometheus_scrapes_the_services_of_the_compose_file():
     config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    targets = [target for job in config["scrape_configs"] for static in job["static_configs"] for target in static["targets"]]
-    assert [target.split(":")[0] in COMPOSE["services"] for target in targets] == [True]
+    [found] = [found for job in config["scrape_configs"] for found in job["dns_sd_configs"]]
+    ours = {name for name, service in COMPOSE["services"].items() if "build" in service}
+    assert set(found["names"]) == ours
+    assert f"SCALINGNOTE_PORT={found['port']}" in IMAGE
 
 
 def test_the_container_drains_before_it_is_killed():
-    grace_seconds = int(COMPOSE["services"]["service"]["stop_grace_period"].removesuffix("s"))
+    grace_seconds = min(int(COMPOSE["services"][name]["stop_grace_period"].removesuffix("s")) for name in ("service", "replica"))
     assert grace_seconds > Settings(registry=Path("registry")).drain_seconds
 
 

@@ -31,7 +31,9 @@ ROUTES = [
     ("GET", "/snapshots/some-id/gate"),
     ("GET", "/snapshots/some-id/diff/other-id"),
     ("POST", "/snapshots/some-id/activate"),
+    ("POST", "/snapshots/some-id/try"),
     ("POST", "/snapshots/rollback"),
+    ("POST", "/snapshots/end-trial"),
     ("POST", "/snapshots/some-id/search"),
 ]
 
