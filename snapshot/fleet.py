@@ -21,7 +21,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from snapshot.errors import FleetError, ReplicaError
 
-_TIMEOUT_SECONDS = 5.0
+_TIMEOUT_SECONDS = 15.0
+"""A service that takes so long to say how it is, is in no state to change."""
 _MOST_AT_A_TIME = 32
 _MOST_BYTES = 4 << 20
 _MOST_DETAIL = 500

@@ -176,6 +176,8 @@ class Rollout:
 
     def _give_up(self) -> str:
         """End every trial; what came of that, in words."""
+        if not self._trying:
+            return "No service was told anything"
         left: list[str] = []
         for replica in self._trying:
             try:
