@@ -127,7 +127,7 @@ class AdminRoutes:
         async with self._door.audited(request):
             await asyncio.to_thread(_translated, lambda: self._registry.layout(snapshot_id))
             attempts = [report for report in self._parts.follower.gate_reports if report.snapshot == snapshot_id]
-            running = await asyncio.to_thread(_translated, lambda: self._is_tried(snapshot_id))
+            running = await asyncio.to_thread(self._is_tried, snapshot_id)
             if not attempts:
                 raise self._running(snapshot_id) if running else self._untried(snapshot_id)
             return json_response(to_bytes(gate(attempts, running=running)))
@@ -204,9 +204,13 @@ class AdminRoutes:
 
     def _is_tried(self, snapshot_id: str) -> bool:
         """Whether an attempt to serve it goes on, or is about to begin."""
-        failure = self._parts.follower.last_error
-        waits = failure is not None and failure.snapshot == snapshot_id and self._parts.generations.state not in LOADING
-        return not waits and self._parts.generations.serving != snapshot_id == self._registry.current()
+        failure, generations = self._parts.follower.last_error, self._parts.generations
+        waits = failure is not None and failure.snapshot == snapshot_id and generations.state not in LOADING
+        try:
+            wanted = self._registry.current()
+        except (SnapshotError, OSError):  # the follower says so where operators look for it
+            wanted = self._parts.follower.desired
+        return not waits and generations.serving != snapshot_id == wanted
 
     def _running(self, snapshot_id: str) -> SwapRunningError:
         state, steps = self._parts.generations.state, self._parts.progress.timeline.steps

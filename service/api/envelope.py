@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.call import Call, Reply, open_call, sent_at_once
 from service.api.problems import problem, reply_of
+from service.api.turnstile import caller_name
 from service.api.work import WorkRoute
 from service.errors import CallerGoneError, DrainingError, ServiceError
 from service.headers import SAFE, missing
@@ -39,6 +40,7 @@ class Ledger:
             metrics.timed(route, status, seconds, call.walk.deadline.budget_ms)
             self._parts.pipeline.account(call.walk, recorded)
         if self._random() < self._share:
+            caller = caller_name(scope)
             _log.info(
                 "request",
                 method=scope["method"],
@@ -47,6 +49,7 @@ class Ledger:
                 duration_ms=round(seconds * 1000, 3),
                 request_id=call.request_id,
                 trace_parent=call.trace_parent,
+                **({} if caller is None else {"key": caller}),
             )
 
     def fault(self, route: str, call: Call) -> ServiceError:

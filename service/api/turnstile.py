@@ -22,6 +22,12 @@ def charge(scope: Scope, items: int) -> None:
         holder.bucket.owe(items - 1)
 
 
+def caller_name(scope: Scope) -> str | None:
+    """Name of the key that let a request in; None where none was asked for, or none did."""
+    holder: Holder | None = scope.get(_HOLDER)
+    return None if holder is None else holder.key.name
+
+
 class Turnstile:
     """Lets requests in by the keys of a ring. Used on the event loop only."""
 

@@ -283,6 +283,8 @@ def test_a_snapshot_that_is_tried_again_has_its_earlier_reports_meanwhile(
     assert not running()
     operator.parts.generations.enter(SwapState.VERIFYING)
     assert running()
+    (tmp_path / "CURRENT").write_bytes(b"\xff")
+    assert running()
 
 
 def test_two_snapshots_are_put_side_by_side(operator: Client, ids: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from service.app import create_app
 from service.errors import OverloadedError
 from service.keys.metrics import KeyMetrics
 from service.keys.ring import KeyRing
+from service.logs import configure
 
 POSTS = {
     "/search": {"query": "apple"},
@@ -177,6 +179,27 @@ def test_what_came_of_requests_is_counted_by_name_and_strangers_make_no_series(k
         *KEYS,
         "",
     }
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_the_access_log_has_the_keys_name_and_never_the_key(registry: Path, tmp_path: Path) -> None:
+    stream, secret = io.StringIO(), "snk_" + "x" * 43
+    file = tmp_path / "keys"
+    file.write_text(json.dumps({"name": "shop", "sha256": sha256(secret.encode()).hexdigest()}))
+    with client_of(registry, api_keys_file=file, access_log=1.0) as client:
+        configure("info", "json", stream)
+        for headers in (bearer(secret), bearer("wrong-key"), {}):
+            client.post("/search", POSTS["/search"], headers=headers)
+        client.get("/livez")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines() if '"event": "request"' in line]
+    assert [(line["route"], line["status"], line.get("key")) for line in lines] == [
+        ("/search", 200, "shop"),
+        ("/search", 401, None),
+        ("/search", 401, None),
+        ("/livez", 200, None),
+    ]
+    assert secret not in stream.getvalue()
+    assert "wrong-key" not in stream.getvalue()
 
 
 def test_no_key_is_asked_for_where_no_file_is_named(client: Client) -> None:

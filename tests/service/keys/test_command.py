@@ -78,6 +78,7 @@ def test_what_is_wrong_is_one_line(command: Command, tmp_path: Path, arguments: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("restored_logging")
 def test_a_service_that_is_given_a_wrong_file_does_not_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
