@@ -24,6 +24,7 @@ ServiceError
 ├── DeadlineExceededError  504  the budget is spent with nothing to give; ``spent_ms`` says where
 ├── CallerGoneError        499  nobody is left to answer
 ├── SettingsError          (start) a setting is wrong
+├── UnreachableError       (doctor, explain) a running service cannot be asked, or what answers is none
 └── AddressInUseError      (start) the port is taken
 """
 
@@ -271,6 +272,13 @@ class SettingsError(ServiceError):
 
     code = "settings_invalid"
     title = "Wrong settings"
+
+
+class UnreachableError(ServiceError):
+    """A running service cannot be asked, or what answers is no service of ours."""
+
+    code = "service_unreachable"
+    title = "Service unreachable"
 
 
 class AddressInUseError(ServiceError):
