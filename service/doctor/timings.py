@@ -26,7 +26,7 @@ _WARN_TIMES, _WRONG_TIMES = 2.0, 5.0
 _WARN_MS, _WRONG_MS = 0.1, 0.5
 """Beyond the times: what a clock and a cache miss may add to a stage of microseconds."""
 _MAX_REPORT_BYTES = 16 << 20
-_SERVED_TOWER = "student, as served"
+SERVED_TOWER = "student, as served"
 """How the evaluation's report names the query tower that is served."""
 
 
@@ -115,7 +115,7 @@ def recorded_encoding(layout: Layout) -> _Latency | None:
         report = _Findings.model_validate_json(read_small(layout.report / "report.json", _MAX_REPORT_BYTES))
     except (OSError, ValidationError):
         return None
-    return next((found for found in report.latencies if found.tower == _SERVED_TOWER), None)
+    return next((found for found in report.latencies if found.tower == SERVED_TOWER), None)
 
 
 def _timed(works: Sequence[Callable[[], object]], clock: Callable[[], float], pace: Pace) -> tuple[float, float]:
