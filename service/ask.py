@@ -15,6 +15,7 @@ from service.deadline import Deadline
 from service.errors import UnreachableError
 
 _MAX_BYTES = 64 << 20
+_CHUNK_BYTES = 1 << 16
 _LEAST_SECONDS = 0.001
 _ANOTHER = "that is not this service: look at the URL"
 
@@ -96,12 +97,20 @@ class Asker:
             raise UnreachableError(f"{request.full_url}: no answer ({reason}); is it running there?") from error
 
     def _reply(self, url: str, response: Any, began: float) -> Reply:
-        """UnreachableError where the body is too long; errors of reading it are those of the connection."""
+        """UnreachableError where the body breaks off, drips beyond the deadline, or is too long."""
+        parts, size = [], 0
         try:
-            body = response.read(_MAX_BYTES + 1)
+            while part := response.read1(_CHUNK_BYTES):
+                parts.append(part)
+                size += len(part)
+                if size > _MAX_BYTES:
+                    raise UnreachableError(f"{url}: an answer of more than {_MAX_BYTES} bytes; {_ANOTHER}")
+                if self._deadline.passed():
+                    raise UnreachableError(f"{url}: the answer was not whole in time; allow more")
         except (OSError, http.client.HTTPException) as error:
             raise UnreachableError(f"{url}: the answer broke off ({error})") from error
-        if len(body) > _MAX_BYTES:
-            raise UnreachableError(f"{url}: an answer of more than {_MAX_BYTES} bytes; {_ANOTHER}")
+        declared = response.headers.get("content-length", "")
+        if declared.isdecimal() and size < int(declared):  # read1 does not tell
+            raise UnreachableError(f"{url}: the answer broke off after {size} of {declared} bytes")
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(url, response.status, headers, body, time.monotonic() - began, self._now())
+        return Reply(url, response.status, headers, b"".join(parts), time.monotonic() - began, self._now())

@@ -18,7 +18,7 @@ from service.loader import gate_options
 from service.memory import available_bytes, held_bytes, mapped_bytes
 from service.settings import Settings, trust_of, variable
 from snapshot.cli import size
-from snapshot.errors import SnapshotError
+from snapshot.errors import RegistryError, SnapshotError
 from snapshot.layout import Layout
 from snapshot.manifest import Manifest
 from snapshot.registry import Registry
@@ -39,6 +39,7 @@ _ADVICE: Mapping[str, str] = {
     "required_ids": "look at the source of the documents, or correct the list",
     "p99": "fewer requests at a time cannot help: a lower effort, a smaller query tower, a faster machine, or a longer budget",
 }
+_DESIRED = "CURRENT names one of the registry's snapshots"
 
 
 class _Timed(Inspection):
@@ -67,8 +68,12 @@ def check_registry(settings: Settings, snapshot: str | None, timer: Timer = time
         SnapshotError: the registry cannot be read, or there is no such snapshot.
     """
     registry = Registry(settings.registry)
-    desired = registry.current()
-    findings = [check_desired(desired, registry.ids(), registry.unreadable())]
+    try:
+        desired, unreadable = registry.current(), registry.unreadable()
+    except RegistryError as error:
+        desired, findings = None, [Finding("desired", "wrong", str(error), _DESIRED, "python -m snapshot activate ID --why …")]
+    else:
+        findings = [check_desired(desired, registry.ids(), unreadable)]
     wanted = snapshot or desired
     if wanted is not None and (snapshot or findings[0].verdict != "wrong"):
         layout = registry.layout(wanted)
@@ -94,16 +99,15 @@ def manifest_of(settings: Settings, snapshot: str | None) -> Manifest | None:
 
 def check_desired(desired: str | None, ids: list[str], unreadable: Mapping[str, str]) -> Finding:
     """Whether the registry wants a snapshot that is there."""
-    expected = "CURRENT names one of the registry's snapshots"
     seen = f"CURRENT names {desired or 'nothing'}; {len(ids)} snapshots" + (
         f", {len(unreadable)} of them unreadable" if unreadable else ""
     )
     if desired not in ids:
         remedy = f"python -m snapshot activate {ids[-1]} --why …" if ids else "publish one: python -m offline run RECIPE"
-        return Finding("desired", "wrong", seen, expected, f"services that start now serve nothing: {remedy}")
+        return Finding("desired", "wrong", seen, _DESIRED, f"services that start now serve nothing: {remedy}")
     verdict: Verdict = "wrong" if desired in unreadable else "warn" if unreadable else "ok"
     first = next(iter(unreadable.items()), ("", ""))
-    return Finding.of("desired", verdict, seen, expected, f"{first[0]}: {first[1]}")
+    return Finding.of("desired", verdict, seen, _DESIRED, f"{first[0]}: {first[1]}")
 
 
 def check_snapshot(settings: Settings, layout: Layout, timer: Timer = time_stages) -> list[Finding]:
@@ -136,6 +140,8 @@ def of_check(check: Check) -> Finding:
 
 def check_swap_memory(needed: int, available: int | None, share: float) -> Finding:
     """Whether two snapshots fit beside each other, as they must while a swap is on.
+
+    Beside a service that runs, one of them is counted twice as far as it is held; what is mapped counts as free.
 
     Args:
         needed: bytes that both hold and map.

@@ -99,6 +99,13 @@ def test_what_is_desired_must_be_there(tmp_path: Path) -> None:
     assert check_desired("c", ["a"], {}).verdict == "wrong"
 
 
+def test_a_pointer_that_cannot_be_read_is_wrong_and_does_not_end_the_other_checks(tmp_path: Path) -> None:
+    layout = made(tmp_path)
+    (tmp_path / "CURRENT").write_text("../elsewhere")
+    assert wrong(by_name(tmp_path)) == {"desired"}
+    assert by_name(tmp_path, layout.root.name)["snapshot: hashes"].verdict == "ok"
+
+
 def test_another_snapshot_can_be_looked_at_before_it_is_activated(tmp_path: Path) -> None:
     made(tmp_path)
     candidate = make_snapshot(
