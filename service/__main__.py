@@ -13,7 +13,7 @@ import typer
 from service.errors import ServiceError, SettingsError
 from service.head_start import HeadStart
 from service.keys.command import app as keys
-from service.settings import DescribedSetting, described_settings, load_settings, trust_of, variable
+from service.settings import MOST_K, DescribedSetting, described_settings, load_settings, trust_of, variable
 from snapshot.errors import SnapshotError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -85,6 +85,51 @@ def gate(
     from service.gate_command import inspect, show  # as above
 
     raise typer.Exit(show(inspect(settings, snapshot, against), as_json))
+
+
+@app.command()
+def doctor(
+    registry: Annotated[str | None, typer.Option(help="Folder of snapshots.", envvar=variable("registry"))] = None,
+    url: Annotated[str | None, typer.Option(help="Of a running service: looks at that, by a few requests.")] = None,
+    snapshot: Annotated[str | None, typer.Option(metavar="ID", help="Instead of what the registry wants served.")] = None,
+    timeout_seconds: Annotated[float, typer.Option(min=0.001, help="For all requests to the service together.")] = 30.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")] = False,
+) -> None:
+    """Say what is wrong with this machine and its registry, or with a running service, and what to do; 1 where anything is.
+
+    Settings come from the environment, as those of the service: run it with the service's own. 2: it could not be looked at.
+    """
+    from service.doctor.command import run  # as above
+
+    raise typer.Exit(run(registry, url, snapshot, timeout_seconds, as_json))
+
+
+@app.command()
+def explain(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="As a user types it.")],
+    registry: Annotated[str | None, typer.Option(help="Folder of snapshots.", envvar=variable("registry"))] = None,
+    url: Annotated[str | None, typer.Option(help="Of a running service: two searches, without the encoder's part.")] = None,
+    snapshot: Annotated[str | None, typer.Option(metavar="ID", help="Instead of what the registry wants served.")] = None,
+    filter_json: Annotated[str | None, typer.Option("--filter", metavar="JSON", help="As of /search.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=MOST_K, help="Hits.")] = 10,
+    effort: Annotated[int | None, typer.Option(help="A row of the effort table; unset: the snapshot's default.")] = None,
+    timeout_ms: Annotated[
+        float | None, typer.Option(min=0.001, help="Budget of the search; unset: the service's default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")] = False,
+) -> None:
+    """Say of one query where each millisecond went, and which step lost which documents: encoder, int8, index, budget, filter.
+
+    2: it could not be looked at.
+    """
+    from service.doctor.command import or_error  # as above
+    from service.explain.command import run
+    from service.explain.question import Question, parse_filter
+
+    def work() -> int:
+        return run(registry, url, snapshot, Question(query, k, parse_filter(filter_json), effort, timeout_ms), as_json)
+
+    raise typer.Exit(or_error(work, as_json))
 
 
 def main() -> None:

@@ -111,7 +111,7 @@ class Comparer:
 
 def compare(generation: Generation, search: Search, effort: int | None) -> Comparison:
     """Search a pinned generation both ways; of the search, ``query``, ``k``, ``filter`` and ``fields`` count."""
-    watch, row = _Watch(), _effort(generation, effort)
+    watch, row = _Watch(), effort_row(generation, effort)
     parsed, k = check(generation, search), min(search.k, generation.engine.count)
     vector = generation.encoder.encode([search.query])
     watch.lap("encode")
@@ -141,8 +141,8 @@ class _Watch:
         self._last = now
 
 
-def _effort(generation: Generation, asked: int | None) -> Effort:
-    """The row of the effort table; InvalidRequestError where there is none."""
+def effort_row(generation: Generation, asked: int | None) -> Effort:
+    """A row of the effort table, the default unless asked otherwise; InvalidRequestError where there is none."""
     index = generation.manifest.index
     wanted = index.default_effort if asked is None else asked
     found = next((row for row in index.efforts if row.effort == wanted), None)

@@ -55,12 +55,18 @@ def available_cores(cgroup: Path = _CGROUP, affinity: int | None = None) -> int:
         cgroup: where the control group's files are mounted.
         affinity: cores that the scheduler lets this process use; asked of the system unless given.
     """
-    allowed = affinity if affinity is not None else _affinity()
-    quota = _quota_v2(cgroup / "cpu.max") or _quota_v1(cgroup / "cpu")
+    allowed = affinity if affinity is not None else cores_by_affinity()
+    quota = quota_of(cgroup, cgroup / "cpu")
     return max(1, min(allowed, int(quota))) if quota is not None else max(1, allowed)
 
 
-def _affinity() -> int:
+def quota_of(unified: Path, separate: Path) -> float | None:
+    """Cores that a control group may use at a time: its folder in version 2, or that of its controller ``cpu`` in version 1."""
+    return _quota_v2(unified / "cpu.max") or _quota_v1(separate)
+
+
+def cores_by_affinity() -> int:
+    """Cores that the scheduler lets this process use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -21,6 +21,10 @@ def raise_file_limit() -> None:
 
 def connection_limit(asked: int | None) -> int:
     """Connections that may be open: what is asked for, as far as the limit on open files allows it; at least 1."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return connections_within(resource.getrlimit(resource.RLIMIT_NOFILE)[0], asked)
+
+
+def connections_within(files: int, asked: int | None) -> int:
+    """The same for a limit on open files, which may be ``resource.RLIM_INFINITY``."""
     wanted = _MOST_CONNECTIONS if asked is None else asked
     return wanted if files == resource.RLIM_INFINITY else min(wanted, max(1, files - min(_RESERVED, files // 2)))

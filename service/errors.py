@@ -28,6 +28,7 @@ ServiceError
 ├── CallerGoneError        499  nobody is left to answer
 ├── SettingsError          (start) a setting is wrong
 ├── KeysFileError          (start, log, command line) the file of API keys cannot be read or written, or a line is wrong
+├── UnreachableError       (doctor, explain) a running service cannot be asked, or what answers is none
 └── AddressInUseError      (start) the port is taken
 """
 
@@ -309,6 +310,13 @@ class KeysFileError(ServiceError):
 
     code = "api_keys_invalid"
     title = "API keys cannot be read"
+
+
+class UnreachableError(ServiceError):
+    """A running service cannot be asked, or what answers is no service of ours."""
+
+    code = "service_unreachable"
+    title = "Service unreachable"
 
 
 class AddressInUseError(ServiceError):

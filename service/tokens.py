@@ -86,15 +86,27 @@ class Tokens:
             seen = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
             if seen == known:
                 return table
-            text = self._path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise TokensError(f"{self._path}: cannot be read ({error}); make it with: python -m service token NAME") from error
-        if found.st_mode & S_IWOTH:
-            raise TokensError(f"{self._path}: anybody may write it, and so let himself in; do: chmod o-w {self._path}")
-        table = TokenTable(parse_tokens(text, self._path))
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+        table = TokenTable(read_tokens(self._path))
         self._read = seen, table
         _log.info("admin_tokens_read", path=str(self._path), names=list(table.names))
         return table
+
+
+def read_tokens(path: Path) -> tuple[Token, ...]:
+    """The tokens of a file; raises what ``parse_tokens`` does, also where it cannot be read, or anybody may write it."""
+    try:
+        mode, text = path.stat().st_mode, path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+    if mode & S_IWOTH:
+        raise TokensError(f"{path}: anybody may write it, and so let himself in; do: chmod o-w {path}")
+    return parse_tokens(text, path)
+
+
+def _unreadable(path: Path, error: Exception) -> TokensError:
+    return TokensError(f"{path}: cannot be read ({error}); make it with: python -m service token NAME")
 
 
 def parse_tokens(text: str, where: Path) -> tuple[Token, ...]:

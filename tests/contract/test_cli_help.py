@@ -11,6 +11,7 @@ COMMANDS = {
         *("run", "prepare", "train", "distill", "encode", "refine", "export", "index", "evaluate", "pack", "publish"),
         *("search", "ablate", "scaling", "mteb", "card"),
     ],
+    "service": ["openapi", "configuration", "token", "gate", "doctor", "explain"],
     "snapshot": [
         *(
             "list",
@@ -61,6 +62,8 @@ def test_commands_are_listed_with_what_they_do(program):
         (("snapshot", "verify"), ("--deep", "--key", "--json")),
         (("service",), ("--registry", "--host", "--port", "--api-keys-file")),
         (("service", "key", "new"), ("--file", "--scope", "--rate", "--burst", "--days")),
+        (("service", "doctor"), ("--registry", "--url", "--snapshot", "--timeout-seconds", "--json")),
+        (("service", "explain"), ("--registry", "--url", "--snapshot", "--filter", "--effort", "--timeout-ms", "--json")),
     ],
     ids=" ".join,
 )

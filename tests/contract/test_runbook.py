@@ -213,6 +213,16 @@ def damaged(world: World) -> None:
     model.write_bytes(content)
 
 
+def damaged_at_start(world: World) -> None:
+    """The same, wanted before the service starts, which then has nothing to serve."""
+    damaged(world)
+    world.activate("ID")
+
+
+def refused(code: str) -> Callable[[World], None]:
+    return lambda world: world.until_refused(code)
+
+
 def wanted(code: str) -> Callable[[World], None]:
     """ID has been wanted since the service started, and refused."""
 
@@ -250,6 +260,14 @@ def forced(world: World) -> None:
     assert [(event.who, event.why) for event in declared][1:] == [(OPERATOR, "another corpus on purpose")]
 
 
+def doctored(world: World) -> None:
+    from_outside, from_inside, other, *_ = (world.run(command) for command in commands("First"))
+    assert re.search(r"^wrong: converged: hash_mismatch: .*model\.onnx", from_outside, re.MULTILINE)
+    assert re.search(r"^│ wrong +│ snapshot: hashes +│ .*model\.onnx", from_inside, re.MULTILINE)
+    found = {each["check"]: each["verdict"] for each in json.loads((world.folder / "doctor.json").read_text())["findings"]}
+    assert (other, found["snapshot: hashes"], found["snapshot: golden_vectors"]) == ("", "ok", "ok")
+
+
 def other_desired(world: World) -> None:
     assert world.registry.current() == world.names["OTHER"]
     world.until_serving("OTHER")
@@ -268,6 +286,7 @@ def cleaned(world: World) -> None:
 STORE = "A snapshot does not arrive from the object store"
 Scene = tuple[Callable[[World], None], Callable[[World], None], Callable[[World], None]]
 SCENES: dict[str, Scene] = {
+    "First": (damaged_at_start, refused("hash_mismatch"), doctored),
     "A new snapshot is to be served": (two, serves("OTHER"), serves("ID")),
     "`/readyz` answers 503": (empty, nothing, nothing),
     "The desired snapshot is not the one that serves": (small, wanted("gate_documents"), other_desired),

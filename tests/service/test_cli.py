@@ -22,6 +22,11 @@ from make_snapshot import make_snapshot
 from serving import make_registry
 
 from service.__main__ import main
+from service.ask import Asker
+from service.deadline import Deadline
+from service.doctor.command import examine_service
+from service.explain.over_http import explain_service
+from service.explain.question import Question
 from service.settings import described_settings
 from service.tokens import Tokens
 from snapshot.registry import Registry
@@ -101,6 +106,17 @@ def service(registry: Path, *arguments: str, program: Sequence[str] = MODULE, **
             process.communicate()
 
 
+def doctor_and_explain(url: str, answer: dict[str, Any]) -> None:
+    """What both say of a running service."""
+    found = {finding.check: finding.verdict for finding in examine_service(url, WAIT_SECONDS).findings}
+    well = ("ready", "converged", "clock", "proof", "threads", "connections", "faults")
+    assert {name: found[name] for name in well} == dict.fromkeys(well, "ok")
+    clock = time.monotonic
+    explained = explain_service(Asker(url, Deadline.after(WAIT_SECONDS * 1000, clock(), clock)), Question("apple bread"))
+    assert explained.hits == [hit["id"] for hit in answer["hits"]]
+    assert (explained.snapshot, explained.lost, explained.degraded) == (answer["snapshot"], [], None)
+
+
 @pytest.mark.slow
 def test_it_serves_and_ends_with_zero_on_sigterm(tmp_path: Path) -> None:
     registry = make_registry(tmp_path)
@@ -109,6 +125,7 @@ def test_it_serves_and_ends_with_zero_on_sigterm(tmp_path: Path) -> None:
         assert running.get("/readyz")[0] == 200
         status, answer = running.get("/search", {"query": "apple bread"})
         assert (status, len(answer["hits"]), answer["snapshot"]) == (200, 10, registry.current())
+        doctor_and_explain(running.url, answer)
         running.process.send_signal(signal.SIGTERM)
         assert running.event("stopped")
         assert running.process.wait(WAIT_SECONDS) == 0

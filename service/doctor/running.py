@@ -1,0 +1,188 @@
+"""Checks of a running service. Each is pure: what it said in, a finding out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from service.doctor.findings import Finding, Verdict
+from service.settings import variable
+from snapshot.cli import size
+
+_LOADING = ("verifying", "opening", "proving", "warming", "shadowing")
+_CROWDED, _FEW_CONNECTIONS = 0.8, 4096
+_HEADROOM_LOW, _HEADROOM_GONE = 0.2, 0.1
+_FAULT_SHARE, _SHED_SHARE = 0.001, 0.01
+_ENOUGH = 100
+"""Answers below which a share of them says nothing."""
+_BUDGET_SHARE = 0.5
+"""Of the budget, beyond which an idle service's search leaves too little for company."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The answer of ``/readyz``."""
+
+    status: int
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Searches that the doctor made.
+
+    Attributes:
+        timings_ms: of each that was answered, by stage, with ``total`` and ``round_trip``.
+        refused: status and code of the others.
+    """
+
+    timings_ms: tuple[Mapping[str, float], ...]
+    refused: tuple[str, ...]
+
+
+def check_ready(ready: Ready) -> Finding:
+    """Whether balancers should send requests here."""
+    if ready.status == 200:
+        return Finding("ready", "ok", "/readyz answers 200", "200")
+    code, detail = ready.body.get("code", "no code"), ready.body.get("detail", "")
+    return Finding(
+        "ready", "wrong", f"/readyz answers {ready.status} {code}", "200", f"{detail}; docs/runbook.md#readyz-answers-503"
+    )
+
+
+def check_converged(desired: str | None, serving: str | None, state: str, code: str, reason: str) -> Finding:
+    """Whether what operators want is what serves.
+
+    Args:
+        desired: id that is wanted.
+        serving: id that answers.
+        state: what is being done about it.
+        code: of the last failure; empty where there was none.
+        reason: of the same.
+    """
+    seen = f"desired {desired or 'nothing'}, serving {serving or 'nothing'}, {state}"
+    expected = "what is desired serves"
+    if desired == serving and desired is not None:
+        return Finding("converged", "ok", seen, expected)
+    if state in _LOADING:
+        return Finding("converged", "warn", seen, expected, "it is being loaded: look again in a minute, or at /snapshots/swap")
+    advice = (
+        f"{code}: {reason}; docs/runbook.md#the-desired-snapshot-is-not-the-one-that-serves" if code else "activate a snapshot"
+    )
+    return Finding("converged", "wrong", seen, expected, advice)
+
+
+def check_remote(state: str, code: str | None, reason: str | None) -> Finding:
+    """Whether what is wanted in the remote registry arrives."""
+    advice = f"{code}: {reason}; docs/runbook.md#a-snapshot-does-not-arrive-from-the-object-store"
+    return Finding.of("remote_registry", "wrong" if state == "failing" else "ok", state, "following or pulling", advice)
+
+
+def check_proof(proven: bool, found: tuple[float, float], bounds: tuple[float, float]) -> Finding:
+    """Whether what serves reproduces its golden answers, as it proved last.
+
+    Args:
+        proven: the service's own verdict.
+        found: worst cosine distance, and recall.
+        bounds: most of the first, least of the second.
+    """
+    fits = found[0] <= bounds[0] and found[1] >= bounds[1]
+    seen = f"cosine distance {found[0]:.2e}, recall {found[1]:.3f}"
+    advice = "a file has changed, or the machine computes otherwise: python -m snapshot rollback --why …, and look at the disk"
+    verdict: Verdict = "ok" if proven and fits else "wrong"
+    return Finding.of("proof", verdict, seen, f"at most {bounds[0]:.2e}, at least {bounds[1]:.3f}", advice)
+
+
+def check_live(high: tuple[float | None, float | None], targets: tuple[float, float]) -> list[Finding]:
+    """Live recall and overlap with the teacher, by the upper ends of their intervals; nothing where they are not measured."""
+    checks = (
+        ("live_recall", "of live searches, with interval up to", "docs/runbook.md#recall-is-low"),
+        ("teacher_overlap", "of live queries' documents are the teacher's, at most", "docs/runbook.md#real-queries-drift-away"),
+    )
+    return [
+        Finding.of(name, "wrong" if value < target else "ok", f"{value:.3f} {words}", f"at least {target:g}", advice)
+        for (name, words, advice), value, target in zip(checks, high, targets, strict=True)
+        if value is not None and value == value  # NaN: nothing was measured yet
+    ]
+
+
+def check_headroom(available: float | None, resident: float | None) -> Finding:
+    """Whether memory is left, as the alert ScalingNoteMemory reckons."""
+    if available is None or resident is None:
+        return Finding("memory", "unknown", "the service does not say", "a fifth left", "look at the machine's own tools")
+    share = available / (available + resident)
+    verdict: Verdict = "wrong" if share < _HEADROOM_GONE else "warn" if share < _HEADROOM_LOW else "ok"
+    seen = f"{size(int(available))} left beside {size(int(resident))} resident"
+    advice = f"a swap needs more: docs/runbook.md#memory-runs-short ({variable('keep_former')}=false, smaller caches, more)"
+    return Finding.of("memory", verdict, seen, f"at least {_HEADROOM_LOW:.0%} of both", advice)
+
+
+def check_connections(now: float | None, limit: float | None, asked: int | None) -> Finding:
+    """Whether there is room for clients."""
+    if now is None or limit is None:
+        return Finding("connections", "unknown", "the service does not say", "fewer than the limit", "is a proxy between?")
+    seen, expected = f"{now:.0f} of {limit:.0f}", f"fewer than {_CROWDED:.0%} of the limit, and a limit as configured"
+    crowded, low = now > _CROWDED * limit, limit < (asked or _FEW_CONNECTIONS)
+    verdict: Verdict = "wrong" if asked is not None and limit < asked else "warn" if crowded or low else "ok"
+    advice = "raise the hard limit on open files (ulimit -Hn, LimitNOFILE=); docs/runbook.md#connections-are-closed-or-refused"
+    return Finding.of("connections", verdict, seen, expected, advice)
+
+
+def check_operators(on: bool) -> Finding:
+    """Whether operators' routes are on."""
+    advice = f"nobody can activate or roll back over HTTP: set {variable('admin_tokens_file')}"
+    return Finding.of("tokens", "ok" if on else "warn", "on" if on else "operators' routes are off", "a file of tokens", advice)
+
+
+def check_faults(answers: float, faults: float, late: float, shed: float, in_budget: float) -> list[Finding]:
+    """Shares of answers since the start that were faults, late, or refused.
+
+    Args:
+        answers: of /search.
+        faults: 500s of any route.
+        late: answers of /search beyond their budget.
+        shed: refusals for overload.
+        in_budget: the objective.
+    """
+    shares = (
+        ("faults", faults, _FAULT_SHARE, "the log has each traceback under unhandled_error; docs/runbook.md#requests-end-in-5xx"),
+        ("late", late, 1 - in_budget, "docs/runbook.md#504-or-degraded-in-many-answers"),
+        ("refused", shed, _SHED_SHARE, "more replicas, or cheaper searches; docs/runbook.md#429"),
+    )
+    if answers < _ENOUGH:
+        return [
+            Finding.of(name, "warn" if count else "ok", f"{count:.0f} of {answers:.0f} since the start", "none", advice)
+            for name, count, _, advice in shares
+        ]
+    return [
+        Finding.of(
+            name, "wrong" if count / answers > most else "ok", f"{count / answers:.2%} since the start", f"{most:.2%}", advice
+        )
+        for name, count, most, advice in shares
+    ]
+
+
+def check_budget(probes: Probes, budget_ms: float) -> Finding:
+    """Whether single searches are answered well within the default budget."""
+    expected = f"each answered, within {_BUDGET_SHARE:.0%} of {budget_ms:g} ms"
+    if not probes.timings_ms:
+        told = ", ".join(sorted(set(probes.refused))) or "nothing serves"
+        return Finding(
+            "budget", "wrong", f"no search was answered ({told})", expected, "see what is wrong above; docs/runbook.md"
+        )
+    totals = [timings["total"] for timings in probes.timings_ms]
+    trips = [timings["round_trip"] for timings in probes.timings_ms]
+    seen = f"median {median(totals):.3g} ms ({_stages(probes.timings_ms)}), round trip {median(trips):.3g} ms"
+    if probes.refused:
+        seen += f"; {len(probes.refused)} refused ({', '.join(sorted(set(probes.refused)))})"
+    late = median(totals) > _BUDGET_SHARE * budget_ms
+    verdict: Verdict = "wrong" if median(totals) > budget_ms else "warn" if late or probes.refused else "ok"
+    advice = f"see which stage takes it (explain shows one query); a longer {variable('default_timeout_ms')}, or a faster machine"
+    return Finding.of("budget", verdict, seen, expected, advice)
+
+
+def _stages(timings: Sequence[Mapping[str, float]]) -> str:
+    names = [name for name in timings[0] if name not in ("total", "round_trip")]
+    return ", ".join(f"{name} {median([each.get(name, 0.0) for each in timings]):.2g}" for name in names)

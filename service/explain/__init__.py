@@ -1,0 +1,1 @@
+"""``python -m service explain``: one query, every millisecond of it, and every recall point that it lost."""

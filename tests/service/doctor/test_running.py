@@ -1,0 +1,110 @@
+"""What a running service says of itself, judged by tables."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.doctor.running import (
+    Probes,
+    Ready,
+    check_budget,
+    check_connections,
+    check_converged,
+    check_faults,
+    check_headroom,
+    check_live,
+    check_operators,
+    check_proof,
+    check_ready,
+    check_remote,
+)
+
+GB = 1e9
+
+
+def test_ready_says_why_not() -> None:
+    assert check_ready(Ready(200, {})).verdict == "ok"
+    found = check_ready(Ready(503, {"code": "no_snapshot", "detail": "wrong_space: distil again"}))
+    assert (found.verdict, "wrong_space" in found.advice, "no_snapshot" in found.seen) == ("wrong", True, True)
+
+
+@pytest.mark.parametrize(
+    ("desired", "serving", "state", "code", "verdict"),
+    [
+        ("a", "a", "serving", "", "ok"),
+        ("a", "a", "serving", "an_old_failure", "ok"),
+        ("b", "a", "proving", "", "warn"),
+        ("b", "a", "failed", "hash_mismatch", "wrong"),
+        (None, None, "idle", "", "wrong"),
+    ],
+)
+def test_converged(desired: str | None, serving: str | None, state: str, code: str, verdict: str) -> None:
+    found = check_converged(desired, serving, state, code, "a reason")
+    assert found.verdict == verdict
+    assert verdict != "wrong" or found.advice.startswith(code or "activate")
+
+
+def test_a_remote_registry_that_fails_says_why() -> None:
+    assert check_remote("following", None, None).verdict == "ok"
+    assert check_remote("failing", "remote_denied", "no right").advice.startswith("remote_denied: no right")
+
+
+@pytest.mark.parametrize(
+    ("proven", "distance", "recall", "verdict"),
+    [(True, 1e-6, 1.0, "ok"), (False, 1e-6, 1.0, "wrong"), (True, 1e-3, 1.0, "wrong"), (True, 1e-6, 0.5, "wrong")],
+)
+def test_proof(proven: bool, distance: float, recall: float, verdict: str) -> None:
+    assert check_proof(proven, (distance, recall), (1e-5, 0.9)).verdict == verdict
+
+
+def test_live_figures_are_judged_where_there_are_any() -> None:
+    assert check_live((None, float("nan")), (0.9, 0.6)) == []
+    found = check_live((0.85, 0.7), (0.9, 0.6))
+    assert [(each.check, each.verdict) for each in found] == [("live_recall", "wrong"), ("teacher_overlap", "ok")]
+
+
+@pytest.mark.parametrize(
+    ("available", "resident", "verdict"),
+    [(None, GB, "unknown"), (GB, GB, "ok"), (0.15 * GB, 0.85 * GB, "warn"), (0.05 * GB, 0.95 * GB, "wrong")],
+)
+def test_headroom(available: float | None, resident: float, verdict: str) -> None:
+    assert check_headroom(available, resident).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("now", "limit", "asked", "verdict"),
+    [
+        (None, None, None, "unknown"),
+        (1, 16_384, None, "ok"),
+        (15_000, 16_384, None, "warn"),
+        (1, 768, None, "warn"),
+        (1, 768, 768, "ok"),
+        (1, 768, 2000, "wrong"),
+    ],
+)
+def test_connections(now: float | None, limit: float | None, asked: int | None, verdict: str) -> None:
+    assert check_connections(now, limit, asked).verdict == verdict
+
+
+def test_operators() -> None:
+    assert [check_operators(on).verdict for on in (True, False)] == ["ok", "warn"]
+
+
+def test_shares_of_faults_count_once_there_are_enough_answers() -> None:
+    assert [found.verdict for found in check_faults(10_000, 9, 100, 100, 0.99)] == ["ok", "ok", "ok"]
+    assert [found.verdict for found in check_faults(10_000, 11, 101, 101, 0.99)] == ["wrong", "wrong", "wrong"]
+    assert [found.verdict for found in check_faults(9, 1, 0, 1, 0.99)] == ["warn", "ok", "warn"]
+
+
+@pytest.mark.parametrize(
+    ("total", "refused", "verdict"), [(1, (), "ok"), (1, ("HTTP 429",), "warn"), (60, (), "warn"), (101, (), "wrong")]
+)
+def test_budget(total: float, refused: tuple[str, ...], verdict: str) -> None:
+    timings = {"search": total / 2, "total": total, "round_trip": total + 1}
+    found = check_budget(Probes((timings,) * 3, refused), 100.0)
+    assert (found.verdict, f"search {total / 2:.2g}" in found.seen) == (verdict, True)
+
+
+def test_no_answer_at_all_is_wrong_and_says_what_came() -> None:
+    found = check_budget(Probes((), ("HTTP 503 no_snapshot",)), 100.0)
+    assert (found.verdict, "HTTP 503 no_snapshot" in found.seen) == ("wrong", True)
