@@ -21,6 +21,9 @@ _HEADS = {
     "max_ms": "max",
     "accepted_per_second": "answers/s",
     "offered_per_second": "offered/s",
+    "good_share": "in budget",
+    "refused_share": "refused",
+    "late_share": "late",
     "cpu_ms": "CPU ms",
     "client_cpu_ms": "client's CPU ms",
 }
