@@ -16,6 +16,8 @@ from offline.plan.times import Measured, p99_over_mean, slowest_over_mean
 
 ENDS: tuple[End, ...] = ("good", "likely", "bad")
 _MOST_WORKERS = 16
+_LITTLE_MORE = 1.05
+"""Times the least cost: for less nobody takes what is harder to run."""
 MEMORY_SHARE = 0.9
 """Of a box's memory that may be used: the rest is the system's."""
 
@@ -28,12 +30,14 @@ class Planned:
         values: of every step, at each end.
         verdict: in words: fits, or why not.
         feasible: at the likely figures.
+        larger_box_gb: memory of a box that would hold it, where that alone is missing.
     """
 
     layout: Layout
     values: Mapping[End, Mapping[str, Value]]
     verdict: str
     feasible: bool
+    larger_box_gb: float | None = None
 
     def span(self, name: str) -> tuple[Value, Value, Value]:
         """The least, the likely and the greatest of a step; None where an end has none."""
@@ -49,29 +53,35 @@ class Plan:
 
     Attributes:
         given: the numbers at the likely end, by the names that formulas use.
-        cheapest: name of the layout that fits and costs least a month, at the likely figures; None where none fits.
+        advised: name of the simplest layout that fits and costs a month at most 5% more than the cheapest, at the likely
+            figures; None where none fits.
     """
 
     demand: Demand
     box: Box
     given: Mapping[str, float]
     layouts: tuple[Planned, ...]
-    cheapest: str | None
+    advised: str | None
 
 
 def make_plan(demand: Demand, box: Box, figures: Figures, seed: int = 1, layouts: Sequence[Layout] = LAYOUTS) -> Plan:
     """Plan each layout; the same for the same arguments."""
     planned = tuple(_planned(layout, demand, box, figures, seed) for layout in layouts)
+    return Plan(demand, box, _given(demand, box, figures, "likely"), planned, _advised(planned))
+
+
+def _advised(planned: Sequence[Planned]) -> str | None:
+    """They come with the simplest first."""
     costs = {each.layout.name: each.values["likely"]["month_cost"] for each in planned if each.feasible}
     known = {name: cost for name, cost in costs.items() if cost is not None}
-    cheapest = min(known, key=lambda name: known[name]) if known else None
-    return Plan(demand, box, _given(demand, box, figures, "likely"), planned, cheapest)
+    least = min(known.values(), default=0.0)
+    return next((name for name, cost in known.items() if cost <= _LITTLE_MORE * least), None)
 
 
 def _planned(layout: Layout, demand: Demand, box: Box, figures: Figures, seed: int) -> Planned:
     values = {end: values_at(end, layout, demand, box, figures, seed) for end in ENDS}
     verdict, feasible = _verdict(layout, values, demand, box)
-    return Planned(layout, values, verdict, feasible)
+    return Planned(layout, values, verdict, feasible, _larger_box_gb(layout, values["likely"], box))
 
 
 def values_at(end: End, layout: Layout, demand: Demand, box: Box, figures: Figures, seed: int) -> Mapping[str, Value]:
@@ -149,6 +159,13 @@ def search_ms(documents: float, at_100k: float, at_1m: float, growth: float) -> 
     return math.exp((1 - part) * math.log(at_100k) + part * math.log(at_1m))
 
 
+def _larger_box_gb(layout: Layout, likely: Mapping[str, Value], box: Box) -> float | None:
+    needed_gb = likely.get(layout.needs_gb or "")
+    if needed_gb is None or likely.get("busy") is None or needed_gb <= MEMORY_SHARE * box.memory_gb:
+        return None
+    return float(math.ceil(needed_gb / MEMORY_SHARE))
+
+
 def _verdict(layout: Layout, values: Mapping[End, Mapping[str, Value]], demand: Demand, box: Box) -> tuple[str, bool]:
     likely, room_gb = values["likely"], MEMORY_SHARE * box.memory_gb
     alone = likely["alone_p99_ms"]
@@ -158,8 +175,7 @@ def _verdict(layout: Layout, values: Mapping[End, Mapping[str, Value]], demand: 
         needed = [values[end][layout.needs_gb] for end in ENDS]
         gigabytes = needed[1] or 0.0
         if gigabytes > room_gb:
-            needed_gb = math.ceil(gigabytes / MEMORY_SHARE)
-            return f"does not fit: {gigabytes:.0f} GB of {room_gb:.0f} (90% of a box); it would into {needed_gb} GB", False
+            return f"does not fit: {gigabytes:.0f} GB of {room_gb:.0f} (90% of a box)", False
         if (needed[2] or math.inf) > room_gb:
             return "fits at the likely figures, not at the bad ones", True
     if values["bad"].get("busy") is None:

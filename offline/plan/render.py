@@ -35,12 +35,25 @@ _SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k"))
 def show(plan: Plan, figures: Figures, out: Console, *, brief: bool) -> None:
     """Print the table and, unless ``brief``, formulas and figures."""
     out.print(_table(plan), highlight=False)
-    for each in plan.layouts:
-        mark = " (cheapest that fits)" if each.layout.name == plan.cheapest else ""
-        out.print(f"{each.layout.title}: {each.verdict}{mark}", markup=False, highlight=False, soft_wrap=True)
+    for line in verdicts(plan):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     if not brief:
         for line in [*_formulas(plan), *_sources(figures)]:
             out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def verdicts(plan: Plan) -> list[str]:
+    """A line a layout: what is advised, and which would do on a larger box, at about which cost."""
+    lines = []
+    for each in plan.layouts:
+        line = f"{each.layout.title}: {each.verdict}"
+        if each.layout.name == plan.advised:
+            line += "; advised: the simplest within 5% of the least cost"
+        if each.larger_box_gb is not None:
+            cost = human(each.values["likely"]["month_cost"])
+            line += f"; with boxes of {each.larger_box_gb:g} GB it would, for some ${cost} a month and the larger boxes"
+        lines.append(line)
+    return lines
 
 
 def as_json(plan: Plan, figures: Figures) -> str:
@@ -51,6 +64,7 @@ def as_json(plan: Plan, figures: Figures) -> str:
             "title": each.layout.title,
             "verdict": each.verdict,
             "feasible": each.feasible,
+            "larger_box_gb": each.larger_box_gb,
             "steps": {step.name: _step(each, step) for step in each.layout.steps},
         }
         for each in plan.layouts
@@ -58,7 +72,7 @@ def as_json(plan: Plan, figures: Figures) -> str:
     whole: dict[str, Any] = {
         "demand": asdict(plan.demand),
         "box": asdict(plan.box),
-        "cheapest": plan.cheapest,
+        "advised": plan.advised,
         "layouts": layouts,
         "figures": {name: each.model_dump(mode="json") for name, each in figures.by_name.items()},
     }

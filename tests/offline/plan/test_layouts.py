@@ -118,9 +118,13 @@ def test_verdicts_say_why(plan) -> None:
     huge = make_plan(Demand(1e9, 384, 1, 1000), Box(), load_figures(), layouts=[HNSW]).layouts[0]
     assert huge.verdict.startswith("does not fit")
     assert not huge.feasible
+    assert huge.larger_box_gb is not None
+    roomy = make_plan(Demand(1e9, 384, 1, 1000), Box(memory_gb=huge.larger_box_gb), load_figures(), layouts=[HNSW]).layouts[0]
+    assert roomy.feasible
+    assert roomy.larger_box_gb is None
     hurried = make_plan(Demand(1e6, 384, 100, 1), Box(), load_figures())
     assert all(each.verdict.startswith("too slow") for each in hurried.layouts)
-    assert hurried.cheapest is None
+    assert hurried.advised is None
 
 
 def test_a_plan_repeats(plan) -> None:
