@@ -15,6 +15,7 @@ import typer
 from offline.data.prepared import Prepared
 from offline.errors import OfflineError, ParentError, RecipeError, StageError
 from offline.grid import Grid
+from offline.plan.command import plan
 from offline.progress import say
 from offline.recipe import load_recipe
 from offline.stages import Outcome, Source
@@ -297,6 +298,9 @@ def card(snapshot: Annotated[Path, typer.Argument(metavar="SNAPSHOT", help="Fold
     from offline import card
 
     typer.echo(card.read(snapshot))
+
+
+app.command("plan")(plan)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ OfflineError
 ├── EncodingError      the document tower gives vectors that cannot be searched
 ├── ParityError        the exported graph does not compute what the torch tower does
 ├── StageError         a stage is run before the stage whose output it needs, or its output is damaged
+├── PlanError          a plan is asked for with numbers that cannot be, or its figures cannot be read
 ├── StorageError       the disk is full or not writable
 └── ServiceError       a running service that is measured does not answer as it should
 """
@@ -55,6 +56,10 @@ class ParityError(OfflineError):
 
 class StageError(OfflineError):
     """A stage lacks the output of an earlier one, or that output is damaged."""
+
+
+class PlanError(OfflineError):
+    """A plan is asked for with numbers that cannot be, or its figures cannot be read."""
 
 
 class StorageError(OfflineError):

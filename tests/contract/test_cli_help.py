@@ -9,7 +9,7 @@ import pytest
 COMMANDS = {
     "offline": [
         *("run", "prepare", "train", "distill", "encode", "refine", "export", "index", "evaluate", "pack", "publish"),
-        *("search", "ablate", "scaling", "mteb", "card"),
+        *("search", "ablate", "scaling", "mteb", "card", "plan"),
     ],
     "service": ["openapi", "configuration", "token", "gate", "doctor", "explain"],
     "snapshot": [
@@ -53,6 +53,7 @@ def test_commands_are_listed_with_what_they_do(program):
         (("offline", "run"), ("--data", "--query-log", "--out", "--registry", "--set", "--since", "--document-tower")),
         (("offline", "pack"), ("--out", "--reuse-index")),
         (("offline", "evaluate"), ("--data", "--out", "--set")),
+        (("offline", "plan"), ("--documents", "--p99-ms", "--box-cores", "--core-hour", "--figures", "--json")),
         (
             ("snapshot", "activate"),
             ("--registry", "--why", "--force", "--json", "--wave", "--service", "--token-file", "--remote"),

@@ -17,7 +17,16 @@ from service.api.admin_schemas import ActivateBody
 from service.api.schemas import OpenAIEmbedBody, SearchBody
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/runbook.md", "docs/every-day.md", "docs/soak.md", "docs/clients.md", "docs/deploy.md")
+PAGES = (
+    "README.md",
+    "docs/runbook.md",
+    "docs/every-day.md",
+    "docs/soak.md",
+    "docs/clients.md",
+    "docs/deploy.md",
+    "docs/capacity.md",
+    "docs/scale.md",
+)
 BODIES = {
     "/search": TypeAdapter(SearchBody),
     "/v1/embeddings": TypeAdapter(OpenAIEmbedBody),
