@@ -19,6 +19,7 @@ from service.progress import Progress
 from service.settings import Settings
 from service.swap import Generations
 from service.tokens import Tokens
+from service.tracing import Tracer
 from snapshot.registry import Registry
 
 
@@ -29,6 +30,7 @@ class Parts:
     Attributes:
         clock: monotonic seconds.
         mirror: of the remote registry, where one is followed.
+        tracer: where requests are traced.
     """
 
     settings: Settings
@@ -47,3 +49,4 @@ class Parts:
     history: History
     comparer: Comparer
     mirror: Mirror | None = None
+    tracer: Tracer | None = None
