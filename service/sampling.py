@@ -8,20 +8,19 @@ _DIGITS = 16
 _ALL = 1 << 64
 
 
-def sampled(trace_id: str, share: float) -> bool:
-    """Whether a trace is of the share.
+class Share:
+    """A share of all requests; what a smaller one has, a greater one has too."""
 
-    By its last 64 bits, as OpenTelemetry's ``TraceIdRatioBased`` does: a trace that a smaller share has, a greater one has too.
+    __slots__ = ("_bound",)
 
-    Args:
-        trace_id: 32 lowercase hexadecimal digits.
-        share: 0 to 1.
-    """
-    return int(trace_id[-_DIGITS:], 16) < round(share * _ALL)
+    def __init__(self, share: float) -> None:
+        """``share``: 0 to 1."""
+        self._bound = round(share * _ALL)
 
+    def has_trace(self, trace_id: str) -> bool:
+        """Whether a trace, 32 lowercase hexadecimal digits, is of it: by its last 64 bits, as ``TraceIdRatioBased`` does."""
+        return int(trace_id[-_DIGITS:], 16) < self._bound
 
-def sampled_by_name(request_id: str, share: float) -> bool:
-    """The same for an id of any form: its hash stands for it, since callers may count their requests."""
-    if share in (0.0, 1.0):
-        return share == 1.0
-    return int.from_bytes(blake2b(request_id.encode(), digest_size=8).digest()) < round(share * _ALL)
+    def has_request(self, request_id: str) -> bool:
+        """The same for an id of any form: its hash stands for it, since callers may count their requests."""
+        return int.from_bytes(blake2b(request_id.encode(), digest_size=8).digest()) < self._bound

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import structlog
 
 from service.record import Record
-from service.sampling import sampled
+from service.sampling import Share
 from service.settings_tracing import Sampler
 from service.traceparent import Span, Traceparent
 
@@ -78,6 +78,7 @@ class Tracer:
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._options = options
+        self._share = Share(options.share)
         self._send = send
         self._count = count
         self._ids = ids or random.Random()  # noqa: S311 - ids are no secrets
@@ -139,7 +140,7 @@ class Tracer:
         if caller is not None and sampler.startswith("parentbased"):
             return caller.sampled
         if sampler.endswith("traceidratio"):
-            return sampled(trace_id, self._options.share)
+            return self._share.has_trace(trace_id)
         return sampler.endswith("always_on")
 
     def _run(self) -> None:

@@ -11,7 +11,7 @@ from service.api.call import Call
 from service.errors import DrainingError, OverloadedError
 from service.pipeline import Answer, Embedded
 from service.record import Record, Served
-from service.sampling import sampled, sampled_by_name
+from service.sampling import Share
 from service.settings import Settings
 from service.stages import Search
 from service.walk import Stage, Walk
@@ -35,7 +35,7 @@ class AccessLog:
     """Decides by what is known when the answer is out."""
 
     def __init__(self, settings: Settings) -> None:
-        self._share = settings.access_log_sample
+        self._share = Share(settings.access_log_sample)
         self._slow_seconds = None if settings.access_log_slow_ms is None else settings.access_log_slow_ms / 1000
         self._default_budget_ms = settings.default_timeout_ms
         self._shows_queries = settings.log_queries
@@ -46,7 +46,9 @@ class AccessLog:
             return "failed"
         if seconds > self._slow_after(call):
             return "slow"
-        return "sampled" if self._share and self._is_sampled(call) else None
+        trace_id = call.trace_id
+        chosen = self._share.has_request(call.request_id) if trace_id is None else self._share.has_trace(trace_id)
+        return "sampled" if chosen else None
 
     def write(self, record: Record, reason: Reason, asked: Sequence[Search] | Sequence[str]) -> None:
         """Leave the line."""
@@ -78,10 +80,6 @@ class AccessLog:
             return self._slow_seconds
         budget_ms = self._default_budget_ms if call.walk is None else call.walk.deadline.budget_ms
         return budget_ms * SLOW_SHARE / 1000
-
-    def _is_sampled(self, call: Call) -> bool:
-        trace_id = call.trace_id
-        return sampled_by_name(call.request_id, self._share) if trace_id is None else sampled(trace_id, self._share)
 
 
 def record_of(route: str, method: str, call: Call, status: int, seconds: float) -> Record:

@@ -41,7 +41,7 @@ class Ledger:
         """The answer is out, or there will be none."""
         seconds = self._parts.clock() - call.started
         metrics = self._parts.metrics
-        recorded = None if call.trace is None else call.recorded_trace_id
+        recorded = None if call.trace is None and call.span is None else call.recorded_trace_id
         metrics.answered(route, status, seconds, recorded)
         if call.walk is not None:
             metrics.timed(route, status, seconds, call.walk.deadline.budget_ms)
