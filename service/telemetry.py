@@ -27,10 +27,7 @@ def start_tracing(settings: Settings, metrics: Metrics, undo: ExitStack) -> Trac
         if not (error.name or "").startswith("opentelemetry"):
             raise
         raise SettingsError("tracing: needs OpenTelemetry; install it: pip install 'scalingnote[tracing]'") from error
-    try:
-        sender = OtlpSender(settings.otel_service_name)
-    except (ValueError, OSError) as error:  # what the library reads of the environment
-        raise SettingsError(f"tracing: a variable OTEL_EXPORTER_OTLP_… is wrong: {error}") from error
+    sender = OtlpSender(settings.otel_service_name)
     undo.callback(sender.end)
     tracer = Tracer(_options(settings), sender.send, metrics.telemetry.spans)
     undo.callback(tracer.end, _END_SECONDS)

@@ -8,7 +8,7 @@ from typing import Literal
 import structlog
 
 from service.api.call import Call
-from service.errors import DrainingError, OverloadedError
+from service.errors import CallerGoneError, DrainingError, OverloadedError
 from service.pipeline import Answer, Embedded
 from service.record import Record, Served
 from service.sampling import Share
@@ -89,7 +89,7 @@ def record_of(route: str, method: str, call: Call, status: int, seconds: float) 
         method=method,
         route=route,
         status=status,
-        code=call.code,
+        code=CallerGoneError.code if status == CallerGoneError.status else call.code,
         request_id=call.request_id,
         trace_id=call.trace_id,
         seconds=seconds,

@@ -209,6 +209,12 @@ def test_a_missing_extra_is_one_line_that_names_it(registry: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_where_it_is_off_its_libraries_are_not_imported() -> None:
+    code = "import sys, service.main; print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'requests'))])"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=live.ROOT, capture_output=True, text=True, check=True, timeout=120)
+    assert ended.stdout.strip() == "[]"
+
+
 def test_switched_off_by_the_standards_variable_too(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     with client_of(registry, tracing=True) as made:

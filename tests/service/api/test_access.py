@@ -12,6 +12,8 @@ import pytest
 from manual_clock import ManualClock
 from serving import OPERATOR, TOKEN, Client, client_of, hooked, slow, tokens_file
 
+from service.api.access import record_of
+from service.api.call import Call
 from service.errors import OverloadedError
 from service.logs import configure
 from service.sampling import Share
@@ -204,6 +206,12 @@ def test_queries_only_where_asked_for_cut_and_escaped(begin: Begin) -> None:
     assert search["queries"] == [hostile]
     assert [len(query) for query in embed["queries"]] == [257] + [1] * 7
     assert embed["items"] == 21
+
+
+def test_who_left_is_named() -> None:
+    call = Call({"headers": []}, ManualClock())
+    record = record_of("/search", "POST", call, 499, 0.25)
+    assert (record.code, record.served, record.items, record.spent_ms) == ("caller_gone", None, None, {})
 
 
 def test_ids_of_strangers_break_no_line(begin: Begin) -> None:
