@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from importlib.metadata import version
 from typing import Any
 
@@ -81,8 +80,8 @@ def create_app(parts: Parts) -> Application:
     console.mount(app.router)
     docs.mount(app.router)
     problems.install(app)
-    app.add_middleware(Envelope, parts=parts, random=random.random)
+    app.add_middleware(Envelope, parts=parts)
     work = [route for route in app.routes if isinstance(route, WorkDeclaration)]
-    app.direct = {route.path: Direct(route.work, parts, random.random) for route in work}
+    app.direct = {route.path: Direct(route.work, parts) for route in work}
     parts.metrics.routes([UNMATCHED, *(getattr(route, "path", UNMATCHED) for route in app.routes)])
     return app

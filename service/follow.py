@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from service.attempts import Failure, FollowOptions, Outcome
 from service.gate import GateReport, code_of, golden_checks, reason_of
@@ -38,6 +39,14 @@ _REPORTS = 32
 """Kept; about 4 KB each."""
 
 _log = structlog.get_logger(__name__)
+
+
+class Asked(NamedTuple):
+    """The call by which an operator wanted a snapshot: what is logged about the swap has its ids."""
+
+    snapshot: str
+    request_id: str
+    trace_id: str | None
 
 
 class Opener(Protocol):
@@ -85,6 +94,7 @@ class Follower:
         self._failure: Failure | None = None
         self._retry_at = clock()
         self._poked = False
+        self._asked: Asked | None = None
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -136,10 +146,14 @@ class Follower:
         self._declined = None
         if desire.snapshot == self._generations.serving:
             return self._unchanged()
-        return Outcome.BACKING_OFF if self._backs_off(desire) else self._change(desire)
+        if self._backs_off(desire):
+            return Outcome.BACKING_OFF
+        with bound_contextvars(**self._ids(desire)):
+            return self._change(desire)
 
-    def poke(self) -> None:
+    def poke(self, asked: Asked | None = None) -> None:
         """Look now, and forget any wait: an operator says that something has changed."""
+        self._asked = asked
         self._poked = True  # kept for the next step, should one be failing just now
         self._wake.set()
 
@@ -175,8 +189,16 @@ class Follower:
         wanted = None if desire is None else desire.snapshot
         return self._failure is not None and self._failure.snapshot == wanted and self._tried == desire
 
+    def _ids(self, desire: Desire) -> dict[str, str | None]:
+        asked = self._asked
+        if asked is None or asked.snapshot != desire.snapshot:
+            return {}
+        return {"request_id": asked.request_id, "trace_id": asked.trace_id}
+
     def _unchanged(self) -> Outcome:
         self._failure = None
+        if self._asked is not None and self._asked.snapshot == self.desired:
+            self._asked = None
         self._generations.enter(SwapState.SERVING)
         return Outcome.UNCHANGED
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import structlog
 
@@ -285,8 +285,8 @@ class Live:
                 outcome = "swapped"
             except Exception as error:  # noqa: BLE001 - counted: whatever a user's query does to it, nobody waits for this
                 outcome = "failed"
-                said: dict[str, Any] = {"query_sha256": digest(sample.search.query), "error": type(error).__name__}
-                _log.warning("live_look_failed", work=work, snapshot=generation.id, **said)
+                query, name = digest(sample.search.query), type(error).__name__
+                _log.warning("live_look_failed", work=work, snapshot=generation.id, query_sha256=query, error=name)
             self._observer.sampled(work, outcome)
 
     def _begin_anew(self, snapshot: str) -> None:

@@ -1,34 +1,53 @@
-"""Logs: one line an event, JSON for machines or text for people. Query texts are never logged."""
+"""Logs: one line an event, JSON for machines or text for people. Query texts are never logged unless that was asked for.
+
+Nothing that a client sends can end a line or reach a terminal as a control character: JSON escapes, and so does text here.
+"""
 
 from __future__ import annotations
 
-import io
 import logging
+import re
+import sys
 import time
+from datetime import UTC, datetime
+from io import StringIO
+from textwrap import indent
 from typing import Any, TextIO
 
 import structlog
 
 from service.deadline import Clock
+from service.log_writer import LogWriter
 from service.repeats import Repeats
 from service.settings import LogFormat, LogLevel
 
 _SHARED: tuple[structlog.typing.Processor, ...] = (
-    structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.StackInfoRenderer(),
 )
 
 
 _REPEATS_SECONDS = 10.0
+_MOST_CHARACTERS = 4096
+"""Of one text in a line, tracebacks apart: a path may have as many as a request's headers may."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 AUDIT = "service.audit"
 """Logger of operators' calls, which are written whatever the level."""
 
 
-def configure(level: LogLevel, form: LogFormat, stream: TextIO, clock: Clock = time.monotonic) -> Repeats:
+def configure(
+    level: LogLevel, form: LogFormat, stream: TextIO, clock: Clock = time.monotonic, writer: LogWriter | None = None
+) -> Repeats:
     """Send structlog and the standard library's logging through one renderer to ``stream``.
+
+    Args:
+        level: least severity.
+        form: of the lines.
+        stream: where they go.
+        clock: monotonic seconds.
+        writer: writes to ``stream`` on a thread of its own; without one, whoever logs does.
 
     Returns:
         What counts repeated warnings: tick it now and then, and flush it at the end.
@@ -36,10 +55,11 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO, clock: Clock = t
     text = form == "text" or (form == "auto" and stream.isatty())
     renderer: Any = _text_renderer(stream) if text else structlog.processors.JSONRenderer()
     before = (_escaped,) if text else (structlog.processors.format_exc_info, _lead)
-    handler = logging.StreamHandler(stream)
+    handler: logging.Handler = writer or logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *before, renderer]
+            foreign_pre_chain=_SHARED,
+            processors=[_stamped, structlog.stdlib.ProcessorFormatter.remove_processors_meta, _cut, *before, renderer],
         )
     )
     repeats = Repeats(clock, _REPEATS_SECONDS)
@@ -51,7 +71,13 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO, clock: Clock = t
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger(AUDIT).setLevel(logging.INFO)
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            _caught,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
@@ -59,25 +85,48 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO, clock: Clock = t
 
 
 def _text_renderer(stream: TextIO) -> structlog.dev.ConsoleRenderer:
-    """Tracebacks are plain: the default ones show local variables, and so queries."""
     return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_traceback)
 
 
-def _traceback(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
-    plain = io.StringIO()
+def _traceback(sio: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    """Plain: the default ones show local variables, and so queries. Indented, so that no message can pass for a line of ours."""
+    plain = StringIO()
     structlog.dev.plain_traceback(plain, exc_info)
-    stream.write("\n".join(map(_printable, plain.getvalue().split("\n"))))
+    sio.write(indent(_CONTROL_BUT_LINES.sub(_escape, plain.getvalue()), "    "))
+
+
+def _caught(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The exception that is being handled by whoever logs: the thread that writes does not know it."""
+    if event.get("exc_info") is True:
+        event["exc_info"] = sys.exc_info()
+    return event
+
+
+def _stamped(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """When it was logged, not when it is written."""
+    created = datetime.fromtimestamp(event["_record"].created, UTC)
+    event["timestamp"] = created.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return event
+
+
+def _cut(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """No text is longer than somebody would read."""
+    for key, value in event.items():
+        if isinstance(value, str) and len(value) > _MOST_CHARACTERS and key != "exception":
+            event[key] = f"{value[:_MOST_CHARACTERS]}…"
+    return event
 
 
 def _escaped(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """JSON escapes what strangers sent by itself; as text it must neither begin a line nor move the cursor."""
-    return {key: _printable(value) if isinstance(value, str) else value for key, value in event.items()}
+    """Control characters as Python writes them; what is no text is written by ``repr``, which does the same."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = _CONTROL.sub(_escape, value)
+    return event
 
 
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def _lead(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import math
 import os
 import random
@@ -43,6 +42,7 @@ from service.inspection import Gatekeeper
 from service.limits import make_limit
 from service.live import Live, LiveOptions
 from service.loader import Loader, gate_options
+from service.log_writer import LogWriter
 from service.logs import configure
 from service.loop_lag import LoopLag
 from service.metrics import Metrics
@@ -58,6 +58,7 @@ from service.shadow import Shadow, ShadowOptions
 from service.shedding import Shedding
 from service.spare import Spare
 from service.swap import Generations
+from service.telemetry import start_tracing
 from service.trial import Trials
 from service.watch import WatchOptions
 from service.workers import Workers
@@ -94,6 +95,7 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
     cache = VectorCache(settings.query_cache_bytes)
     metrics = Metrics(CollectorRegistry(), settings, threads)
     keys = keys_of(settings, metrics.plain)
+    tracer = start_tracing(settings, metrics, undo)
     limiter = _limiter(settings, threads)
     workers = Workers(threads.workers, metrics.encoded)
     workers.start()
@@ -143,6 +145,7 @@ def compose(settings: Settings, undo: ExitStack, head_start: HeadStart | None = 
         trials,
         mirror,
         keys,
+        tracer,
     )
 
 
@@ -232,13 +235,28 @@ def serve(settings: Settings, head_start: HeadStart) -> int:
     Raises:
         AddressInUseError: the address cannot be bound.
     """
-    repeats = configure(settings.log_level, settings.log_format, sys.stderr)
+    writer = LogWriter(sys.stderr)
+    repeats = configure(settings.log_level, settings.log_format, sys.stderr, time.monotonic, writer)
+    writer.start()
+    try:
+        stuck = _serve(settings, head_start, repeats, writer)
+    finally:
+        written = writer.end(_STOP_SECONDS)
+    if stuck or not written:
+        # A thread inside the engine cannot be interrupted, nor can a write that nobody reads; Python would wait for it for ever.
+        os._exit(0)
+    return 0
+
+
+def _serve(settings: Settings, head_start: HeadStart, repeats: Repeats, writer: LogWriter) -> list[str]:
+    """Serve until told to stop; names of the threads that did not end."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, which no query of ours reads
     raise_file_limit()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # read by the library at each call: its pool has a thread for each core
     with listening(settings) as listener, ExitStack() as undo:
         parts = compose(settings, undo, head_start)
+        writer.count(parts.metrics.telemetry.lines_lost)
         if parts.mirror is not None:
             parts.mirror.start()
         parts.follower.start()
@@ -254,11 +272,7 @@ def serve(settings: Settings, head_start: HeadStart) -> int:
         DrainingServer(parts, repeats).run(sockets=[listener])
     stuck = _outlived(_STOP_SECONDS)
     _log.info("stopped", stuck=stuck)
-    if stuck:
-        # A thread inside the engine cannot be interrupted, and Python would wait for it, however long, before it ends.
-        logging.shutdown()
-        os._exit(0)
-    return 0
+    return stuck
 
 
 def _outlived(timeout_seconds: float) -> list[str]:

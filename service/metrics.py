@@ -29,21 +29,14 @@ from service.mirror import MirrorState
 from service.plan import CAUSES, Cause, SearchPlan
 from service.settings import Settings
 from service.swap import SwapState
+from service.telemetry_metrics import TelemetryMetrics
 from service.walk import STAGES, Stage
 from service.watch import Vitals
 
 PREFIX = "scalingnote"
 DROPPED = ("late", "gone")
 SHED = ("overloaded", "draining")
-CLOSES = (
-    "keep_alive",
-    "header_timeout",
-    "unread",
-    "malformed",
-    "headers_too_large",
-    "pipeline",
-    "crowded",
-)
+CLOSES = ("keep_alive", "header_timeout", "unread", "malformed", "headers_too_large", "pipeline", "crowded")
 OBJECTIVES = ("availability", "in_budget", "recall", "overlap")
 SWAP_OUTCOMES = ("replaced", "returned", "failed")
 SWAP_STEPS = ("verifying", "opening", "proving", "warming")
@@ -80,6 +73,7 @@ class Metrics:
         plain: all but what ``histograms`` gives as text at a fraction of the cost.
         gate: of what snapshots had to show.
         live: of what live queries show of the one that serves.
+        telemetry: of log lines and spans.
     """
 
     def __init__(self, registry: CollectorRegistry, settings: Settings, threads: ThreadPlan) -> None:
@@ -92,6 +86,7 @@ class Metrics:
         self._snapshots(self.plain)
         self.gate = GateMetrics(self.plain)
         self.live = LiveMetrics(self.plain)
+        self.telemetry = TelemetryMetrics(self.plain)
         self._remote(self.plain)
         self._build(self.plain)
         for collector in (self.plain, *self._histograms):

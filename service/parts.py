@@ -20,6 +20,7 @@ from service.progress import Progress
 from service.settings import Settings
 from service.swap import Generations
 from service.tokens import Tokens
+from service.tracing import Tracer
 from service.trial import Trials
 from snapshot.registry import Registry
 
@@ -32,6 +33,7 @@ class Parts:
         clock: monotonic seconds.
         mirror: of the remote registry, where one is followed.
         keys: that callers need, where they need one.
+        tracer: where requests are traced.
     """
 
     settings: Settings
@@ -52,3 +54,4 @@ class Parts:
     trials: Trials
     mirror: Mirror | None = None
     keys: KeyRing | None = None
+    tracer: Tracer | None = None

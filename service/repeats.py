@@ -13,7 +13,7 @@ import structlog
 
 from service.deadline import Clock
 
-OURS_BY_REQUEST = ("service.access",)
+OURS_BY_REQUEST = ("service.access", "service.tracing")
 """Loggers of ours that a request can make write; what the others say are changes of state, and each counts."""
 _MOST_KEYS = 256
 """Kinds of lines that are told apart at a time; those beyond share one count."""

@@ -15,7 +15,9 @@ from service.errors import SettingsError
 from service.limits import LimitKind
 from service.settings_keys import KeySettings
 from service.settings_live import LiveSettings
+from service.settings_logs import LogSettings
 from service.settings_slo import SloSettings
+from service.settings_tracing import STANDARD, TracingSettings
 from snapshot.errors import RemoteAddressError
 from snapshot.signing import Trust
 from snapshot.stores import check_url
@@ -34,10 +36,15 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "text"]
 
 
-class Settings(KeySettings, LiveSettings, SloSettings):
-    """Each field is also a variable ``SCALINGNOTE_<NAME>`` and a flag ``--<name>``; flags win. None is a secret."""
+class Settings(KeySettings, LiveSettings, SloSettings, LogSettings, TracingSettings):
+    """Each field is also a variable ``SCALINGNOTE_<NAME>`` and a flag ``--<name>``; flags win. None is a secret.
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    Those that OpenTelemetry names have its variables, without our prefix.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True
+    )
 
     registry: Path = Field(description="Folder of snapshots to serve from; what its CURRENT names is served.")
     remote_registry: str | None = Field(
@@ -270,9 +277,6 @@ class Settings(KeySettings, LiveSettings, SloSettings):
 
     log_level: LogLevel = Field("info", description="Least severity that is logged: debug, info, warning or error.")
     log_format: LogFormat = Field("auto", description="json lines, text for people, or auto: text on a terminal, else json.")
-    access_log: float = Field(
-        0.0, ge=0, le=1, allow_inf_nan=False, description="Share of requests that get a log line, 0 to 1; never with their query."
-    )
 
     @field_validator("trusted_keys", mode="before")
     @classmethod
@@ -362,7 +366,7 @@ def flag(name: str) -> str:
 
 def variable(name: str) -> str:
     """The environment's name of a setting."""
-    return f"{PREFIX}{name.upper()}"
+    return name.upper() if name in STANDARD else f"{PREFIX}{name.upper()}"
 
 
 def _describe(name: str, field: FieldInfo) -> DescribedSetting:
@@ -375,4 +379,5 @@ def _explain(item: Mapping[str, Any]) -> str:
     if not item["loc"]:
         return message
     name = str(item["loc"][0])
+    name = name.lower() if name.lower() in STANDARD else name
     return f"{name}: {message} (set {flag(name)} or {variable(name)})"

@@ -1,4 +1,4 @@
-"""The caller's ``traceparent`` header (W3C Trace Context, level 1 and 2), parsed without anything that traces."""
+"""The header ``traceparent`` (W3C Trace Context, level 1 and 2), read and written without anything that traces."""
 
 from __future__ import annotations
 
@@ -21,6 +21,25 @@ class Traceparent(NamedTuple):
     trace_id: str
     parent_id: str
     sampled: bool
+
+
+class Span(NamedTuple):
+    """A span of ours.
+
+    Attributes:
+        trace_id: 32 lowercase hexadecimal digits.
+        span_id: 16 of them.
+        parent_id: the caller's span; None where the trace begins here.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+
+    @property
+    def traceparent(self) -> str:
+        """The header that says so; a span is made of what is recorded."""
+        return f"00-{self.trace_id}-{self.span_id}-01"
 
 
 def parse_traceparent(header: str) -> Traceparent | None:

@@ -21,6 +21,7 @@ from service.api.admin_schemas import (
     SwapResponse,
     TryBody,
 )
+from service.api.call import call_of
 from service.api.operators import Door, operator_of
 from service.api.problems import responses
 from service.api.registry_view import difference, gate, row
@@ -29,6 +30,7 @@ from service.api.route import add_read_route, json_route
 from service.api.schemas import StatusModel
 from service.api.status import LOADING, status
 from service.errors import ConflictError, ReadOnlyRegistryError, RegistryFaultError, SwapRunningError, UnknownResourceError
+from service.follow import Asked
 from service.parts import Parts
 from service.settings import variable
 from snapshot.errors import NothingPublishedError, SnapshotError, UnknownSnapshotError
@@ -141,13 +143,14 @@ class AdminRoutes:
     async def activate(self, request: Request, snapshot_id: str, body: ActivateBody = _NO_REASON) -> Response:
         """Declare a snapshot as the one to serve; 202: it is being loaded, and /snapshots/swap tells what comes of it."""
         return await self._change(
+            request,
             lambda: self._registry.activate(snapshot_id, body.why, operator_of(request), force=body.force),
             f"activate {snapshot_id}",
         )
 
     async def rollback(self, request: Request, body: RollbackBody = _NO_REASON_BACK) -> Response:
         """Declare the snapshot that was wanted before as the one to serve."""
-        return await self._change(lambda: self._registry.rollback(body.why, operator_of(request)), "rollback")
+        return await self._change(request, lambda: self._registry.rollback(body.why, operator_of(request)), "rollback")
 
     async def try_here(self, request: Request, snapshot_id: str, body: TryBody = _TRY) -> Response:
         """Want a snapshot in this instance alone, until the registry wants another one, or for so long; 202: as activate."""
@@ -179,14 +182,15 @@ class AdminRoutes:
         if self._parts.mirror is not None:
             self._parts.mirror.poke()
 
-    async def _change(self, declare: Callable[[], Manifest], command: str) -> Response:
+    async def _change(self, request: Request, declare: Callable[[], Manifest], command: str) -> Response:
         """``command``: what does the same on the command line."""
         self._refuse_while_running()
         try:
             manifest = await asyncio.to_thread(_translated, declare)
         except RegistryFaultError as error:
             raise self._read_only(command) if _forbidden(error) else error from error
-        self._parts.follower.poke()
+        call = call_of(request)
+        self._parts.follower.poke(Asked(manifest.id, call.request_id, call.trace_id))
         return json_response(to_bytes({**status(self._parts), "desired": manifest.id}), 202)
 
     def _refuse_while_running(self) -> None:

@@ -15,8 +15,10 @@ from starlette.types import Receive, Scope
 from service.connections import ARRIVED, EXTENSION, REPLY
 from service.deadline import Clock, Deadline, budget_ms
 from service.errors import FieldError, InvalidRequestError
+from service.pipeline import Answer, Embedded
 from service.settings import Settings
-from service.traceparent import Traceparent, parse_traceparent
+from service.stages import Search
+from service.traceparent import Span, Traceparent, parse_traceparent
 from service.walk import Caller, Walk
 
 TIMEOUT_HEADERS = ("Request-Timeout-Ms", "x-envoy-expected-rq-timeout-ms")
@@ -34,20 +36,28 @@ class Call:
     Attributes:
         request_id: the caller's X-Request-ID where it is well-formed, else one made here.
         trace: what the caller's traceparent says, where it is well-formed.
-        trace_parent: the same as it came.
+        trace_parent: the same as it came, or that of ``span``; the answer carries it.
+        span: where this service traces the request.
         started: when the request was first seen, in seconds of ``clock``.
         declared_bytes: length of the body as announced; 0 where it is not.
         timeouts: raw values of the headers that name a budget.
         timings_ms: by stage, once known; sent as Server-Timing.
         caller: whoever waits for the answer, of a request that is worked on.
         walk: of such a request, once its budget is known.
+        asked: its searches, or its texts, once they are known to make sense.
+        answered: what it is answered with, once that is known.
+        code: of the error that it is answered with, if it is.
     """
 
     __slots__ = (
+        "answered",
+        "asked",
         "caller",
         "clock",
+        "code",
         "declared_bytes",
         "request_id",
+        "span",
         "started",
         "timeouts",
         "timings_ms",
@@ -64,6 +74,10 @@ class Call:
         self.timings_ms: Mapping[str, float] | None = None
         self.caller = Caller()
         self.walk: Walk | None = None
+        self.asked: Sequence[Search] | Sequence[str] = ()
+        self.answered: Answer | Embedded | None = None
+        self.code: str | None = None
+        self.span: Span | None = None
         self.trace: Traceparent | None = None
         self.trace_parent: str | None = None
         request_id = None
@@ -84,12 +98,16 @@ class Call:
 
     @property
     def trace_id(self) -> str | None:
-        """Of the caller's trace, 32 hexadecimal digits; None where it has none."""
+        """Of the caller's trace, or of the one that was begun here, 32 hexadecimal digits; None where there is none."""
+        if self.span is not None:
+            return self.span.trace_id
         return None if self.trace is None else self.trace.trace_id
 
     @property
     def recorded_trace_id(self) -> str | None:
         """The same, where that trace is recorded, so that somebody can look it up."""
+        if self.span is not None:
+            return self.span.trace_id
         return None if self.trace is None or not self.trace.sampled else self.trace.trace_id
 
     def headers(self) -> list[tuple[bytes, bytes]]:

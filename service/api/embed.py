@@ -30,15 +30,17 @@ class EmbedRoutes(WorkRoutes):
         for i, text in enumerate(texts):
             check_text(text, self._settings, f"queries.{i}" if body.query is None else "query")
         charge(request.scope, len(texts))
-        walk = self._walk(request, body.timeout_ms)
-        return await self._pipeline.embed(texts, walk, partial(embed_answer, call_of(request)))
+        call, walk = call_of(request), self._walk(request, body.timeout_ms)
+        call.asked = texts
+        return await self._pipeline.embed(texts, walk, partial(embed_answer, call))
 
     async def embeddings(self, body: OpenAIEmbedBody, request: Request) -> bytes:
         """Encode queries, in the shape of OpenAI's embeddings API."""
         check_batch(len(body.input), self._settings, "input")
         for i, text in enumerate(body.input):
             check_text(text, self._settings, f"input.{i}")
-        answer = partial(openai_answer, call_of(request), as_base64=body.encoding_format == "base64")
         charge(request.scope, len(body.input))
-        walk = self._walk(request)
+        call, walk = call_of(request), self._walk(request)
+        call.asked = body.input
+        answer = partial(openai_answer, call, as_base64=body.encoding_format == "base64")
         return await self._pipeline.embed(body.input, walk, answer, body.dimensions)

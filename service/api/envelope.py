@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
+from service.api.access import AccessLog, Reason, record_of
 from service.api.call import Call, Reply, open_call, sent_at_once
 from service.api.problems import problem, reply_of
 from service.api.turnstile import caller_name
@@ -23,58 +24,65 @@ _log = structlog.get_logger("service.access")
 
 
 class Ledger:
-    """What every answer leaves behind: counters, a line in the access log, and one in the log for each fault of ours."""
+    """What every answer leaves behind: counters, a line in the access log, spans, and a line for each fault of ours."""
 
-    def __init__(self, parts: Parts, random: Callable[[], float]) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._random = random
-        self._share = parts.settings.access_log
+        self._access = AccessLog(parts.settings) if parts.settings.access_log else None
+        self._tracer = parts.tracer
+
+    def open(self, scope: Scope, *, works: bool) -> Call:
+        """A request has come; ``works``: to a route that works on queries."""
+        call = open_call(scope, self._parts.clock)
+        if self._tracer is not None:
+            call.span = self._tracer.begin(call.trace, works=works)
+            call.trace_parent = call.trace_parent if call.span is None else call.span.traceparent
+        return call
 
     def account(self, route: str, scope: Scope, call: Call, status: int) -> None:
         """The answer is out, or there will be none."""
         seconds = self._parts.clock() - call.started
         metrics = self._parts.metrics
-        recorded = None if call.trace is None else call.recorded_trace_id
+        recorded = None if call.trace is None and call.span is None else call.recorded_trace_id
         metrics.answered(route, status, seconds, recorded)
         if call.walk is not None:
             metrics.timed(route, status, seconds, call.walk.deadline.budget_ms)
             self._parts.pipeline.account(call.walk, recorded)
-        if self._random() < self._share:
-            caller = caller_name(scope)
-            _log.info(
-                "request",
-                method=scope["method"],
-                route=route,
-                status=status,
-                duration_ms=round(seconds * 1000, 3),
-                request_id=call.request_id,
-                trace_parent=call.trace_parent,
-                **({} if caller is None else {"key": caller}),
-            )
+        reason = None if self._access is None else self._access.reason(route, call, status, seconds)
+        if reason is not None or call.span is not None:
+            self._tell(route, scope, call, status, seconds, reason)
 
     def fault(self, route: str, call: Call) -> ServiceError:
         """Log and count the exception that is being handled; what its caller is told."""
         self._parts.metrics.errors.inc()
-        _log.exception("unhandled_error", route=route, request_id=call.request_id)
+        _log.exception("unhandled_error", route=route, request_id=call.request_id, trace_id=call.trace_id)
         return ServiceError(f"the service failed; its log has the reason under request_id {call.request_id}")
+
+    def _tell(self, route: str, scope: Scope, call: Call, status: int, seconds: float, reason: Reason | None) -> None:
+        record = record_of(route, scope["method"], call, status, seconds, caller_name(scope))
+        if self._access is not None and reason is not None:
+            self._access.write(record, reason, call.asked)
+        if self._tracer is not None and record.span is not None:
+            self._tracer.take(record, record.span)
 
 
 class Envelope:
     """Wraps the application; what is not HTTP passes through."""
 
-    def __init__(self, app: ASGIApp, parts: Parts, random: Callable[[], float]) -> None:
+    def __init__(self, app: ASGIApp, parts: Parts) -> None:
         self._app = app
         self._parts = parts
-        self._ledger = Ledger(parts, random)
+        self._ledger = Ledger(parts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        call = open_call(scope, self._parts.clock)
+        call = self._ledger.open(scope, works=False)
         outgoing = _Outgoing(send, call, close=self._parts.limiter.draining)
         try:
-            await self._app(scope, receive, outgoing)
+            with bound_contextvars(request_id=call.request_id, trace_id=call.trace_id):  # whatever is logged meanwhile has them
+                await self._app(scope, receive, outgoing)
         except asyncio.CancelledError:
             if outgoing.status or not self._parts.limiter.draining:
                 raise
@@ -91,11 +99,11 @@ class Envelope:
 class Direct:
     """Around one route that gives its answer whole: nothing is sent before all of it is known, and then it is sent at once."""
 
-    def __init__(self, route: WorkRoute, parts: Parts, random: Callable[[], float]) -> None:
+    def __init__(self, route: WorkRoute, parts: Parts) -> None:
         self._route = route
         self._path = route.route.path
         self._parts = parts
-        self._ledger = Ledger(parts, random)
+        self._ledger = Ledger(parts)
 
     def turns_away(self, scope: Scope) -> bool:
         """Whether there is no point in receiving more of a request, which then has its answer: without a task, most of what a
@@ -104,7 +112,7 @@ class Direct:
         try:
             self._route.knock(scope)
         except ServiceError as error:
-            call = open_call(scope, self._parts.clock)
+            call = self._ledger.open(scope, works=True)
             reply = reply_of(error, call, self._path)
             sent_at_once(scope, reply.status, self._headers(reply, call), reply.body)
             self._ledger.account(self._path, scope, call, reply.status)
@@ -112,7 +120,7 @@ class Direct:
         return False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = open_call(scope, self._parts.clock)
+        call = self._ledger.open(scope, works=True)
         status, sent = CallerGoneError.status, False
         try:
             reply = await self._reply(scope, receive, call)

@@ -76,7 +76,7 @@ class Door:
 
 
 def _log(request: Request, who: str | None, outcome: str) -> None:
-    write = _audit.info if outcome == _OK else _audit.warning
+    write, call = _audit.info if outcome == _OK else _audit.warning, call_of(request)
     write(
         "admin_call",
         who=who,
@@ -85,5 +85,6 @@ def _log(request: Request, who: str | None, outcome: str) -> None:
         route=request.scope["route"].path,
         snapshot=request.path_params.get("snapshot_id"),
         outcome=outcome,
-        request_id=call_of(request).request_id,
+        request_id=call.request_id,
+        trace_id=call.trace_id,
     )

@@ -24,6 +24,7 @@ _PROBLEM_TYPE = PROBLEM_TYPE.encode()
 
 def reply_of(error: ServiceError, call: Call, path: str) -> Reply:
     """The answer that an error is, in the shape of the path's family."""
+    call.code = error.code
     if error.spent_ms is not None:
         call.timings_ms = error.spent_ms
     if path.startswith(OPENAI_PREFIX):

@@ -49,7 +49,7 @@ def embed_answer(call: Call, embedded: Embedded) -> bytes:
 
 def openai_answer(call: Call, embedded: Embedded, *, as_base64: bool) -> bytes:
     """An OpenAIEmbedResponse."""
-    call.timings_ms = embedded.timings_ms
+    call.answered, call.timings_ms = embedded, embedded.timings_ms
     encoded = embedded.encoded
     if as_base64:
         vectors: list[Any] = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in encoded.vectors]
@@ -67,7 +67,7 @@ def openai_answer(call: Call, embedded: Embedded, *, as_base64: bool) -> bytes:
 
 
 def _served(answered: Answer | Embedded, call: Call) -> dict[str, Any]:
-    call.timings_ms = answered.timings_ms
+    call.answered, call.timings_ms = answered, answered.timings_ms
     return {"snapshot": answered.snapshot, "timings_ms": answered.timings_ms, "request_id": call.request_id}
 
 

@@ -27,8 +27,9 @@ class SearchRoutes(WorkRoutes):
         """Find the documents nearest to a text."""
         check_text(body.query, self._settings, "query")
         check_window(body, self._settings)
-        walk = self._walk(request, body.timeout_ms)
-        return await self._pipeline.search(body.search(), walk, partial(search_answer, call_of(request)))
+        call, search, walk = call_of(request), body.search(), self._walk(request, body.timeout_ms)
+        call.asked = (search,)
+        return await self._pipeline.search(search, walk, partial(search_answer, call))
 
     async def search_batch(self, body: BatchBody, request: Request) -> bytes:
         """Answer a list of searches, in order, from one snapshot and within one deadline: the least of theirs."""
@@ -37,6 +38,7 @@ class SearchRoutes(WorkRoutes):
             check_text(item.query, self._settings, f"{i}.query")
             check_window(item, self._settings, f"{i}.")
         charge(request.scope, len(body))
-        searches = [item.search() for item in body]
+        call, searches = call_of(request), [item.search() for item in body]
+        call.asked = searches
         walk = self._walk(request, *(item.timeout_ms for item in body))
-        return await self._pipeline.search_batch(searches, walk, partial(batch_answer, call_of(request)))
+        return await self._pipeline.search_batch(searches, walk, partial(batch_answer, call))

@@ -35,7 +35,12 @@ HEADERS: dict[str, Any] = {
         {"name": "Request-Timeout-Ms", "in": "header", "description": "Budget in milliseconds; the least of all wins.", **_MS},
         {"name": "x-envoy-expected-rq-timeout-ms", "in": "header", "description": "The same, as set by Envoy.", **_MS},
         {"name": "X-Request-ID", "in": "header", "description": "Echoed; made up where it is missing or malformed.", **_TEXT},
-        {"name": "traceparent", "in": "header", "description": "W3C Trace Context; echoed.", **_TEXT},
+        {
+            "name": "traceparent",
+            "in": "header",
+            "description": "W3C Trace Context; comes back.",
+            **_TEXT,
+        },
     ]
 }
 _JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -32,6 +33,8 @@ from service.tokens import Tokens
 from snapshot.registry import Registry
 
 WAIT_SECONDS = 30
+PIPE_BYTES, LINE_BYTES = 64 * 1024, 400
+"""What a pipe holds, and the least of a line in the access log."""
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SCALINGNOTE_")}
 
 
@@ -128,6 +131,22 @@ def test_it_serves_and_ends_with_zero_on_sigterm(tmp_path: Path) -> None:
         doctor_and_explain(running.url, answer)
         running.process.send_signal(signal.SIGTERM)
         assert running.event("stopped")
+        assert running.process.wait(WAIT_SECONDS) == 0
+
+
+@pytest.mark.slow
+def test_it_answers_and_ends_though_nobody_reads_its_log(tmp_path: Path) -> None:
+    make_registry(tmp_path)
+    with service(tmp_path, "--access-log-sample", "1", "--drain-min-seconds", "0") as running:
+        running.event("snapshot_serving")
+        connection = http.client.HTTPConnection(running.url.removeprefix("http://"), timeout=WAIT_SECONDS)
+        for number in range(2 * PIPE_BYTES // LINE_BYTES):
+            connection.request("GET", "/livez", headers={"X-Request-ID": f"{number:0128}"})
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 200
+        connection.close()
+        running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(WAIT_SECONDS) == 0
 
 

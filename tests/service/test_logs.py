@@ -48,7 +48,7 @@ def test_neither_access_log_nor_faults_show_a_query(form: LogFormat, tmp_path: P
     stream = io.StringIO()
     make_registry(tmp_path)
     configure("info", form, stream)
-    with client_of(tmp_path, access_log=1.0) as client:
+    with client_of(tmp_path, access_log_sample=1.0) as client:
         generation = client.parts.generations.current
         assert generation is not None
         client.post("/search", {"query": "confidential words", "filter": {"kind": "classified"}})
@@ -63,10 +63,64 @@ def test_neither_access_log_nor_faults_show_a_query(form: LogFormat, tmp_path: P
     assert "classified" not in text
 
 
-def test_the_access_log_is_off_unless_asked_for(tmp_path: Path) -> None:
+def test_there_is_no_access_log_where_it_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     make_registry(tmp_path)
     configure("info", "json", stream)
-    with client_of(tmp_path) as client:
+    with client_of(tmp_path, access_log=False, access_log_sample=1.0) as client:
+        generation = client.parts.generations.current
+        assert generation is not None
+        monkeypatch.setattr(type(generation.engine), "search", lambda *_: 1 / 0)
         client.post("/search", {"query": "apple"})
-    assert '"event": "request"' not in stream.getvalue()
+    events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert "unhandled_error" in events
+    assert "request" not in events
+
+
+HOSTILE = 'one\ntwo\r\x1b[31mred\x00\x9b\u2028{"event": "forged"}'
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_text_ends_a_line_or_reaches_a_terminal(form: LogFormat) -> None:
+    stream = io.StringIO()
+    configure("info", form, stream)
+    structlog.get_logger("here").info("happened", text=HOSTILE, several=[HOSTILE], by_name={"a": HOSTILE})
+    logging.getLogger("elsewhere").warning(HOSTILE)
+    written = stream.getvalue()
+    assert len(written.splitlines()) == written.count("\n") == 2
+    assert not set(written) & {"\r", "\x1b", "\x00", "\x9b", "\u2028"}
+    if form == "json":
+        ours, theirs = map(json.loads, written.splitlines())
+        assert (ours["text"], ours["several"], theirs["event"]) == (HOSTILE, [HOSTILE], HOSTILE)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_message_of_an_exception_passes_for_a_line(form: LogFormat) -> None:
+    stream = io.StringIO()
+    configure("info", form, stream)
+    try:
+        raise ValueError(HOSTILE)  # noqa: TRY301 - in one place with what logs it
+    except ValueError:
+        structlog.get_logger("here").exception("failed")
+    written = stream.getvalue()
+    assert "\x1b" not in written
+    if form == "json":
+        assert HOSTILE in json.loads(written)["exception"]
+    else:
+        assert all(line.startswith("    ") for line in written.split("\n")[1:-1])
+
+
+def test_a_long_text_is_cut() -> None:
+    stream = io.StringIO()
+    configure("info", "json", stream)
+    structlog.get_logger("here").info("happened", text="x" * 60_000)
+    assert len(stream.getvalue()) < 5000
+
+
+def test_a_line_says_when_it_was_logged_not_when_it_was_written() -> None:
+    stream = io.StringIO()
+    configure("info", "json", stream)
+    record = logging.LogRecord("elsewhere", logging.WARNING, "", 0, "late", None, None)
+    record.created = 1_700_000_000.0
+    logging.getLogger().handle(record)
+    assert json.loads(stream.getvalue())["timestamp"] == "2023-11-14T22:13:20.000000Z"

@@ -36,6 +36,10 @@ def test_flags_win_over_the_environment_and_that_over_defaults(monkeypatch: pyte
         ({"concurrency_limit": "none"}, "concurrency_limit: "),
         ({"batch_share": "0.5"}, "batch_share: "),
         ({"nonsense": "1"}, "nonsense: "),
+        ({"access_log": "0.5"}, "access_log: "),
+        ({"access_log_sample": "1.5"}, "access_log_sample: "),
+        ({"otel_traces_sampler_arg": "2"}, "(set --otel-traces-sampler-arg or OTEL_TRACES_SAMPLER_ARG)"),
+        ({"otel_bsp_max_queue_size": "100"}, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE 512 is above OTEL_BSP_MAX_QUEUE_SIZE 100"),
     ],
 )
 def test_a_wrong_setting_is_named_with_both_ways_to_set_it(given: dict[str, str], message: str) -> None:
@@ -43,6 +47,25 @@ def test_a_wrong_setting_is_named_with_both_ways_to_set_it(given: dict[str, str]
         load_settings(given if not given else {"registry": "here", **given})
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_opentelemetry_names_has_its_variables_and_empty_ones_are_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.25")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "")
+    settings = load_settings({"registry": "here", "otel_traces_sampler_arg": "0.5"})
+    assert (settings.otel_traces_sampler, settings.otel_traces_sampler_arg) == ("traceidratio", 0.5)
+    assert settings.otel_bsp_schedule_delay == 5000
+
+
+@pytest.mark.parametrize("value", ["", "jaeger_remote"])
+def test_a_sampler_that_is_not_known_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", value)
+    if value:
+        with pytest.raises(SettingsError, match=r"otel_traces_sampler: .* or OTEL_TRACES_SAMPLER"):
+            load_settings({"registry": "here"})
+    else:
+        assert load_settings({"registry": "here"}).otel_traces_sampler == "parentbased_always_on"
 
 
 def test_settings_do_not_change() -> None:

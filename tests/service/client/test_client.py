@@ -60,7 +60,7 @@ PATIENT = 30_000.0
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Live]:
     folder: Path = tmp_path_factory.mktemp("client")
     make_registry(folder / "registry")
-    service = live.start(folder, folder / "registry", "--max-timeout-ms", str(PATIENT), "--access-log", "1")
+    service = live.start(folder, folder / "registry", "--max-timeout-ms", str(PATIENT), "--access-log-sample", "1")
     try:
         live.until(service, service.ready, "ready")
         yield service
