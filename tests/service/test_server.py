@@ -15,8 +15,8 @@ import httpx
 import pytest
 from serving import assert_problem, composed, hooked, make_registry
 
-from service.main import DrainingServer, listening
 from service.parts import Parts
+from service.server import DrainingServer, listening
 from service.settings import Settings
 
 pytestmark = pytest.mark.slow
