@@ -82,7 +82,7 @@ class KeyRing:
             self._take(read_keys(self._path))
         except KeysFileError as error:
             self.metrics.spoiled()
-            _log.error(error.code, reason=str(error), remedy="correct the file; until then the keys before it hold")
+            _log.error("api_keys_invalid", reason=str(error), remedy="correct the file; until then the keys before it hold")
 
     def start(self) -> None:
         """Refresh now and then, in a thread."""

@@ -13,7 +13,7 @@ PAGE = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
 LEVELS = {"info", "warning", "error", "exception"}
 CHOSEN = {"admin_call": {"info", "warning"}, "repeated": {"warning", "error"}}
 """Events whose level is decided when they are written."""
-SOMETIMES = {"request": {"queries"}}
+SOMETIMES = {"request": {"key", "queries"}}
 """Fields that are given by ``**``."""
 
 
