@@ -11,6 +11,7 @@ OfflineError
 ├── ParityError        the exported graph does not compute what the torch tower does
 ├── StageError         a stage is run before the stage whose output it needs, or its output is damaged
 ├── StorageError       the disk is full or not writable
+├── MilvusError        a Milvus server does not answer, refuses, or lacks a collection
 └── ServiceError       a running service that is measured does not answer as it should
 """
 
@@ -59,6 +60,10 @@ class StageError(OfflineError):
 
 class StorageError(OfflineError):
     """The disk is full or not writable."""
+
+
+class MilvusError(OfflineError):
+    """A Milvus server does not answer, refuses, or lacks a collection."""
 
 
 class ServiceError(OfflineError):

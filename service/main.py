@@ -34,14 +34,14 @@ from service.cores import ThreadPlan, available_cores, plan_threads
 from service.descriptors import connection_limit, raise_file_limit
 from service.errors import AddressInUseError, SettingsError, TokensError
 from service.follow import Follower
-from service.generation import GenerationOptions, Verify
+from service.generation import Verify
 from service.guard import Guard, ProofOptions
 from service.head_start import HeadStart
 from service.history import History
 from service.inspection import Gatekeeper
 from service.limits import make_limit
 from service.live import Live, LiveOptions
-from service.loader import Loader, gate_options
+from service.loader import Loader, gate_options, generation_options
 from service.logs import configure
 from service.loop_lag import LoopLag
 from service.metrics import Metrics
@@ -191,7 +191,7 @@ def _loader(
     spare: Spare,
     cache: VectorCache,
 ) -> Loader:
-    loading = GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes)
+    loading = generation_options(settings, threads)
     gatekeeper = Gatekeeper(gate_options(settings), generations.peer, recent)
     apart = Apart(gate_options(settings), loading, trust_of(settings), spare)
     return Loader(loading, generations, gatekeeper, recent, verify, shadow, served_before, apart, cache)

@@ -14,6 +14,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from service.errors import SettingsError
 from service.limits import LimitKind
 from service.settings_live import LiveSettings
+from service.settings_milvus import MilvusSettings
 from service.settings_slo import SloSettings
 from snapshot.errors import RemoteAddressError
 from snapshot.signing import Trust
@@ -33,7 +34,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "text"]
 
 
-class Settings(LiveSettings, SloSettings):
+class Settings(LiveSettings, SloSettings, MilvusSettings):
     """Each field is also a variable ``SCALINGNOTE_<NAME>`` and a flag ``--<name>``; flags win. None is a secret."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")

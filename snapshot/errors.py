@@ -26,6 +26,12 @@ SnapshotError
 │   ├── RemoteDeniedError    the credentials are missing or not enough
 │   ├── RemoteConflictError  another writer was there: the pointer was moved, or an id means something else
 │   └── TransferCancelledError   whoever asked for it no longer wants it
+├── EngineError              an engine on another machine, or the way to it
+│   ├── EngineUnavailableError   out of reach, broken, or not asked because it keeps failing
+│   │   └── EngineLateError      no answer in the time that it was given
+│   ├── EngineDeniedError    the credentials are missing or wrong
+│   ├── CollectionMissingError   there is no such collection
+│   └── CollectionAlteredError   the collection is not the one that was written: other rows, fewer, another schema
 └── RegistryError            the registry folder is missing, read-only or names something that is not there
     ├── UnknownSnapshotError
     ├── NothingPublishedError
@@ -173,6 +179,42 @@ class TextError(SnapshotError):
     """A template names a field that is not given."""
 
     code = "text_invalid"
+
+
+class EngineError(SnapshotError):
+    """An engine on another machine cannot be used."""
+
+    code = "engine_error"
+
+
+class EngineUnavailableError(EngineError):
+    """The engine is out of reach, broken, or not asked because it keeps failing."""
+
+    code = "engine_unavailable"
+
+
+class EngineLateError(EngineUnavailableError):
+    """The engine did not answer in the time that it was given."""
+
+    code = "engine_late"
+
+
+class EngineDeniedError(EngineError):
+    """The engine refuses these credentials."""
+
+    code = "engine_denied"
+
+
+class CollectionMissingError(EngineError):
+    """The engine has no such collection."""
+
+    code = "collection_missing"
+
+
+class CollectionAlteredError(EngineError):
+    """The engine's collection is not the one that was written."""
+
+    code = "collection_altered"
 
 
 class RegistryError(SnapshotError):

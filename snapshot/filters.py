@@ -50,7 +50,7 @@ class Compare:
         values = table.column(self.column.name)
         if self.column.type != "integer":
             return _compare(values, self.operator, self.value)
-        operator, bound = _integer_bound(self.operator, self.value)
+        operator, bound = integer_bound(self.operator, self.value)
         if bound is not None and _INT64.min <= bound <= _INT64.max:
             return _compare(values, operator, bound)
         below = operator in ("$lt", "$lte")
@@ -78,7 +78,7 @@ class In:
             return float(value)
         if self.column.type != "integer":
             return value
-        _, bound = _integer_bound("$eq", value)
+        _, bound = integer_bound("$eq", value)
         return bound if bound is not None and _INT64.min <= bound <= _INT64.max else None
 
 
@@ -259,7 +259,7 @@ def _encodable(value: str, path: tuple[str, ...]) -> str:
     return value
 
 
-def _integer_bound(operator: str, value: Scalar) -> tuple[str, int | None]:
+def integer_bound(operator: str, value: Scalar) -> tuple[str, int | None]:
     """Restate a comparison of integers with any number as one with an integer, exactly; None can never hold."""
     if isinstance(value, int):
         return operator, value
