@@ -29,6 +29,7 @@ SnapshotError
 ├── EngineError              an engine on another machine, or the way to it
 │   ├── EngineUnavailableError   out of reach, broken, or not asked because it keeps failing
 │   │   └── EngineLateError      no answer in the time that it was given
+│   ├── EngineRefusedError   it answers that it cannot do what it is asked
 │   ├── EngineDeniedError    the credentials are missing or wrong
 │   ├── CollectionMissingError   there is no such collection
 │   └── CollectionAlteredError   the collection is not the one that was written: other rows, fewer, another schema
@@ -197,6 +198,12 @@ class EngineLateError(EngineUnavailableError):
     """The engine did not answer in the time that it was given."""
 
     code = "engine_late"
+
+
+class EngineRefusedError(EngineError):
+    """The engine answers that it cannot do what it is asked."""
+
+    code = "engine_refused"
 
 
 class EngineDeniedError(EngineError):

@@ -70,6 +70,8 @@ class In:
         """The rows of ``table`` that match."""
         column = table.column(self.column.name)
         wanted = [value for value in map(self._exact, self.values) if value is not None]
+        if self.column.type == "number" and 0.0 in wanted:
+            wanted += [0.0, -0.0]  # which is_in tells apart, though they are equal
         return _selection(pc.is_in(column, value_set=array_of(wanted, column.type), skip_nulls=True))
 
     def _exact(self, value: Scalar) -> Scalar | None:

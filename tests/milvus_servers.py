@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import numpy.typing as npt
 import psutil
 import pyarrow as pa
+import pytest
 from make_snapshot import documents_table, make_oracle, make_snapshot, same
 from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
 
@@ -137,3 +143,28 @@ def run_in_namespace(command: Sequence[str]) -> int:
     """Run a command where there is no network but a loopback of its own, which needs root."""
     script = 'ip link set lo up && exec "$@"'
     return subprocess.call(["unshare", "--net", "bash", "-c", script, "bash", *command])
+
+
+REAL = "SCALINGNOTE_TEST_MILVUS"
+"""URI of a real Milvus server that tests may fill; ``python -m tests.scale contract`` starts one and sets it."""
+
+
+@cache
+def shared_lite() -> MilvusLite:
+    """A server for all tests of this process, which nobody may stop."""
+    folder = Path(tempfile.mkdtemp(prefix="milvus-"))
+    server = MilvusLite(folder / "milvus")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.kill)
+    server.start()
+    return server
+
+
+def server_params() -> list[Any]:
+    """``milvus-lite`` always, ``milvus`` where a real one is there."""
+    real = pytest.mark.skipif(REAL not in os.environ, reason=f"{REAL} names no server")
+    return ["milvus-lite", pytest.param("milvus", marks=[pytest.mark.milvus, real])]
+
+
+def uri_of(kind: str) -> str:
+    return os.environ[REAL] if kind == "milvus" else shared_lite().uri

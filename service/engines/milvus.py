@@ -26,6 +26,7 @@ from snapshot.errors import (
     CollectionAlteredError,
     EngineError,
     EngineLateError,
+    EngineRefusedError,
     EngineUnavailableError,
 )
 from snapshot.manifest import Manifest, MilvusIndex
@@ -150,6 +151,11 @@ class MilvusEngine:
         try:
             answer = _twice(call)
             self._check(asked, wanted, answer)
+        except EngineRefusedError as error:
+            if asked.selection is None or not self._wire.loaded(self._index.collection, end - time.monotonic()):
+                self.breaker.failed(error)
+                raise
+            raise InvalidRequestError(FieldError("filter", f"the engine of this snapshot does not take it: {error}")) from error
         except EngineError as error:
             late = isinstance(error, EngineLateError)
             if not late or (seconds >= _FAIR_SECONDS and not asked.exact):

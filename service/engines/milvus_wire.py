@@ -26,6 +26,7 @@ from snapshot.errors import (
     EngineDeniedError,
     EngineError,
     EngineLateError,
+    EngineRefusedError,
     EngineUnavailableError,
 )
 
@@ -163,7 +164,7 @@ class Wire:
         said = f"{self.uri}: {status.reason.strip()[:300]} (code {status.code or status.error_code})"
         if status.code in _NOT_FOUND or (not status.code and status.error_code in _NOT_FOUND):
             return CollectionMissingError(f"{said}; publish the snapshot again, or activate another one")
-        return EngineUnavailableError(said)
+        return EngineRefusedError(said)
 
 
 def _metadata(server: MilvusServer) -> list[tuple[str, str]]:
