@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,13 +29,17 @@ from snapshot.errors import (
     EngineRefusedError,
     EngineUnavailableError,
 )
-from snapshot.manifest import Manifest, MilvusIndex
+from snapshot.manifest import Column, MilvusIndex
 from snapshot.selection import Selection
 
 MOST_HITS = 16_384
 """Of one query: what Milvus allows."""
 _OPEN_SECONDS = 60.0
 """For loading a collection, and looking whether it is the one."""
+_FIRST_SECONDS = 5.0
+"""For the first word of a server: where none listens that speaks its protocol, nothing comes at all."""
+_PROBE_SECONDS = 5.0
+"""A call that a server took with it when it died is not waited for; loading goes on there, and the next probe sees it."""
 _UNHURRIED_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 _FAIR_SECONDS = 0.1
@@ -49,27 +53,25 @@ _Answer = tuple[list[int], Vectors, Rows]
 class MilvusEngine:
     """An Engine over one collection. Every search may also raise EngineError."""
 
-    def __init__(self, wire: Wire, manifest: Manifest, server: MilvusServer) -> None:
+    def __init__(self, wire: Wire, index: MilvusIndex, columns: Sequence[Column], dim: int, server: MilvusServer) -> None:
         """Nothing is asked yet; see ``open``."""
-        index = manifest.index
-        assert isinstance(index, MilvusIndex)  # noqa: S101 - the caller has looked
         self._wire = wire
         self._index = index
-        self._columns = manifest.documents.columns
+        self._columns = columns
         self._server = server
         self._translator = Translator(self._columns)
-        self.dim = manifest.space.dim
+        self.dim = dim
         self.count = index.rows
-        self.breaker = Breaker(self._name, lambda: self._look(_OPEN_SECONDS), probe_seconds=server.probe_seconds)
+        self.breaker = Breaker(self._name, lambda: self._look(_PROBE_SECONDS), probe_seconds=server.probe_seconds)
 
     @classmethod
-    def open(cls, manifest: Manifest, server: MilvusServer) -> MilvusEngine:
+    def open(cls, index: MilvusIndex, columns: Sequence[Column], dim: int, server: MilvusServer) -> MilvusEngine:
         """Load the collection, and look whether it is the one that the manifest describes.
 
         Raises:
             EngineError: the server does not answer or refuses us, or the collection is missing, or another one.
         """
-        engine = cls(Wire(server), manifest, server)
+        engine = cls(Wire(server), index, columns, dim, server)
         try:
             engine._look(_OPEN_SECONDS)
         except BaseException:
@@ -194,7 +196,7 @@ class MilvusEngine:
         def left() -> float:
             return end - time.monotonic()
 
-        found = self._wire.fields(name, left())
+        found = self._wire.fields(name, min(_FIRST_SECONDS, left()))
         if _plain(found) != _plain(self._index.fields):
             other = sorted(found.items() ^ self._index.fields.items())
             raise CollectionAlteredError(f"{self._name}: its fields are not those of the manifest: {other}; {_AGAIN}")
