@@ -5,12 +5,13 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -27,7 +28,9 @@ from make_snapshot import documents_table, make_oracle, make_snapshot, same
 from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
 
 from offline.config_milvus import MilvusConfig
-from offline.milvus import Content, connected, name_collection, write
+from offline.index import Ruler
+from offline.milvus import Content, connected, describe, name_collection, write
+from offline.ranking import exact_top_k
 from snapshot.collection import fields_of
 from snapshot.layout import Layout
 from snapshot.manifest import Effort, MilvusIndex, read_manifest
@@ -69,6 +72,42 @@ class MilvusLite:
             self.process = None
 
 
+@dataclass
+class MilvusReal:
+    """The real server of the package ``milvus``, which binds all interfaces: for a network namespace of its own."""
+
+    folder: Path
+    port: int = 19532
+    process: psutil.Popen | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, wait: bool = True) -> None:
+        program = Path(sys.executable).with_name("milvus-server")
+        with (self.folder.parent / "milvus.log").open("a") as log:
+            command = [program, "--data", str(self.folder), "--proxy-port", str(self.port)]
+            self.process = psutil.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        if wait:
+            wait_for(f"127.0.0.1:{self.port}")
+            while not self._is_healthy():
+                time.sleep(0.1)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def _is_healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen("http://127.0.0.1:9091/healthz", timeout=5) as answer:
+                return bool(answer.read() == b"OK")
+        except OSError:
+            return False
+
+
 def wait_for(target: str, seconds: float = START_SECONDS) -> None:
     """Until a server answers there, by its protocol."""
     end = time.monotonic() + seconds
@@ -104,6 +143,14 @@ def write_vectors(uri: str, vectors: npt.NDArray[np.float32], documents: pa.Tabl
     return described(content)
 
 
+def measured(uri: str, vectors: npt.NDArray[np.float32], documents: pa.Table, queries: npt.NDArray[np.float32]) -> MilvusIndex:
+    """The same, with efforts that are measured, as the walk does."""
+    content, ruler = Content(vectors, documents, stored=True), Ruler(queries, exact_top_k(queries, vectors, 10)[0], 0.98)
+    with connected(MilvusConfig(uri=uri)) as client:
+        write(client, content, 600.0)
+        return describe(client, content, ruler, len(queries))
+
+
 def described(content: Content) -> MilvusIndex:
     efforts = [Effort(effort=effort, recall_at_10=1.0, p50_ms=5.0, p99_ms=50.0) for effort in sorted({1, content.nlist})]
     return MilvusIndex(
@@ -123,7 +170,8 @@ def make_milvus_snapshot(
 ) -> Layout:
     """A toy snapshot whose vectors are in a collection there, named by it."""
     oracle = make_oracle(rows, seed=seed)
-    index = write_vectors(uri, oracle.documents, documents_table(oracle.texts))
+    queries = oracle.encode([" ".join(text.split()[:3]) for text in oracle.texts[:32]])
+    index = measured(uri, oracle.documents, documents_table(oracle.texts), queries)
 
     def with_index(draft: Draft) -> Draft:
         return replace(revise(draft), index=index)
@@ -137,12 +185,6 @@ def make_milvus_snapshot(
 def _without_file(layout: Layout) -> None:
     layout.index.unlink()
     layout.index.parent.rmdir()
-
-
-def run_in_namespace(command: Sequence[str]) -> int:
-    """Run a command where there is no network but a loopback of its own, which needs root."""
-    script = 'ip link set lo up && exec "$@"'
-    return subprocess.call(["unshare", "--net", "bash", "-c", script, "bash", *command])
 
 
 REAL = "SCALINGNOTE_TEST_MILVUS"
