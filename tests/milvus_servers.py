@@ -26,6 +26,7 @@ import pyarrow as pa
 import pytest
 from make_snapshot import documents_table, make_oracle, make_snapshot, same
 from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
+from remote_engines import REAL_SERVER
 
 from offline.config_milvus import MilvusConfig
 from offline.index import Ruler
@@ -187,10 +188,6 @@ def _without_file(layout: Layout) -> None:
     layout.index.parent.rmdir()
 
 
-REAL = "SCALINGNOTE_TEST_MILVUS"
-"""URI of a real Milvus server that tests may fill; ``python -m tests.scale contract`` starts one and sets it."""
-
-
 @cache
 def shared_lite() -> MilvusLite:
     """A server for all tests of this process, which nobody may stop."""
@@ -204,9 +201,9 @@ def shared_lite() -> MilvusLite:
 
 def server_params() -> list[Any]:
     """``milvus-lite`` always, ``milvus`` where a real one is there."""
-    real = pytest.mark.skipif(REAL not in os.environ, reason=f"{REAL} names no server")
+    real = pytest.mark.skipif(REAL_SERVER not in os.environ, reason=f"{REAL_SERVER} names no server")
     return ["milvus-lite", pytest.param("milvus", marks=[pytest.mark.milvus, real])]
 
 
 def uri_of(kind: str) -> str:
-    return os.environ[REAL] if kind == "milvus" else shared_lite().uri
+    return os.environ[REAL_SERVER] if kind == "milvus" else shared_lite().uri

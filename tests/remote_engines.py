@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from service.engines.base import Engine
 
 Vectors = npt.NDArray[np.float32]
+REAL_SERVER = "SCALINGNOTE_TEST_MILVUS"
+"""URI of a real Milvus server that tests may fill; ``python -m tests.scale contract`` starts one and sets it."""
 REMOTE_NAMES = ("milvus-lite", "milvus", "pgvector")
 
 
@@ -23,9 +26,7 @@ def _param(name: str, *modules: str, marks: tuple[Any, ...] = ()) -> Any:
 
 
 def _params() -> list[Any]:
-    import os
-
-    real = pytest.mark.skipif("SCALINGNOTE_TEST_MILVUS" not in os.environ, reason="SCALINGNOTE_TEST_MILVUS names no server")
+    real = pytest.mark.skipif(REAL_SERVER not in os.environ, reason=f"{REAL_SERVER} names no server")
     return [
         _param("milvus-lite", "pymilvus", "milvus_lite"),
         _param("milvus", "pymilvus", marks=(pytest.mark.milvus, real)),

@@ -17,7 +17,7 @@ from service.api.admin_schemas import ActivateBody
 from service.api.schemas import OpenAIEmbedBody, SearchBody
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/runbook.md", "docs/every-day.md", "docs/soak.md", "docs/clients.md")
+PAGES = ("README.md", "docs/runbook.md", "docs/every-day.md", "docs/soak.md", "docs/clients.md", "docs/milvus.md")
 BODIES = {
     "/search": TypeAdapter(SearchBody),
     "/v1/embeddings": TypeAdapter(OpenAIEmbedBody),

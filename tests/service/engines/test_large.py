@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from remote_engines import REMOTE
+from remote_engines import REAL_SERVER, REMOTE
 
 from service.engines.base import Engine, Rows, Vectors
 from snapshot.documents import Documents, document_field
@@ -18,7 +19,10 @@ ROWS, DIM, CENTRES, QUERIES, K = 100_000, 24, 400, 30, 10
 SHARES = (1.0, 0.5, 0.1, 0.01, 0.001, 0.0001)
 LEAST_RECALL = 0.95
 
-pytestmark = pytest.mark.milvus
+pytestmark = [
+    pytest.mark.milvus,
+    pytest.mark.skipif(REAL_SERVER not in os.environ, reason="make scale runs it: it takes minutes"),
+]
 
 
 @cache
