@@ -32,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo serve test check bench load soak faults dashboards manifests install lock usable-python free-port
+.PHONY: help demo serve test check bench load soak faults scale dashboards manifests install lock usable-python free-port
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -76,6 +76,9 @@ soak: $(VENV)/.installed ## Swap snapshots under load a hundred times (ARGS=--qu
 
 faults: $(VENV)/.installed ## Do to snapshots, registry and service whatever can go wrong (ARGS='--only killed' for some; root for disks)
 	$(BIN)/python -m tests.faults $(ARGS)
+
+scale: $(VENV)/.installed ## Go past one machine, as far as the parts install (ARGS='contract milvus' for some)
+	$(BIN)/python -m tests.scale $(ARGS)
 
 dashboards: $(VENV)/.installed ## Write Grafana's dashboards from deploy/grafana/dashboards.py
 	$(BIN)/python -m deploy.grafana.dashboards

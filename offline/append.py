@@ -29,6 +29,7 @@ from offline.index import (
     write_description,
     write_index,
 )
+from offline.index import run as build_whole
 from offline.parent import Parent, parent_of
 from offline.ranking import Floats, Rows
 from offline.stages import Job, Summary
@@ -40,7 +41,12 @@ _LIST_RANGE = 2.0
 
 
 def run(job: Job) -> Summary:
-    """Append to the parent's index where that can be done and keeps its recall; build one otherwise. Says which, and why."""
+    """Append to the parent's index where that can be done and keeps its recall; build one otherwise. Says which, and why.
+
+    A collection of a server is never written to again: it is built anew.
+    """
+    if job.recipe.index.kind == "milvus":
+        return build_whole(job)
     parent, vectors = parent_of(job.source), load_vectors(job.inputs["encode"])
     making = _Making(job, parent, vectors, plan_for(job.recipe.index, vectors))
     if not _is_finished(making):
@@ -85,7 +91,7 @@ def _append(making: _Making, carried: Rows) -> str | None:
     if not making.appended.exists():
         write_index(append(making.parent.layout.index, before.kind, carried, making.vectors), making.appended)
     why = f"{before.kind}: appended to that of {making.parent.manifest.id}"
-    described = making.ruler.describe(making.appended, Plan(before.kind, sizes_in(before), why))
+    described = making.ruler.describe(making.appended, Plan(making.plan.kind, sizes_in(before), why))
     if not keeps_recall(before, described, making.job.recipe.index.recall_target):
         found = next((row.recall_at_10 for row in described.efforts if row.effort == before.default_effort), 0.0)
         return f"appending to the parent's leaves recall@10 {found:.4f} at effort {before.default_effort}"

@@ -10,21 +10,19 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import faiss
 import numpy as np
 
 from offline.changes import Hashes
-from offline.efforts import open_index, search_as_served
 from offline.errors import DimensionError
 from offline.exported import MODEL, TOKENIZER, load_report, open_graph
 from offline.graph import Graph, cosine_distance
-from offline.index import INDEX, load_description
 from offline.ranking import Floats, exact_top_k, recall
+from offline.served import Served, Sized, open_served
 from offline.stages import Job, Summary
 from snapshot.errors import CountMismatchError, SpaceMismatchError
-from snapshot.files import atomic_write, link_or_copy, write_text
+from snapshot.files import atomic_write, write_text
 from snapshot.layout import Layout, TeacherLayout
-from snapshot.manifest import Column, Documents, Golden, Index, QueryTower, Retention, Space
+from snapshot.manifest import Column, Documents, Golden, QueryTower, Retention, Space
 from snapshot.seal import Draft, seal
 from snapshot.text import render_query
 
@@ -88,7 +86,7 @@ def assemble(job: Job, content: Content) -> Summary:
     """
     _remove_older(job.folder)
     graph = open_graph(job.inputs["export"], job.recipe.text.query)
-    index, described = open_index(job.inputs["index"] / INDEX), load_description(job.inputs["index"])
+    index = open_served(job.inputs["index"], job.recipe)
     check(graph, content.space, index, content.vectors, content.documents)
     layout = Layout(job.folder / _STAGING)
     columns = content.write_documents(layout.documents)
@@ -96,7 +94,8 @@ def assemble(job: Job, content: Content) -> Summary:
         with atomic_write(layout.text_hashes) as handle:
             np.save(handle, content.text_hashes)
     _bring(job, content, layout)
-    golden = _write_golden(job, content, graph, (index, described), layout)
+    index.bring(layout)
+    golden = _write_golden(job, content, graph, index, layout)
     sealed = seal(
         layout.root,
         Draft(
@@ -104,7 +103,7 @@ def assemble(job: Job, content: Content) -> Summary:
             space=content.space,
             query_tower=_query_tower(job),
             document_text=job.recipe.text.document,
-            index=described,
+            index=index.described,
             documents=Documents(count=content.documents, columns=columns),
             golden=golden,
             retention=content.retention,
@@ -119,7 +118,7 @@ def assemble(job: Job, content: Content) -> Summary:
     return {"snapshot": sealed.name, **parent, **figures}
 
 
-def check(graph: Graph, space: Space, index: faiss.Index, vectors: Floats, documents: int) -> None:
+def check(graph: Graph, space: Space, index: Sized, vectors: Floats, documents: int) -> None:
     """Refuse parts that do not belong together, by the name of what differs."""
     if graph.space != space.fingerprint:
         raise SpaceMismatchError(
@@ -153,10 +152,9 @@ def _bring(job: Job, content: Content, layout: Layout) -> None:
     for path, target in files.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    link_or_copy(job.inputs["index"] / INDEX, layout.index)
 
 
-def _write_golden(job: Job, content: Content, graph: Graph, searched: tuple[faiss.Index, Index], layout: Layout) -> Golden:
+def _write_golden(job: Job, content: Content, graph: Graph, index: Served, layout: Layout) -> Golden:
     """Probe queries answered by torch and brute force, and how far the exported tower and the index are from that."""
     queries, vectors = content.probes.queries, content.probes.vectors
     _, rows = exact_top_k(vectors, content.vectors, job.recipe.pack.golden_k)
@@ -167,7 +165,7 @@ def _write_golden(job: Job, content: Content, graph: Graph, searched: tuple[fais
     texts = [render_query(job.recipe.text.query, query) for query in queries]
     served = [graph.encode(texts, batch_size) for batch_size in (1, len(texts))]
     distance = float(np.max([cosine_distance(found, vectors) for found in served]))
-    found = recall(search_as_served(*searched, served[0], rows.shape[1]), rows)
+    found = recall(index.search(served[0], rows.shape[1]), rows)
     return Golden(
         queries=len(queries),
         k=rows.shape[1],

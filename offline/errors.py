@@ -12,6 +12,7 @@ OfflineError
 ├── StageError         a stage is run before the stage whose output it needs, or its output is damaged
 ├── PlanError          a plan is asked for with numbers that cannot be, or its figures cannot be read
 ├── StorageError       the disk is full or not writable
+├── MilvusError        a Milvus server does not answer, refuses, or lacks a collection
 └── ServiceError       a running service that is measured does not answer as it should
 """
 
@@ -64,6 +65,10 @@ class PlanError(OfflineError):
 
 class StorageError(OfflineError):
     """The disk is full or not writable."""
+
+
+class MilvusError(OfflineError):
+    """A Milvus server does not answer, refuses, or lacks a collection."""
 
 
 class ServiceError(OfflineError):

@@ -1,4 +1,4 @@
-"""The FAISS index over the document vectors: its kind, its building, and its effort table."""
+"""The index over the document vectors: its kind, its building, and its effort table; FAISS's here, ``offline.milvus`` else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import faiss
 import numpy as np
@@ -21,7 +21,8 @@ from offline.exported import open_graph
 from offline.probes import probe_queries
 from offline.progress import say, track
 from offline.ranking import Floats, exact_top_k
-from offline.stages import Job, Stage, Summary
+from offline.recipe import Recipe
+from offline.stages import Job, Source, Stage, Summary
 from snapshot.files import atomic_write, write_text
 from snapshot.manifest import Effort, Index
 from snapshot.text import render_query
@@ -35,7 +36,7 @@ _ADD_ROWS = 10_000
 _HNSW_EFFORTS = (16, 32, 64, 128, 256, 512)
 _CENTROIDS = 256
 """Of each PQ codebook: codes have 8 bits."""
-_POINTS_PER_CENTROID = 39
+POINTS_PER_CENTROID = 39
 """FAISS warns of bad centroids below this."""
 _SAMPLE_PER_LIST = 64
 _SAMPLE_ROWS = 65_536
@@ -53,6 +54,10 @@ def run(job: Job) -> Summary:
     Raises:
         RecipeError: IVF-PQ on fewer rows than its codebooks need.
     """
+    if job.recipe.index.kind == "milvus":
+        from offline.milvus import build as build_collection  # which measures as this does
+
+        return build_collection(job)
     vectors = load_vectors(job.inputs["encode"])
     plan = plan_for(job.recipe.index, vectors)
     path = job.folder / INDEX
@@ -125,6 +130,8 @@ def choose(config: IndexConfig, rows: int) -> tuple[Kind, str]:
     Raises:
         RecipeError: IVF-PQ is asked for on fewer rows than its codebooks need.
     """
+    if config.kind == "milvus":
+        raise RecipeError("index.kind: milvus is no file of FAISS; use auto, flat, hnsw or ivfpq for a walk that makes one")
     if config.kind == "ivfpq" and rows < _CENTROIDS:
         raise RecipeError(
             f"index.kind: ivfpq needs {_CENTROIDS} documents or more to train on, there are {rows}; use flat or hnsw"
@@ -146,7 +153,7 @@ def sizes_of(kind: Kind, config: IndexConfig, rows: int, dim: int) -> dict[str, 
     if kind == "hnsw":
         return {"m": config.m, "ef_construction": config.ef_construction}
     if kind == "ivfpq":
-        nlist = max(1, min(round(4 * math.sqrt(rows)), rows // _POINTS_PER_CENTROID))
+        nlist = max(1, min(round(4 * math.sqrt(rows)), rows // POINTS_PER_CENTROID))
         pq_bytes = max(size for size in range(1, max(1, dim // 4) + 1) if dim % size == 0)
         return {"nlist": nlist, "pq_bytes": pq_bytes, "refine_factor": config.refine_factor}
     return {}
@@ -208,4 +215,9 @@ def write_index(index: faiss.Index, path: Path) -> None:
         faiss.write_index(index, faiss.PyCallbackIOWriter(handle.write))
 
 
-STAGE = Stage(name="index", run=run, needs=("prepare", "export", "encode"), sections=("text", "index"))
+def _server(recipe: Recipe, _source: Source) -> Mapping[str, Any]:
+    """Where the vectors go, if they go to a server."""
+    return {"milvus": recipe.milvus.model_dump(mode="json")} if recipe.index.kind == "milvus" else {}
+
+
+STAGE = Stage(name="index", run=run, needs=("prepare", "export", "encode"), sections=("text", "index"), outside=_server)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import faiss
 import numpy as np
@@ -70,8 +71,18 @@ class Parent:
         """float32[q, dim], by the torch tower."""
         return np.asarray(np.load(self.layout.golden_vectors, allow_pickle=False))
 
+    @property
+    def file_kind(self) -> Literal["flat", "hnsw", "ivfpq"]:
+        """Of its index.
+
+        Raises:
+            ParentError: it is in no file.
+        """
+        return _file_kind(self.manifest)
+
     @cached_property
     def _index(self) -> faiss.Index:
+        _file_kind(self.manifest)
         return open_index(self.layout.index)
 
     def vectors(self, rows: Rows) -> Floats:
@@ -80,6 +91,16 @@ class Parent:
             return np.empty((0, self.manifest.space.dim), np.float32)
         stored = exact_storage(self._index, self.layout.index)
         return np.asarray(stored.reconstruct_batch(np.ascontiguousarray(rows, np.int64)))
+
+
+def _file_kind(manifest: Manifest) -> Literal["flat", "hnsw", "ivfpq"]:
+    kind = manifest.index.kind
+    if kind == "milvus":
+        raise ParentError(
+            f"{manifest.id}: its vectors are on a Milvus server and are not read back from there; name a parent whose "
+            "index is a file, or run without one"
+        )
+    return kind
 
 
 def exact_storage(index: faiss.Index, where: Path) -> faiss.IndexFlat:

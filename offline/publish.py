@@ -12,6 +12,7 @@ from offline.stages import Job, Source, Stage, Summary
 from snapshot.errors import UnknownSnapshotError
 from snapshot.files import write_text
 from snapshot.layout import MANIFEST
+from snapshot.manifest import read_manifest
 from snapshot.registry import Registry
 
 PUBLISHED = "published.json"
@@ -25,8 +26,13 @@ def run(job: Job) -> Summary:
     Raises:
         SnapshotError: the snapshot is damaged, or the registry cannot be written.
     """
-    registry = Registry(job.source.registry)
-    snapshot_id = registry.publish(_sealed(job.inputs["pack"])).id
+    registry, sealed = Registry(job.source.registry), _sealed(job.inputs["pack"])
+    manifest = read_manifest(sealed / MANIFEST)
+    if manifest.index.kind == "milvus":
+        from offline.milvus import name_collection  # which needs not be installed
+
+        name_collection(manifest, job.recipe.milvus)
+    snapshot_id = registry.publish(sealed).id
     if job.recipe.publish.activate and registry.current() != snapshot_id:
         registry.activate(snapshot_id, why=f"published by the recipe {job.recipe.name}")
     write_text(job.folder / PUBLISHED, json.dumps({"id": snapshot_id, "registry": str(job.source.registry)}))

@@ -31,6 +31,7 @@ from offline.config import (
     TextConfig,
     TrainConfig,
 )
+from offline.config_milvus import MilvusConfig
 from offline.errors import RecipeError
 
 
@@ -47,6 +48,7 @@ class Recipe(Config):
     export: ExportConfig = ExportConfig()
     encode: EncodeConfig = EncodeConfig()
     index: IndexConfig = IndexConfig()
+    milvus: MilvusConfig = MilvusConfig()
     pack: PackConfig = PackConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()

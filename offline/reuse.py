@@ -100,7 +100,7 @@ def link_index(job: Job) -> Summary:
     path, before = job.folder / INDEX, parent.manifest.index
     path.unlink(missing_ok=True)
     link_or_copy(parent.layout.index, path)
-    plan = Plan(before.kind, sizes_in(before), f"{before.kind}: that of {parent.manifest.id}, for the same documents")
+    plan = Plan(parent.file_kind, sizes_in(before), f"{before.kind}: that of {parent.manifest.id}, for the same documents")
     index.write_description(Ruler.make(job, vectors).describe(path, plan), job.folder)
     return index.summary(load_description(job.folder), len(vectors))
 

@@ -14,17 +14,17 @@ from sentence_transformers import SentenceTransformer
 from offline import towers
 from offline.baselines import Bm25
 from offline.data.prepared import Prepared
-from offline.efforts import open_index, search_as_served
 from offline.encoded import load_vectors
 from offline.errors import RecipeError
 from offline.exported import FP32, MODEL, TOKENIZER, load_report, open_graph
 from offline.graph import Graph
-from offline.index import INDEX, load_description
+from offline.index import load_description
 from offline.judged import Judged
 from offline.metrics import DEPTH, Rows, merge_depths
 from offline.progress import say, track
 from offline.ranking import Floats, exact_top_k
 from offline.refine import was_refined
+from offline.served import open_served
 from offline.stages import Job
 from offline.trace import to_onnx, write_graph, write_tokenizer
 from snapshot.files import atomic_write
@@ -120,12 +120,12 @@ class Workbench:
 
     def search_page(self, vectors: Floats) -> Rows:
         """int64[q, 10] of the index at its default effort: the page that callers get."""
-        return search_as_served(open_index(self.job.inputs["index"] / INDEX), self.index, vectors, _PAGE)
+        return open_served(self.job.inputs["index"], self.job.recipe).search(vectors, _PAGE)
 
     def search(self, vectors: Floats) -> Rows:
         """int64[q, at most 100] of the index at its default effort: the page of ten that callers get, then more."""
-        index = open_index(self.job.inputs["index"] / INDEX)
-        page, deep = (search_as_served(index, self.index, vectors, k) for k in (_PAGE, DEPTH))
+        index = open_served(self.job.inputs["index"], self.job.recipe)
+        page, deep = (index.search(vectors, k) for k in (_PAGE, DEPTH))
         return merge_depths(page, deep)
 
 

@@ -132,6 +132,32 @@ def explain(
     raise typer.Exit(or_error(work, as_json))
 
 
+@app.command()
+def milvus(
+    registry: Annotated[str, typer.Option(help="Folder of snapshots.", envvar=variable("registry"))],
+    milvus_uri: Annotated[
+        str | None, typer.Option(metavar="URI", help="The server; http or https.", envvar=variable("milvus_uri"))
+    ] = None,
+    drop_removed: Annotated[
+        bool, typer.Option("--drop-removed", help="Drop those whose snapshots gc has removed from this registry.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be dropped.")] = False,
+) -> None:
+    """List the collections of a Milvus server, or drop what removed snapshots have left there.
+
+    How to get in is said by the settings milvus_*, from the environment.
+    """
+    settings = load_settings({"registry": registry} | ({} if milvus_uri is None else {"milvus_uri": milvus_uri}))
+    from service import milvus_command  # as above
+
+    if drop_removed:
+        lines = milvus_command.drop_removed(settings, dry_run=dry_run)
+    else:
+        lines = (found.describe() for found in milvus_command.collections(settings))
+    for line in lines:
+        typer.echo(line)
+
+
 def main() -> None:
     """Run the command line; an error is one line on standard error."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server listens for it: the default is to die

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.engines.base import NO_ROW, Hits
-from service.errors import FieldError, InvalidRequestError, UnknownResourceError
+from service.errors import EngineFaultError, FieldError, InvalidRequestError, UnknownResourceError
 from service.generation import Generation
 from service.niceness import yield_to_the_event_loop
 from service.stages import Search, check
 from service.swap import Generations
 from snapshot.documents import FieldValue
+from snapshot.errors import EngineError
 from snapshot.manifest import Effort
 
 _RANKED = 10
@@ -117,10 +118,13 @@ def compare(generation: Generation, search: Search, effort: int | None) -> Compa
     watch.lap("encode")
     selection = None if parsed is None else generation.documents.select(parsed)
     watch.lap("filter")
-    found = generation.engine.search(vector, k, row.effort, selection)
-    watch.lap("search")
-    truth = generation.engine.exact(vector, min(k * _RANKED, generation.engine.count), selection)
-    watch.lap("exact")
+    try:
+        found = generation.engine.search(vector, k, row.effort, selection)
+        watch.lap("search")
+        truth = generation.engine.exact(vector, min(k * _RANKED, generation.engine.count), selection)
+        watch.lap("exact")
+    except EngineError as error:
+        raise EngineFaultError(f"{error.code}: {error}") from error
     hits, missed = _ranked(generation, search, found, truth, k)
     watch.lap("fetch")
     best = min(k, int((truth.rows[0] != NO_ROW).sum()))

@@ -20,6 +20,7 @@ ServiceError
 ├── KeyRateError           429  the API key allows no more for now
 ├── UnavailableError       503
 │   ├── CrowdedError            as many connections as the service holds are open and at work
+│   ├── EngineFaultError        the search engine of the snapshot, on another machine, gives no answer
 │   ├── RegistryFaultError      the registry cannot be read or written
 │   ├── TokensError             the file of operators' tokens cannot be read, or a line of it is wrong
 │   ├── NoGenerationError       no snapshot serves
@@ -235,6 +236,13 @@ class CrowdedError(UnavailableError):
 
     code = "too_many_connections"
     title = "Too many connections"
+
+
+class EngineFaultError(UnavailableError):
+    """The search engine of the snapshot that serves, on another machine, gives no answer, or none that can be trusted."""
+
+    code = "engine_fault"
+    title = "The search engine gives no answer"
 
 
 class RegistryFaultError(UnavailableError):

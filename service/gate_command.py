@@ -13,9 +13,9 @@ from rich.table import Table
 
 from service.cores import available_cores, plan_threads
 from service.gate import GateReport, Record, format_figure
-from service.generation import Beside, Generation, GenerationOptions, open_generation
+from service.generation import Beside, Generation, open_generation
 from service.inspection import Incumbent, Inspection, Peer, nothing_serves
-from service.loader import gate_options
+from service.loader import gate_options, generation_options
 from service.settings import Settings, trust_of
 from snapshot.errors import SnapshotError
 from snapshot.registry import Registry
@@ -31,7 +31,7 @@ def inspect(settings: Settings, snapshot: str, against: str | None) -> GateRepor
     registry = Registry(settings.registry)
     layout = registry.layout(snapshot)
     threads = plan_threads(available_cores(), settings.threads, settings.encoder_threads)
-    options = GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes)
+    options = generation_options(settings, threads)
     other = None if against is None else open_generation(registry.layout(against), options, _no_matter)
     inspection = Inspection(
         Record(snapshot, forced=False, why="", clock=time.monotonic),

@@ -17,7 +17,7 @@ import numpy as np
 
 from service.costs import Costs
 from service.encoder import Encoder, Tokenizers
-from service.engines import Engine, open_engine
+from service.engines import Engine, MilvusServer, open_engine
 from service.gate import Inspector, NullInspector
 from service.golden import GoldenSet, Proof, ask, prove, read_golden, require
 from service.memory import let_go_of_pages
@@ -51,11 +51,13 @@ class GenerationOptions:
         encoder_threads: threads that one call of the ONNX graph uses.
         batching: whether queries may go through the graph together.
         filter_cache_bytes: most memory for what filters have selected.
+        milvus: where the vectors are that no file holds.
     """
 
     encoder_threads: int = 1
     batching: bool = True
     filter_cache_bytes: int = 0
+    milvus: MilvusServer = field(default_factory=MilvusServer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Generation:
         """Close every part; a second call does nothing. May take tens of milliseconds: never on an event loop."""
         self.encoder.close()
         if self.layout is not _NOWHERE:
-            let_go_of_pages([self.layout.index, *self.layout.documents.glob("*.arrow")])
+            let_go_of_pages([*self.layout.index_files(self.manifest.index), *self.layout.documents.glob("*.arrow")])
         self.engine.close()
         if self.lease is not None:
             self.lease.close()
@@ -194,7 +196,7 @@ def _open(
     with ExitStack() as opened:
         encoder = Encoder.open(layout, manifest.query_tower, manifest.space, options.encoder_threads, beside.tokenizers)
         opened.callback(encoder.close)
-        engine = open_engine(manifest, layout)
+        engine = open_engine(manifest, layout, options.milvus)
         opened.callback(engine.close)
         documents = open_documents(layout.documents, options.filter_cache_bytes)
         _check_counts(manifest, engine, documents, layout)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from service.apart import Apart
 from service.cache import VectorCache
+from service.cores import ThreadPlan
 from service.encoder import Tokenizers
 from service.follow import Enter
 from service.gate import GateOptions
@@ -16,6 +17,7 @@ from service.inspection import Gatekeeper, Inspection
 from service.queries import carry_over
 from service.recent import RecentQueries
 from service.settings import Settings
+from service.settings_milvus import milvus_server
 from service.shadow import Shadow
 from service.swap import Generations
 from snapshot.layout import Layout
@@ -38,6 +40,11 @@ def gate_options(settings: Settings) -> GateOptions:
         filter_cache_bytes=settings.filter_cache_bytes,
         trusts=bool(settings.trusted_keys),
     )
+
+
+def generation_options(settings: Settings, threads: ThreadPlan) -> GenerationOptions:
+    """How snapshots are loaded."""
+    return GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes, milvus_server(settings))
 
 
 class Loader:

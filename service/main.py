@@ -26,14 +26,14 @@ from service.descriptors import connection_limit, raise_file_limit
 from service.entrances import keys_of, tokens_of
 from service.errors import SettingsError
 from service.follow import Follower
-from service.generation import GenerationOptions, Verify
+from service.generation import Verify
 from service.guard import Guard, ProofOptions
 from service.head_start import HeadStart
 from service.history import History
 from service.inspection import Gatekeeper
 from service.limits import make_limit
 from service.live import Live, LiveOptions
-from service.loader import Loader, gate_options
+from service.loader import Loader, gate_options, generation_options
 from service.log_writer import LogWriter
 from service.logs import configure
 from service.metrics import Metrics
@@ -179,7 +179,7 @@ def _loader(
     spare: Spare,
     cache: VectorCache,
 ) -> Loader:
-    loading = GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes)
+    loading = generation_options(settings, threads)
     gatekeeper = Gatekeeper(gate_options(settings), generations.peer, recent)
     apart = Apart(gate_options(settings), loading, trust_of(settings), spare)
     return Loader(loading, generations, gatekeeper, recent, verify, shadow, served_before, apart, cache)

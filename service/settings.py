@@ -16,6 +16,7 @@ from service.limits import LimitKind
 from service.settings_keys import KeySettings
 from service.settings_live import LiveSettings
 from service.settings_logs import LogSettings
+from service.settings_milvus import MilvusSettings
 from service.settings_slo import SloSettings
 from service.settings_tracing import STANDARD, TracingSettings
 from snapshot.errors import RemoteAddressError
@@ -36,7 +37,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "text"]
 
 
-class Settings(KeySettings, LiveSettings, SloSettings, LogSettings, TracingSettings):
+class Settings(KeySettings, LiveSettings, SloSettings, LogSettings, TracingSettings, MilvusSettings):
     """Each field is also a variable ``SCALINGNOTE_<NAME>`` and a flag ``--<name>``; flags win. None is a secret.
 
     Those that OpenTelemetry names have its variables, without our prefix.

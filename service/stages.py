@@ -15,14 +15,14 @@ import numpy as np
 from service.cache import Known, VectorCache
 from service.costs import WHOLE, Load, fetch_key, search_key, size_key
 from service.engines.base import NO_ROW, Hits, Vectors
-from service.errors import MOST_ERRORS, FieldError, InvalidRequestError
+from service.errors import MOST_ERRORS, EngineFaultError, FieldError, InvalidRequestError
 from service.generation import Generation
 from service.plan import Asked, SearchPlan
 from service.queries import Queries
 from service.steps import Pause, Steps
 from service.walk import Stage, Walk
 from snapshot.documents import FieldValue
-from snapshot.errors import FilterError
+from snapshot.errors import EngineError, EngineLateError, FilterError
 from snapshot.filters import Filter, parse_filter
 from snapshot.selection import Selection
 
@@ -151,11 +151,23 @@ class Stages:
         self._walk.enter("search")
         plan = self._plan(search, left)
         kinds |= _kinds(search, plan)
-        hits = _found(self._generation, search, plan, known.vector, selection)
+        hits = self._found(search, plan, known.vector, selection)
         if hits.exact and not plan.exact:
             plan = plan.made_exact()
         self._walk.enter("fetch")
         return Result(_fetched(self._generation, search, plan, hits), plan, known.truncated)
+
+    def _found(self, search: Search, plan: SearchPlan, vector: Vectors, selection: Selection | None) -> Hits:
+        engine, deadline = self._generation.engine, self._walk.deadline
+        window = min(search.offset + search.k, self._generation.documents.count)
+        try:
+            if plan.exact:
+                return engine.exact(vector, window, selection, deadline)
+            return engine.search(vector, window, plan.effort, selection, deadline)
+        except EngineError as error:
+            if isinstance(error, EngineLateError) and deadline.passed():
+                raise self._walk.exceeded("search") from error
+            raise EngineFaultError(f"{error.code}: {error}") from error
 
     def _select(self, parsed: Filter | None) -> Selection | None:
         if parsed is None:
@@ -203,13 +215,6 @@ def _check_item(generation: Generation, search: Search, index: int) -> Filter | 
         return check(generation, search)
     except InvalidRequestError as error:
         raise error.under(str(index)) from error
-
-
-def _found(generation: Generation, search: Search, plan: SearchPlan, vector: Vectors, selection: Selection | None) -> Hits:
-    window = min(search.offset + search.k, generation.documents.count)
-    if plan.exact:
-        return generation.engine.exact(vector, window, selection)
-    return generation.engine.search(vector, window, plan.effort, selection)
 
 
 def _fetched(generation: Generation, search: Search, plan: SearchPlan, hits: Hits) -> list[Hit]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import cast
@@ -129,14 +130,14 @@ class Documents:
         def compute(condition: Condition) -> Selection:
             if pace is not None:
                 pace()
-            return condition.select(self._table)
+            return replace(condition.select(self._table), meaning=condition)
 
         def resolve(condition: Condition) -> Selection:
             return self._cache.get_or(condition, lambda: compute(condition))
 
         if isinstance(parsed, Condition):
             return resolve(parsed)
-        return self._cache.get_or(parsed, lambda: select(parsed, self.count, resolve))
+        return self._cache.get_or(parsed, lambda: replace(select(parsed, self.count, resolve), meaning=parsed))
 
     def filter_stats(self) -> CacheStats:
         """How the cache of filters does."""

@@ -29,6 +29,13 @@ SnapshotError
 ├── FleetError               what is asked of several services at once makes no sense
 │   ├── ReplicaError             one of them is out of reach, refuses, or answers what it should not
 │   └── WaveError                one of them does not serve what it was to serve
+├── EngineError              an engine on another machine, or the way to it
+│   ├── EngineUnavailableError   out of reach, broken, or not asked because it keeps failing
+│   │   └── EngineLateError      no answer in the time that it was given
+│   ├── EngineRefusedError   it answers that it cannot do what it is asked
+│   ├── EngineDeniedError    the credentials are missing or wrong
+│   ├── CollectionMissingError   there is no such collection
+│   └── CollectionAlteredError   the collection is not the one that was written: other rows, fewer, another schema
 └── RegistryError            the registry folder is missing, read-only or names something that is not there
     ├── UnknownSnapshotError
     ├── NothingPublishedError
@@ -194,6 +201,48 @@ class WaveError(FleetError):
     """A service does not serve what it was to serve."""
 
     code = "wave_failed"
+
+
+class EngineError(SnapshotError):
+    """An engine on another machine cannot be used."""
+
+    code = "engine_error"
+
+
+class EngineUnavailableError(EngineError):
+    """The engine is out of reach, broken, or not asked because it keeps failing."""
+
+    code = "engine_unavailable"
+
+
+class EngineLateError(EngineUnavailableError):
+    """The engine did not answer in the time that it was given."""
+
+    code = "engine_late"
+
+
+class EngineRefusedError(EngineError):
+    """The engine answers that it cannot do what it is asked."""
+
+    code = "engine_refused"
+
+
+class EngineDeniedError(EngineError):
+    """The engine refuses these credentials."""
+
+    code = "engine_denied"
+
+
+class CollectionMissingError(EngineError):
+    """The engine has no such collection."""
+
+    code = "collection_missing"
+
+
+class CollectionAlteredError(EngineError):
+    """The engine's collection is not the one that was written."""
+
+    code = "collection_altered"
 
 
 class RegistryError(SnapshotError):

@@ -53,7 +53,7 @@ class Compare:
             return Selection.none(len(values)) if number is None else _compare(values, operator, number)
         if self.column.type != "integer":
             return _compare(values, self.operator, self.value)
-        operator, bound = _integer_bound(self.operator, self.value)
+        operator, bound = integer_bound(self.operator, self.value)
         if bound is not None and _INT64.min <= bound <= _INT64.max:
             return _compare(values, operator, bound)
         below = operator in ("$lt", "$lte")
@@ -82,7 +82,7 @@ class In:
             return () if number is None else (number,) if number else (0.0, -0.0)
         if self.column.type != "integer":
             return (value,)
-        _, bound = _integer_bound("$eq", value)
+        _, bound = integer_bound("$eq", value)
         return (bound,) if bound is not None and _INT64.min <= bound <= _INT64.max else ()
 
 
@@ -263,7 +263,7 @@ def _encodable(value: str, path: tuple[str, ...]) -> str:
     return value
 
 
-def _integer_bound(operator: str, value: Scalar) -> tuple[str, int | None]:
+def integer_bound(operator: str, value: Scalar) -> tuple[str, int | None]:
     """Restate a comparison of integers with any number as one with an integer, exactly; None can never hold."""
     if isinstance(value, int):
         return operator, value

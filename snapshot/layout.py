@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the manifest's own paths are checked against the names here
+    from snapshot.manifest import Index
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 QUERY_TOWER = "query_tower"
 TEACHER_TOWER = "teacher_tower"
+INDEX = "index.faiss"
+
+
+def index_names(index: Index) -> tuple[str, ...]:
+    """Names of an index's files; none where it is kept by a server."""
+    return () if index.kind == "milvus" else (INDEX,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +51,12 @@ class Layout:
 
     @property
     def index(self) -> Path:
-        return self.root / "index" / "index.faiss"
+        """The file of an index that has one; see ``index_files``."""
+        return self.root / "index" / INDEX
+
+    def index_files(self, index: Index) -> tuple[Path, ...]:
+        """All files of the index that the manifest describes."""
+        return tuple(self.index.with_name(name) for name in index_names(index))
 
     @property
     def documents(self) -> Path:

@@ -5,6 +5,7 @@ Everything that must agree between training and serving and is not inside the ON
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -91,6 +92,10 @@ class _Index(_Frozen):
             raise ValueError(f"default_effort {self.default_effort} is not one of efforts")
         return self
 
+    def sealed_as(self, _snapshot_id: str) -> Self:
+        """What the manifest of that snapshot says of the index."""
+        return self
+
 
 class FlatIndex(_Index):
     """Exact search over every row."""
@@ -115,7 +120,36 @@ class IvfPqIndex(_Index):
     refine_factor: int
 
 
-Index = Annotated[FlatIndex | HnswIndex | IvfPqIndex, Field(discriminator="kind")]
+class MilvusIndex(_Index):
+    """A collection of a Milvus server, indexed IVF_FLAT by inner product; effort is nprobe.
+
+    Which server is a setting of whoever opens it. Software before 2026-12 refuses snapshots that have it.
+    """
+
+    kind: Literal["milvus"] = "milvus"
+    collection: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")]
+    """Its name there, made of the snapshot's id; never written to again."""
+    nlist: Annotated[int, Field(ge=1, le=65536)]
+    rows: Annotated[int, Field(ge=1)]
+    fields: Annotated[dict[str, str], Field(max_length=2100)]
+    """Type by name of field: the row, the id, a value and whether there is one for each filterable column, stored fields, the
+    vector."""
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """sha256 over what ``snapshot.collection`` samples of its rows."""
+
+    def sealed_as(self, snapshot_id: str) -> Self:
+        """The same, in the collection that is named by the snapshot."""
+        return self.model_copy(update={"collection": collection_name(snapshot_id)})
+
+
+def collection_name(snapshot_id: str) -> str:
+    """Name of a snapshot's collection: letters, digits and underscores only, as Milvus wants it."""
+    return f"snapshot_{re.sub(r'[^A-Za-z0-9]', '_', snapshot_id)}"
+
+
+FileIndex = FlatIndex | HnswIndex | IvfPqIndex
+"""An index in one file."""
+Index = Annotated[FileIndex | MilvusIndex, Field(discriminator="kind")]
 
 
 class Column(_Frozen):

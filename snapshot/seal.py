@@ -39,7 +39,8 @@ def seal(staging: Path, draft: Draft) -> Path:
     created_at = datetime.now(UTC).replace(microsecond=0)
     digest = hashlib.sha256("".join(f"{name}{entry.sha256}" for name, entry in files.items()).encode()).hexdigest()
     snapshot_id = f"{created_at:%Y%m%dT%H%M%SZ}-{digest[:8]}"
-    manifest = Manifest(id=snapshot_id, created_at=created_at, files=files, **vars(draft))
+    described = vars(draft) | {"index": draft.index.sealed_as(snapshot_id)}
+    manifest = Manifest(id=snapshot_id, created_at=created_at, files=files, **described)
     for path in files_of(staging).values():
         fsync_file(path)
     for folder in [path for path in staging.rglob("*") if path.is_dir()]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+if TYPE_CHECKING:  # which selects
+    from snapshot.filters import Filter
 
 Bits = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
@@ -23,11 +26,14 @@ class Selection:
     Attributes:
         held: int64[count], ascending, or uint8[ceil(total / 8)], in which row i is bit i % 8 of byte i // 8 and the bits
             beyond ``total`` are zero.
+        meaning: the filter that selects these rows, for engines elsewhere, which are told that instead; None where it is not
+            known.
     """
 
     total: int
     count: int
     held: Bits | Rows
+    meaning: Filter | None = None
 
     @classmethod
     def of_bits(cls, bits: Bits, total: int) -> Selection:

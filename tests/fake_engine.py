@@ -16,10 +16,10 @@ class NumpyEngine:
         self.count, self.dim = documents.shape
         self.closed = False
 
-    def search(self, queries: Vectors, k: int, effort: int, selection: Selection | None = None) -> Hits:
+    def search(self, queries: Vectors, k: int, effort: int, selection: Selection | None = None, deadline=None) -> Hits:
         return self.exact(queries, k, selection)
 
-    def exact(self, queries: Vectors, k: int, selection: Selection | None = None) -> Hits:
+    def exact(self, queries: Vectors, k: int, selection: Selection | None = None, deadline=None) -> Hits:
         scores = queries @ self._documents.T
         if selection is not None:
             scores[:, (~selection).rows()] = NO_SCORE
@@ -39,10 +39,10 @@ class NullEngine:
     dim = 1
     count = 0
 
-    def search(self, queries: Vectors, k: int, effort: int, selection: Selection | None = None) -> Hits:
+    def search(self, queries: Vectors, k: int, effort: int, selection: Selection | None = None, deadline=None) -> Hits:
         return self.exact(queries, k, selection)
 
-    def exact(self, queries: Vectors, k: int, selection: Selection | None = None) -> Hits:
+    def exact(self, queries: Vectors, k: int, selection: Selection | None = None, deadline=None) -> Hits:
         shape = (len(queries), k)
         return Hits(np.full(shape, NO_SCORE, np.float32), np.full(shape, NO_ROW, np.int64))
 

@@ -129,9 +129,10 @@ class Hooked:
         self._hook("filter")
         return self._inner.select(parsed, pace)
 
-    def search(self, queries: Vectors, k: int, effort: int, selection: Selection | None = None) -> Hits:
+    def search(self, *arguments: Any) -> Hits:
         self._hook("search")
-        return self._inner.search(queries, k, effort, selection)
+        hits: Hits = self._inner.search(*arguments)
+        return hits
 
     def ids(self, rows: Any) -> list[str]:
         self._hook("fetch")

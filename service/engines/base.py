@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from service.deadline import Deadline
 from snapshot.selection import Selection
 
 Vectors = npt.NDArray[np.float32]
@@ -46,10 +47,15 @@ class Engine(Protocol):
     def count(self) -> int:
         """Number of rows."""
 
-    def search(self, queries: Vectors, k: int, effort: int, selection: Selection | None = None) -> Hits:
-        """Approximate search of float32[n, dim] at an effort of the manifest's table, over the selected rows."""
+    def search(
+        self, queries: Vectors, k: int, effort: int, selection: Selection | None = None, deadline: Deadline | None = None
+    ) -> Hits:
+        """Approximate search of float32[n, dim] at an effort of the manifest's table, over the selected rows.
 
-    def exact(self, queries: Vectors, k: int, selection: Selection | None = None) -> Hits:
+        Whoever asks another machine waits until ``deadline`` at most.
+        """
+
+    def exact(self, queries: Vectors, k: int, selection: Selection | None = None, deadline: Deadline | None = None) -> Hits:
         """The same, comparing with every eligible row."""
 
     def close(self) -> None:

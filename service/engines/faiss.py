@@ -11,11 +11,12 @@ from typing import Any
 import faiss
 import numpy as np
 
+from service.deadline import Deadline
 from service.engines.base import NO_ROW, NO_SCORE, Hits, Rows, Vectors
 from service.engines.costs import Costs
 from service.engines.filtered import Graph, Lists, Wanted, measure_graph, measure_lists
 from snapshot.errors import IntegrityError, SpaceMismatchError
-from snapshot.manifest import FlatIndex, HnswIndex, Index, IvfPqIndex
+from snapshot.manifest import FileIndex, FlatIndex, HnswIndex, IvfPqIndex
 from snapshot.selection import Selection
 
 _CLASSES = {"flat": faiss.IndexFlatIP, "hnsw": faiss.IndexHNSWFlat, "ivfpq": faiss.IndexRefineFlat}
@@ -26,7 +27,7 @@ _AGAIN = "publish the snapshot again, or activate another one"
 class FaissEngine:
     """An Engine over one FAISS file, whose full vectors answer whatever the approximate part cannot."""
 
-    def __init__(self, index: Any, described: Index, costs: Costs | None = None) -> None:
+    def __init__(self, index: Any, described: FileIndex, costs: Costs | None = None) -> None:
         self._index = index
         self._described = described
         self._flat = faiss.downcast_index(_flat_storage(index, described))
@@ -36,7 +37,7 @@ class FaissEngine:
         self._ways = _ways(index, self._flat, described, costs)
 
     @classmethod
-    def open(cls, path: Path, described: Index, dim: int) -> FaissEngine:
+    def open(cls, path: Path, described: FileIndex, dim: int) -> FaissEngine:
         """Memory-map a verified file.
 
         Raises:
@@ -54,7 +55,14 @@ class FaissEngine:
             raise SpaceMismatchError(f"{path}: vectors of {index.d} dimensions, the manifest's space has {dim}; {_AGAIN}")
         return cls(index, described)
 
-    def search(self, queries: Vectors, k: int, effort: int, selection: Selection | None = None) -> Hits:
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        effort: int,
+        selection: Selection | None = None,
+        deadline: Deadline | None = None,  # noqa: ARG002 - a call into FAISS cannot be ended
+    ) -> Hits:
         """Approximate search; exact for the queries that it left short of hits, and where that is cheaper."""
         if self._ways is None:
             return self.exact(queries, k, selection)
@@ -68,7 +76,13 @@ class FaissEngine:
             return self._refill(hits, short, queries, None)
         return hits
 
-    def exact(self, queries: Vectors, k: int, selection: Selection | None = None) -> Hits:
+    def exact(
+        self,
+        queries: Vectors,
+        k: int,
+        selection: Selection | None = None,
+        deadline: Deadline | None = None,  # noqa: ARG002 - as above
+    ) -> Hits:
         """Compare with every eligible row. An array selector makes FAISS visit the survivors alone."""
         selector = None if selection is None else faiss.IDSelectorArray(selection.rows())
         wanted = min(k, self.count if selection is None else selection.count)
@@ -136,7 +150,7 @@ def _limits(size: int) -> Iterator[None]:
         faiss.set_deserialization_loop_limit(before[1])
 
 
-def _flat_storage(index: Any, described: Index) -> Any:
+def _flat_storage(index: Any, described: FileIndex) -> Any:
     """The part of the index that holds the full vectors."""
     match described:
         case FlatIndex():
@@ -147,7 +161,7 @@ def _flat_storage(index: Any, described: Index) -> Any:
             return index.refine_index
 
 
-def _ways(index: Any, flat: Any, described: Index, costs: Costs | None) -> Graph | Lists | None:
+def _ways(index: Any, flat: Any, described: FileIndex, costs: Costs | None) -> Graph | Lists | None:
     """How to search among selected rows, other than by comparing with each; measured here unless ``costs`` are given."""
     _use_one_thread()
     match described:
@@ -159,7 +173,7 @@ def _ways(index: Any, flat: Any, described: Index, costs: Costs | None) -> Graph
             return Lists(index, described, costs or measure_lists(index, flat, described))
 
 
-def _parameters(described: Index, effort: int, k: int) -> Any:
+def _parameters(described: FileIndex, effort: int, k: int) -> Any:
     """Parameters of one call: what is set on the index itself would be shared by every request."""
     match described:
         case FlatIndex():

@@ -26,6 +26,7 @@ PAGES = (
     "docs/deploy.md",
     "docs/capacity.md",
     "docs/scale.md",
+    "docs/milvus.md",
 )
 BODIES = {
     "/search": TypeAdapter(SearchBody),

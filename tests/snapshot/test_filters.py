@@ -163,3 +163,10 @@ def test_nesting_under_a_field_is_bounded() -> None:
         raw = {"$not": raw}
     with pytest.raises(FilterError, match="deeper"):
         parse_filter({"brand": raw}, COLUMNS)
+
+
+def test_both_zeros_are_in_a_list_with_one() -> None:
+    rows = pa.Table.from_pylist([{**ROWS[0], "score": score} for score in (0.0, -0.0, 1.0, None)], schema=SCHEMA)
+    for zero in (0.0, -0.0, 0):
+        found = parse_filter({"score": {"$in": [zero, 7]}}, COLUMNS)
+        assert select(found, 4, lambda condition: condition.select(rows)).rows().tolist() == [0, 1]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import pytest
 from fake_engine import NullEngine, NumpyEngine
 from make_snapshot import make_index
+from remote_engines import REMOTE, REMOTE_NAMES, remote_engine
 
 from service.engines.base import NO_ROW, NO_SCORE, Engine, Hits, Vectors
 from service.engines.costs import Costs, Curve
@@ -62,11 +63,13 @@ def built(kind: str, documents: bytes, dim: int) -> tuple[Any, Index]:
     return make_index(np.frombuffer(documents, np.float32).reshape(-1, dim), kind)
 
 
-@pytest.fixture(params=["fake", "flat", "hnsw", "ivfpq", "hnsw-approximate", "ivfpq-approximate"])
+@pytest.fixture(params=["fake", "flat", "hnsw", "ivfpq", "hnsw-approximate", "ivfpq-approximate", *REMOTE])
 def make_engine(request) -> MakeEngine:
-    """The last two search approximately even where few rows are selected, as long as they find enough."""
+    """Those called approximate are so even where few rows are selected, as long as they find enough."""
     if request.param == "fake":
         return NumpyEngine
+    if request.param in REMOTE_NAMES:
+        return partial(remote_engine, request.param)
     kind, _, approximate = request.param.partition("-")
 
     def make(documents: Vectors) -> Engine:
@@ -133,10 +136,13 @@ def test_more_than_there_is_gives_what_there_is(make_engine, random, effort):
     agrees(make_engine(documents).search(asked, 50, effort), *best(documents, asked, 50))
 
 
-@pytest.mark.parametrize("kind", ["fake", "flat", "hnsw"])
+@pytest.mark.parametrize("kind", ["fake", "flat", "hnsw", *REMOTE])
 def test_one_row(kind, random):
     documents, asked = unit(random, 1), unit(random, 2)
-    engine = NumpyEngine(documents) if kind == "fake" else FaissEngine(*make_index(documents, kind))
+    if kind in REMOTE_NAMES:
+        engine = remote_engine(kind, documents)
+    else:
+        engine = NumpyEngine(documents) if kind == "fake" else FaissEngine(*make_index(documents, kind))
     agrees(engine.search(asked, 3, 64), *best(documents, asked, 3))
     agrees(engine.search(asked, 3, 64, Selection.none(1)), np.full((2, 3), NO_SCORE), np.full((2, 3), NO_ROW))
 

@@ -1,0 +1,140 @@
+"""The stage ``index`` on a Milvus server, killed and gone on, named when published; and what it says where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+pytest.importorskip("pymilvus")
+pytest.importorskip("milvus_lite")
+
+from make_snapshot import documents_table, make_oracle
+from milvus_servers import free_port, make_milvus_snapshot, shared_lite
+
+from offline.config import IndexConfig
+from offline.config_milvus import MilvusConfig
+from offline.data.prepared import write_table
+from offline.errors import DataError, MilvusError, ParentError, RecipeError
+from offline.index import STAGE, load_description, run
+from offline.milvus import Content, connected, name_collection
+from offline.parent import Parent
+from offline.recipe import Recipe
+from offline.served import open_served
+from offline.stages import Source
+from snapshot.collection import ROW, STORED, fields_of, sampled_rows
+from snapshot.manifest import MilvusIndex, collection_name, read_manifest
+from snapshot.verify import verify
+from tests.offline.test_index import make_job
+
+ROWS = 120
+
+
+def job_of(tmp_path, uri, **milvus):
+    *_, job = make_job(tmp_path, ROWS)
+    write_table(documents_table(make_oracle(ROWS).texts), job.inputs["prepare"] / "documents.arrow")
+    config = MilvusConfig(uri=uri, effort_queries=20, **milvus)
+    recipe = job.recipe.model_copy(update={"index": IndexConfig(kind="milvus"), "milvus": config})
+    return replace(job, recipe=recipe)
+
+
+def test_the_stage_writes_measures_and_goes_on_after_a_kill(tmp_path):
+    job, oracle = job_of(tmp_path, shared_lite().uri), make_oracle(ROWS)
+    with connected(job.recipe.milvus) as client:
+        content = Content(oracle.documents, documents_table(oracle.texts), stored=True)
+        client.create_collection(content.building, dimension=4)  # what a killed run may have left
+    summary = run(job)
+    described = load_description(job.folder)
+    assert isinstance(described, MilvusIndex)
+    assert (summary["kind"], summary["rows"], described.rows) == ("milvus", ROWS, ROWS)
+    assert described.efforts[-1].effort == described.nlist
+    assert described.efforts[-1].recall_at_10 == 1.0
+    assert described.fields == fields_of(content.columns, 16)
+    served = open_served(job.folder, job.recipe)
+    queries = oracle.encode(["apple bread", "zinc"])
+    assert (served.d, served.ntotal) == (16, ROWS)
+    found = served.search(queries, 10)
+    shares = [len(set(ours) & set(best)) / 10 for ours, best in zip(found, oracle.rows(["apple bread", "zinc"], 10), strict=True)]
+    assert np.mean(shares) >= 0.9
+    with connected(job.recipe.milvus) as client:
+        [row] = client.query(described.collection, filter=f"{ROW} == 7", output_fields=["*"])
+        before = client.describe_collection(described.collection)["collection_id"]
+    assert (row["id"], row[STORED], row["c2"], row["h3"]) == ("doc-7", {"text": oracle.texts[7]}, 7, False)
+    run(job)
+    with connected(job.recipe.milvus) as client:
+        assert client.describe_collection(described.collection)["collection_id"] == before  # it was whole, and is taken
+
+
+def test_its_inputs_name_the_server_only_where_it_is_used():
+    source = Source()
+    assert STAGE.outside(Recipe(name="r"), source) == {}
+    recipe = Recipe(name="r", index=IndexConfig(kind="milvus"))
+    assert STAGE.outside(recipe, source)["milvus"]["uri"] == "http://127.0.0.1:19530"
+
+
+def test_publishing_names_the_collection_moves_the_alias_and_may_be_repeated(tmp_path):
+    uri = shared_lite().uri
+    config = MilvusConfig(uri=uri, alias="newest")
+    for seed in (21, 22):
+        layout = make_milvus_snapshot(tmp_path, uri, 50, seed=seed, publish=False)
+        manifest = verify(layout.root)  # no file of an index is missed
+        assert manifest.index.collection == collection_name(manifest.id)
+        for _ in range(2):
+            name_collection(manifest, config)
+        with connected(config) as client:
+            assert client.has_collection(manifest.index.collection)
+            assert client.list_aliases(manifest.index.collection)["aliases"] == ["newest"]
+    with connected(config) as client:
+        client.drop_collection(manifest.index.collection)
+    with pytest.raises(MilvusError, match="remove the folder of the stage index"):
+        name_collection(manifest, config)
+
+
+def test_a_parent_whose_vectors_are_in_milvus_is_refused_by_name(tmp_path):
+    layout = make_milvus_snapshot(tmp_path, shared_lite().uri, 50, seed=23)
+    with pytest.raises(ParentError, match="on a Milvus server and are not read back"):
+        Parent(layout).vectors(np.arange(3))
+    assert read_manifest(layout.manifest).index.kind == "milvus"
+
+
+def test_a_server_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(MilvusError, match=r"http://127\.0\.0\.1:\d+: .*milvus\.uri"):
+        run(job_of(tmp_path, f"http://127.0.0.1:{free_port()}", timeout_seconds=2.0))
+
+
+def test_a_token_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"milvus\.token_file: nowhere: cannot be read"):
+        run(job_of(tmp_path, shared_lite().uri, token_file="nowhere"))
+
+
+def test_a_value_that_milvus_cannot_hold_is_named():
+    table = pa.table({"id": ["a", "x" * 70_000]})
+    with pytest.raises(DataError, match="id of row 1 has 70000 bytes, Milvus holds 65535"):
+        Content(np.eye(2, 4, dtype=np.float32), table, stored=True)
+
+
+@pytest.mark.parametrize("count", [1, 2, 256, 257, 100_000])
+def test_the_sample_has_both_ends_and_no_row_twice(count):
+    rows = sampled_rows(count)
+    assert len(np.unique(rows)) == len(rows) == min(count, 256)
+    assert (rows[0], rows[-1]) == (0, count - 1)
+
+
+def test_another_row_id_value_or_number_of_rows_is_another_fingerprint():
+    oracle = make_oracle(ROWS)
+    table = documents_table(oracle.texts)
+
+    def made(vectors, documents):
+        return Content(vectors, documents, stored=False).fingerprint
+
+    whole = made(oracle.documents, table)
+    assert made(oracle.documents.copy(), table) == whole
+    moved = oracle.documents.copy()
+    moved[5, 3] = np.nextafter(moved[5, 3], 1)
+    renamed = table.set_column(0, "id", pa.array([f"other-{row}" for row in range(ROWS)]))
+    repriced = table.set_column(3, table.schema.field(3), pa.array([row + (row == 9) for row in range(ROWS)]))
+    others = [made(moved, table), made(oracle.documents, renamed), made(oracle.documents, repriced)]
+    others.append(made(oracle.documents[:-1], table.slice(0, ROWS - 1)))
+    assert len({whole, *others}) == 5
