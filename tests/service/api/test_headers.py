@@ -70,7 +70,7 @@ def test_faults_refusals_and_answers_of_a_service_with_keys(
 ) -> None:
     file = tmp_path / "keys"
     file.write_text(json.dumps({"name": "a", "sha256": sha256(b"a").hexdigest(), "rate_per_second": 0.001, "burst": 2}))
-    with client_of(registry, api_keys_file=file) as client:
+    with client_of(registry, api_keys_file=file, default_timeout_ms=30_000, max_timeout_ms=60_000) as client:
         generation = client.parts.generations.current
         assert generation is not None
         monkeypatch.setattr(type(generation.engine), "search", lambda *_: 1 / 0)

@@ -19,6 +19,7 @@ from service.logs import configure
 from service.settings import LogFormat
 
 BEARER = [(b"authorization", f"Bearer {TOKEN}".encode())]
+PATIENT = {"default_timeout_ms": 30_000, "max_timeout_ms": 60_000}
 FORGED = 'x\r\n2026-01-01T00:00:00Z [info] admin_call who=root\n{"level": "info", "event": "forged"}'
 CONTROLS = ("\x1b[2Jcleared", "\x1b]0;title\x07", "a\rb", "a\nb", "\x9b31m", "a\u2028b", "\u202egnp.exe", "a\x00b", "tab\there")
 BRACES = ("{0.__class__}", "{request}", "%s%n%x", "%(levelname)s", "${jndi:ldap://x}", "{{7*7}}", "{text}", "\\u0041", "{" * 50)
@@ -51,7 +52,7 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client,
     make_registry(registry, rows=20)
     (folder / "secret").mkdir()
     (folder / "secret" / "manifest.json").write_text('{"secret": "confidential"}')
-    with client_of(registry, admin_tokens_file=tokens_file(folder), access_log=1.0) as client:
+    with client_of(registry, admin_tokens_file=tokens_file(folder), access_log=1.0, **PATIENT) as client:
         yield client, registry
 
 
@@ -92,12 +93,12 @@ def test_no_file_is_named_by_a_body(operator: tuple[Client, Path], given: str) -
 def test_a_query_with_braces_is_a_query(client: Client, given: str) -> None:
     """The oracle takes it for a word that it does not know."""
     oracle = make_oracle()
-    answer = client.post("/search", {"query": f"{given} apple", "k": 5, "exact": True}).json()
+    answer = client.post("/search", {"query": f"{given} apple", "k": 5, "exact": True, "timeout_ms": 10_000}).json()
     expected = [f"doc-{row}" for row in oracle.rows([f"{given} apple"], 5)[0]]
     assert [hit["id"] for hit in answer["hits"]] == expected
-    vectors = client.post("/embed", {"query": f"{given} apple"}).json()["vectors"]
+    vectors = client.post("/embed", {"query": f"{given} apple", "timeout_ms": 10_000}).json()["vectors"]
     assert float(oracle.encode([f"{given} apple"])[0] @ vectors[0]) > 0.9999
-    filtered = client.post("/search", {"query": "apple", "filter": {"kind": given}})
+    filtered = client.post("/search", {"query": "apple", "filter": {"kind": given}, "timeout_ms": 10_000})
     assert (filtered.status_code, filtered.json()["hits"]) == (200, [])
 
 
@@ -105,7 +106,7 @@ def lines_of(form: LogFormat, folder: Path, send: Callable[[Client], object]) ->
     """The log of a service to which ``send`` sent something hostile."""
     stream = io.StringIO()
     make_registry(folder, rows=20)
-    with client_of(folder, admin_tokens_file=tokens_file(folder), access_log=1.0) as client:
+    with client_of(folder, admin_tokens_file=tokens_file(folder), access_log=1.0, **PATIENT) as client:
         configure("info", form, stream)
         send(client)
         return stream.getvalue().removesuffix("\n").split("\n")

@@ -31,6 +31,7 @@ POSTS = {
     "/embed": {"query": "apple"},
     "/v1/embeddings": {"input": "apple", "model": "any"},
 }
+PATIENT = {"default_timeout_ms": 30_000, "max_timeout_ms": 60_000}
 KEYS = ("all", "searcher", "embedder", "slow", "over")
 
 
@@ -52,7 +53,7 @@ def keys_file(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def keyed(registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A service that wants keys."""
-    with client_of(registry, api_keys_file=keys_file(tmp_path_factory.mktemp("keys"))) as client:
+    with client_of(registry, api_keys_file=keys_file(tmp_path_factory.mktemp("keys")), **PATIENT) as client:
         yield client
 
 
@@ -186,7 +187,7 @@ def test_the_access_log_has_the_keys_name_and_never_the_key(registry: Path, tmp_
     stream, secret = io.StringIO(), "snk_" + "x" * 43
     file = tmp_path / "keys"
     file.write_text(json.dumps({"name": "shop", "sha256": sha256(secret.encode()).hexdigest()}))
-    with client_of(registry, api_keys_file=file, access_log=1.0) as client:
+    with client_of(registry, api_keys_file=file, access_log=1.0, **PATIENT) as client:
         configure("info", "json", stream)
         for headers in (bearer(secret), bearer("wrong-key"), {}):
             client.post("/search", POSTS["/search"], headers=headers)

@@ -98,7 +98,8 @@ def test_a_running_service_follows_the_file(command: Command, tmp_path: Path) ->
     make_registry(tmp_path / "registry")
     file = tmp_path / "keys"
     command("new", "first", "--file", str(file))
-    service = live.start(tmp_path, tmp_path / "registry", "--api-keys-file", str(file))
+    patient = ("--default-timeout-ms", "30000", "--max-timeout-ms", "60000")
+    service = live.start(tmp_path, tmp_path / "registry", "--api-keys-file", str(file), *patient)
     try:
         live.until(service, service.ready, "ready")
         slow = command("new", "slow", "--file", str(file), "--rate", "0.001", "--burst", "2")[1].strip()
