@@ -14,12 +14,13 @@ import faiss
 import numpy as np
 
 from offline.changes import Hashes
-from offline.efforts import open_index, search_as_served
+from offline.efforts import open_described, search_as_served
 from offline.errors import DimensionError
 from offline.exported import MODEL, TOKENIZER, load_report, open_graph
 from offline.graph import Graph, cosine_distance
-from offline.index import INDEX, load_description
-from offline.ranking import Floats, exact_top_k, recall
+from offline.index import load_description
+from offline.ranking import Blocks, Floats, exact_top_k, recall
+from offline.sharded import Shards
 from offline.stages import Job, Summary
 from snapshot.errors import CountMismatchError, SpaceMismatchError
 from snapshot.files import atomic_write, link_or_copy, write_text
@@ -68,7 +69,7 @@ class Content:
     """
 
     space: Space
-    vectors: Floats
+    vectors: Floats | Blocks
     documents: int
     write_documents: Callable[[Path], tuple[Column, ...]]
     text_hashes: Hashes | None
@@ -88,7 +89,8 @@ def assemble(job: Job, content: Content) -> Summary:
     """
     _remove_older(job.folder)
     graph = open_graph(job.inputs["export"], job.recipe.text.query)
-    index, described = open_index(job.inputs["index"] / INDEX), load_description(job.inputs["index"])
+    described = load_description(job.inputs["index"])
+    index = open_described(job.inputs["index"], described)
     check(graph, content.space, index, content.vectors, content.documents)
     layout = Layout(job.folder / _STAGING)
     columns = content.write_documents(layout.documents)
@@ -96,6 +98,8 @@ def assemble(job: Job, content: Content) -> Summary:
         with atomic_write(layout.text_hashes) as handle:
             np.save(handle, content.text_hashes)
     _bring(job, content, layout)
+    for path in layout.index_files(described.files):
+        link_or_copy(job.inputs["index"] / path.name, path)  # it is replaced and never written to
     golden = _write_golden(job, content, graph, (index, described), layout)
     sealed = seal(
         layout.root,
@@ -119,7 +123,7 @@ def assemble(job: Job, content: Content) -> Summary:
     return {"snapshot": sealed.name, **parent, **figures}
 
 
-def check(graph: Graph, space: Space, index: faiss.Index, vectors: Floats, documents: int) -> None:
+def check(graph: Graph, space: Space, index: faiss.Index | Shards, vectors: Floats | Blocks, documents: int) -> None:
     """Refuse parts that do not belong together, by the name of what differs."""
     if graph.space != space.fingerprint:
         raise SpaceMismatchError(
@@ -146,17 +150,18 @@ def _remove_older(folder: Path) -> None:
 
 
 def _bring(job: Job, content: Content, layout: Layout) -> None:
-    """The index, the largest, is linked: it is replaced and never written to. The others are copied."""
+    """Copies of all but index and documents."""
     export = job.inputs["export"]
     files = {export / MODEL: layout.model, export / TOKENIZER: layout.tokenizer}
     files |= {path: layout.report / name for name, path in content.report.items()}
     for path, target in files.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    link_or_copy(job.inputs["index"] / INDEX, layout.index)
 
 
-def _write_golden(job: Job, content: Content, graph: Graph, searched: tuple[faiss.Index, Index], layout: Layout) -> Golden:
+def _write_golden(
+    job: Job, content: Content, graph: Graph, searched: tuple[faiss.Index | Shards, Index], layout: Layout
+) -> Golden:
     """Probe queries answered by torch and brute force, and how far the exported tower and the index are from that."""
     queries, vectors = content.probes.queries, content.probes.vectors
     _, rows = exact_top_k(vectors, content.vectors, job.recipe.pack.golden_k)

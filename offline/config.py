@@ -319,8 +319,8 @@ class EncodeConfig(Config):
 class IndexConfig(Config):
     """The FAISS index."""
 
-    kind: Literal["auto", "flat", "hnsw", "ivfpq"] = "auto"
-    """``auto``: flat up to ``flat_rows``, HNSW up to ``hnsw_rows``, IVF-PQ with refinement above."""
+    kind: Literal["auto", "flat", "hnsw", "ivfpq", "sharded"] = "auto"
+    """``auto``: flat up to ``flat_rows``, HNSW up to ``hnsw_rows``, IVF-PQ up to ``sharded.least_rows``, several files above."""
     flat_rows: PositiveInt = 10_000
     hnsw_rows: PositiveInt = 5_000_000
     m: PositiveInt = 32

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from offline import towers
 from offline.changes import Hashes
-from offline.efforts import open_index
+from offline.efforts import open_described
 from offline.errors import ParentError
 from offline.ranking import Floats, Rows
 from offline.recipe import Recipe
+from offline.sharded import Shards
 from offline.stages import Source
 from snapshot.documents import open_table
 from snapshot.errors import SnapshotError, SpaceMismatchError
@@ -71,15 +72,26 @@ class Parent:
         return np.asarray(np.load(self.layout.golden_vectors, allow_pickle=False))
 
     @cached_property
-    def _index(self) -> faiss.Index:
-        return open_index(self.layout.index)
+    def _index(self) -> faiss.Index | Shards:
+        return open_described(self.layout.index.parent, self.manifest.index)
 
     def vectors(self, rows: Rows) -> Floats:
         """float32[n, dim] of those rows, byte for byte as they were indexed."""
         if not len(rows):
             return np.empty((0, self.manifest.space.dim), np.float32)
+        if isinstance(self._index, Shards):
+            return self._whole_vectors(self._index, rows)
         stored = exact_storage(self._index, self.layout.index)
         return np.asarray(stored.reconstruct_batch(np.ascontiguousarray(rows, np.int64)))
+
+    def _whole_vectors(self, shards: Shards, rows: Rows) -> Floats:
+        refine = getattr(self.manifest.index, "refine", None)
+        if refine != "fp32":
+            raise ParentError(
+                f"{self.manifest.id}: its index keeps vectors as {refine}, which cannot be carried over byte for byte; run "
+                'without a parent, with sharded.refine = "fp32" if later ones are to have one'
+            )
+        return shards.vectors(rows)
 
 
 def exact_storage(index: faiss.Index, where: Path) -> faiss.IndexFlat:

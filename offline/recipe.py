@@ -32,6 +32,8 @@ from offline.config import (
     TrainConfig,
 )
 from offline.errors import RecipeError
+from offline.ray_config import RayConfig
+from offline.sharded_config import ShardedConfig
 
 
 class Recipe(Config):
@@ -46,7 +48,9 @@ class Recipe(Config):
     search: SearchConfig = SearchConfig()
     export: ExportConfig = ExportConfig()
     encode: EncodeConfig = EncodeConfig()
+    ray: RayConfig = RayConfig()
     index: IndexConfig = IndexConfig()
+    sharded: ShardedConfig = ShardedConfig()
     pack: PackConfig = PackConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()

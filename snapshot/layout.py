@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,12 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 QUERY_TOWER = "query_tower"
 TEACHER_TOWER = "teacher_tower"
+INDEX = "index.faiss"
+
+
+def part_name(number: int) -> str:
+    """Name of one file of an index in several."""
+    return f"part-{number:05}.faiss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,12 @@ class Layout:
 
     @property
     def index(self) -> Path:
-        return self.root / "index" / "index.faiss"
+        """The file of an index that has one; see ``index_files``."""
+        return self.root / "index" / INDEX
+
+    def index_files(self, names: Iterable[str]) -> list[Path]:
+        """Where the files of an index are, whose names are ``manifest.index.files``."""
+        return [self.index.with_name(name) for name in names]
 
     @property
     def documents(self) -> Path:
