@@ -18,7 +18,8 @@ from offline.grid import Grid
 from offline.plan.command import plan
 from offline.progress import say
 from offline.recipe import load_recipe
-from offline.stages import Outcome, Source
+from offline.runners import RunnerName
+from offline.stages import Source
 from offline.walk import REUSE, SINCE, STAGES, Walk, stage_of
 from snapshot.errors import SnapshotError
 from snapshot.leases import hold
@@ -31,6 +32,12 @@ LogOption = Annotated[Path | None, typer.Option("--query-log", help="Unlabelled 
 OutOption = Annotated[Path | None, typer.Option(help="Work folder; work/NAME unless given. Runs resume in it.")]
 RegistryOption = Annotated[Path, typer.Option(help="Folder of snapshots to publish into.")]
 ServiceOption = Annotated[str | None, typer.Option("--service", metavar="URL", help="Measure this service over HTTP instead.")]
+RunnerOption = Annotated[
+    RunnerName,
+    typer.Option(
+        help="Who encodes: local, this process; ray, the workers of a Ray cluster (extra ray, section ray of the recipe)."
+    ),
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe value: train.epochs=2.")]
 SinceOption = Annotated[
     str | None,
@@ -66,6 +73,7 @@ class Options:
     out: Path | None
     registry: Path
     overrides: tuple[str, ...]
+    runner: RunnerName = "local"
 
     def walk(self, parent: Path | None = None, document_tower: Path | None = None) -> Walk:
         recipe = load_recipe(self.recipe, self.overrides)
@@ -77,6 +85,7 @@ class Options:
             registry=self.registry,
             parent=parent,
             document_tower=tower.resolve() if parent is not None else None,
+            runner=self.runner,
         )
         return Walk(recipe, source, work)
 
@@ -106,9 +115,10 @@ def run(
     set_: SetOption = None,
     since: SinceOption = None,
     document_tower: TowerOption = None,
+    runner: RunnerOption = "local",
 ) -> None:
     """The whole walk. Stages whose receipts still fit are not run again."""
-    options = Options(recipe, data, query_log, out, registry, tuple(set_ or ()))
+    options = Options(recipe, data, query_log, out, registry, tuple(set_ or ()), runner)
     if since is not None:
         _run_since(options, since, document_tower)
         return
@@ -144,6 +154,19 @@ def _unchanged(walk: Walk) -> str | None:
     if not told.is_same:
         return None
     return f"Nothing changed since {told.parent}: the same {told.documents} documents with the same fields. Nothing is published."
+
+
+@app.command("encode", help=f"{STAGES['encode']} One stage of `run`; needs the stages before it.")
+def encode(
+    recipe: RecipeArgument,
+    data: DataOption = None,
+    query_log: LogOption = None,
+    out: OutOption = None,
+    registry: RegistryOption = Path("registry"),
+    set_: SetOption = None,
+    runner: RunnerOption = "local",
+) -> None:
+    _run(Options(recipe, data, query_log, out, registry, tuple(set_ or ()), runner).walk(), "encode")
 
 
 @app.command("evaluate", help=f"{STAGES['evaluate']} One stage of `run`; or, with --service, what a running service achieves.")
@@ -214,7 +237,7 @@ def search(
         return
     changed = students.with_best(walk.recipe, found)
     if finish:
-        say(f"  distill: {_line(walk.run_stage(stage_of('distill'), changed))}")
+        say(f"  distill: {walk.run_stage(stage_of('distill'), changed).describe()}")
     options = " ".join(f"--set '{change}'" for change in students.overrides(changed, walk.recipe))
     say(
         f"Best within {budget_ms:g} ms: {found.best}; all: {folder / 'search.md'}. Next: python -m offline run {recipe} {options}"
@@ -335,20 +358,10 @@ def _run(walk: Walk, name: str, stages: Mapping[str, str] = STAGES) -> None:
     number = list(stages).index(name) + 1
     say(f"[{number}/{len(stages)}] {name}: {stages[name]}")
     try:
-        say(f"  {_line(walk.run(name))}")
+        say(f"  {walk.run(name).describe()}")
     except KeyboardInterrupt:
         say(f"Stopped in {name}. What is finished stays in {walk.work}; the same command goes on from there.")
         raise typer.Exit(130) from None
-
-
-def _line(outcome: Outcome) -> str:
-    how = "kept, its receipt fits" if outcome.reused else f"done in {outcome.seconds:.1f} s"
-    figures = ", ".join(f"{key} {_figure(value)}" for key, value in outcome.summary.items() if value is not None)
-    return f"{how} → {outcome.folder}" + (f": {figures}" if figures else "")
-
-
-def _figure(value: str | int | float | None) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _closing(walk: Walk, registry: Path) -> str:
@@ -372,7 +385,7 @@ def _closing_since(walk: Walk, registry: Path) -> str:
 
 def main() -> None:
     """Run the command line; an error of ours is its message on standard error and exit code 2."""
-    for name in STAGES.keys() - {"evaluate", "pack"}:
+    for name in STAGES.keys() - {"encode", "evaluate", "pack"}:
         _add_stage(name, STAGES[name])
     try:
         app()

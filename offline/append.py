@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -22,10 +23,10 @@ from offline.index import (
     Plan,
     Ruler,
     at_default,
-    build,
     load_description,
     plan_for,
     summary,
+    write,
     write_description,
     write_index,
 )
@@ -48,7 +49,7 @@ def run(job: Job) -> Summary:
     if job.recipe.index.kind == "milvus":
         return build_whole(job)
     parent, vectors = parent_of(job.source), load_vectors(job.inputs["encode"])
-    making = _Making(job, parent, vectors, plan_for(job.recipe.index, vectors))
+    making = _Making(job, parent, vectors, plan_for(job.recipe, *vectors.shape))
     if not _is_finished(making):
         carried = np.load(job.inputs["encode"] / CARRIED)
         why_not = obstacle(parent.manifest.index, making.plan, carried, parent.manifest.documents.count)
@@ -91,7 +92,7 @@ def _append(making: _Making, carried: Rows) -> str | None:
     if not making.appended.exists():
         write_index(append(making.parent.layout.index, before.kind, carried, making.vectors), making.appended)
     why = f"{before.kind}: appended to that of {making.parent.manifest.id}"
-    described = making.ruler.describe(making.appended, Plan(making.plan.kind, sizes_in(before), why))
+    described = making.ruler.describe(making.job.folder, Plan(making.plan.kind, sizes_in(before), why), _APPENDED)
     if not keeps_recall(before, described, making.job.recipe.index.recall_target):
         found = next((row.recall_at_10 for row in described.efforts if row.effort == before.default_effort), 0.0)
         return f"appending to the parent's leaves recall@10 {found:.4f} at effort {before.default_effort}"
@@ -102,9 +103,8 @@ def _append(making: _Making, carried: Rows) -> str | None:
 
 def _build(making: _Making, why: str) -> None:
     plan = replace(making.plan, why=f"{making.plan.why}; built anew: {why}")
-    if not making.path.exists():
-        write_index(build(plan.kind, plan.sizes, making.vectors), making.path)
-    write_description(making.ruler.describe(making.path, plan), making.job.folder)
+    write(making.job, plan)
+    write_description(making.ruler.describe(making.job.folder, plan), making.job.folder)
     making.appended.unlink(missing_ok=True)
 
 
@@ -121,6 +121,8 @@ def obstacle(before: Index, plan: Plan, carried: Rows, parent_rows: int) -> str 
         return "no row is carried over"
     if plan.kind == "flat":
         return "a flat index is built as fast as it is read"
+    if plan.kind == "sharded":
+        return "an index in several files is not appended to"
     if before.kind != plan.kind:
         return f"the parent's is of kind {before.kind}"
     if plan.kind == "hnsw":
@@ -143,7 +145,7 @@ def _other_lists(before: Index, plan: Plan) -> str | None:
     return f"the parent's has {lists} lists where {due} are due"
 
 
-def sizes_in(described: Index) -> dict[str, int]:
+def sizes_in(described: Index) -> dict[str, Any]:
     """The sizes in a description, as ``Plan`` has them."""
     return described.model_dump(exclude={"kind", "reason", "default_effort", "efforts"})
 

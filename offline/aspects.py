@@ -8,6 +8,7 @@ import numpy as np
 
 from offline.bootstrap import Values, difference_interval, mean_interval, ratio_interval
 from offline.config import EvaluateConfig
+from offline.encoded import load_vectors
 from offline.exported import MODEL
 from offline.findings import Robustness, Slice, Width
 from offline.judged import Judged
@@ -82,7 +83,7 @@ def measure_widths(bench: Workbench, judged: Judged) -> tuple[Width, ...]:
 def _width(bench: Workbench, judged: Judged, width: int, vectors: tuple[Floats, Floats]) -> Width:
     config = bench.job.recipe.evaluate
     whole = [ndcg(judged, exact_top_k(found, bench.documents, _DEPTH)[1]) for found in vectors]
-    documents = truncate(bench.documents, width)
+    documents = truncate(load_vectors(bench.job.inputs["encode"]), width)
     short = [ndcg(judged, exact_top_k(truncate(found, width), documents, _DEPTH)[1]) for found in vectors]
     teacher, student = (mean_interval(values, config.bootstrap, config.seed) for values in short)
     lost = [difference_interval(before, after, config.bootstrap, config.seed) for before, after in zip(whole, short, strict=True)]

@@ -16,7 +16,7 @@ from offline.changes import Hashes
 from offline.errors import DimensionError
 from offline.exported import MODEL, TOKENIZER, load_report, open_graph
 from offline.graph import Graph, cosine_distance
-from offline.ranking import Floats, exact_top_k, recall
+from offline.ranking import Blocks, Floats, exact_top_k, recall
 from offline.served import Served, Sized, open_served
 from offline.stages import Job, Summary
 from snapshot.errors import CountMismatchError, SpaceMismatchError
@@ -66,7 +66,7 @@ class Content:
     """
 
     space: Space
-    vectors: Floats
+    vectors: Floats | Blocks
     documents: int
     write_documents: Callable[[Path], tuple[Column, ...]]
     text_hashes: Hashes | None
@@ -118,7 +118,7 @@ def assemble(job: Job, content: Content) -> Summary:
     return {"snapshot": sealed.name, **parent, **figures}
 
 
-def check(graph: Graph, space: Space, index: Sized, vectors: Floats, documents: int) -> None:
+def check(graph: Graph, space: Space, index: Sized, vectors: Floats | Blocks, documents: int) -> None:
     """Refuse parts that do not belong together, by the name of what differs."""
     if graph.space != space.fingerprint:
         raise SpaceMismatchError(
@@ -145,7 +145,7 @@ def _remove_older(folder: Path) -> None:
 
 
 def _bring(job: Job, content: Content, layout: Layout) -> None:
-    """The index, the largest, is linked: it is replaced and never written to. The others are copied."""
+    """Copies of all but index and documents."""
     export = job.inputs["export"]
     files = {export / MODEL: layout.model, export / TOKENIZER: layout.tokenizer}
     files |= {path: layout.report / name for name, path in content.report.items()}

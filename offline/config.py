@@ -319,8 +319,9 @@ class EncodeConfig(Config):
 class IndexConfig(Config):
     """The FAISS index."""
 
-    kind: Literal["auto", "flat", "hnsw", "ivfpq", "milvus"] = "auto"
-    """``auto``: flat up to ``flat_rows``, HNSW up to ``hnsw_rows``, IVF-PQ with refinement above. ``milvus``: see ``milvus``."""
+    kind: Literal["auto", "flat", "hnsw", "ivfpq", "sharded", "milvus"] = "auto"
+    """``auto``: flat up to ``flat_rows``, HNSW up to ``hnsw_rows``, IVF-PQ up to ``sharded.least_rows``, several files above.
+    ``milvus``: see ``milvus``."""
     flat_rows: PositiveInt = 10_000
     hnsw_rows: PositiveInt = 5_000_000
     m: PositiveInt = 32

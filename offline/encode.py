@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from offline.errors import EncodingError
 from offline.progress import say
 from offline.ranking import Floats, Rows
 from offline.recipe import Recipe
-from offline.runners import LocalRunner, Runner
+from offline.runners import Runner, make_runner
 from offline.stages import Job, Stage, Summary
 from snapshot.files import atomic_write, sha256, write_text
 from snapshot.manifest import Space, TextSpec
@@ -76,7 +76,7 @@ def run(job: Job, runner: Runner | None = None) -> Summary:
     tower = job.inputs["train"] / "document_tower"
     fingerprint = towers.space_fingerprint(tower, job.recipe.text.document)
     work = Encoding(prepared, np.arange(prepared.tower_texts.num_rows), tower, fingerprint)
-    parts = encode_rows(work, job.recipe, job.folder / SHARDS, runner)
+    parts = encode_rows(work, job.recipe, job.folder / SHARDS, runner or make_runner(job.source.runner, job.recipe.ray))
     dim = int(np.load(job.folder / SHARDS / parts[0].file, mmap_mode="r").shape[1])
     write_text(job.folder / SPACE, Space(fingerprint=fingerprint, dim=dim).model_dump_json(indent=2))
     return {"documents": prepared.tower_texts.num_rows, "dim": dim, "shards": len(parts), "space": fingerprint[:12]}
@@ -103,7 +103,7 @@ class Encoding:
         return f"document row {row} (id {self.prepared.documents.column('id')[row].as_py()!r})"
 
 
-def encode_rows(work: Encoding, recipe: Recipe, shards: Path, runner: Runner | None = None) -> list[Part]:
+def encode_rows(work: Encoding, recipe: Recipe, shards: Path, runner: Runner) -> list[Part]:
     """Encode the shards of those rows that have no valid receipt in the folder ``shards`` yet.
 
     Raises:
@@ -114,8 +114,7 @@ def encode_rows(work: Encoding, recipe: Recipe, shards: Path, runner: Runner | N
     missing = [part for part in parts if not _is_done(shards, part)]
     if len(missing) < len(parts):
         say(f"  {len(parts) - len(missing)} of {len(parts)} shards are there already")
-    tasks = (_task(part, len(parts), work, recipe) for part in missing)
-    for task, vectors in (runner or LocalRunner()).run(encode_shard, tasks):
+    for task, vectors in runner.run(encode_shard, _Tasks(missing, len(parts), work, recipe)):
         _check(vectors, task.part, work)
         write_shard(shards, task.part, vectors)
     _tower.cache_clear()
@@ -132,10 +131,26 @@ def parts_of(rows: int, size: int) -> list[Part]:
     return [Part(number, start, min(size, rows - start)) for number, start in enumerate(range(0, rows, size))]
 
 
+@dataclass(frozen=True)
+class _Tasks:
+    """Those of the shards ``missing``; their texts are read when their turn comes."""
+
+    missing: Sequence[Part]
+    parts: int
+    work: Encoding
+    recipe: Recipe
+
+    def __len__(self) -> int:
+        return len(self.missing)
+
+    def __iter__(self) -> Iterator[ShardTask]:
+        return (_task(part, self.parts, self.work, self.recipe) for part in self.missing)
+
+
 def _task(part: Part, parts: int, work: Encoding, recipe: Recipe) -> ShardTask:
     rows = tuple(work.texts.slice(part.start, part.rows).to_pylist())
     progress = f"encode, shard {part.number + 1} of {parts}, batches"
-    return ShardTask(part, rows, work.tower, work.fingerprint, recipe.text.document, recipe.encode.batch_size, progress)
+    return ShardTask(part, rows, work.tower.resolve(), work.fingerprint, recipe.text.document, recipe.encode.batch_size, progress)
 
 
 def _check(vectors: Floats, part: Part, work: Encoding) -> None:

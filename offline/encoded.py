@@ -2,16 +2,81 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
 from offline.errors import StageError
-from offline.ranking import Floats
+from offline.ranking import Floats, Rows
 from snapshot.manifest import Space
 
 SHARDS = "shards"
 SPACE = "space.json"
+BLOCK_ROWS = 65_536
+
+
+class Vectors:
+    """float32[n, dim] in the ``*.npy`` files of a folder, in the order of their names; read where they lie.
+
+    Raises:
+        StageError: there are none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = sorted(folder.glob("*.npy"))
+        self._shards: list[Floats] = [np.load(path, mmap_mode="r") for path in self._paths]
+        if not self._shards:
+            raise StageError(f"{folder}: no vectors; run the stage encode first")
+        self._starts = [0, *accumulate(len(shard) for shard in self._shards)]
+        self.dim = int(self._shards[0].shape[1])
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """As that of an array."""
+        return len(self), self.dim
+
+    def take(self, rows: Rows) -> Floats:
+        """A copy of the rows int64[m] asked for, float32[m, dim], in that order; what was read stays mapped."""
+        return self._gather(rows, self._shards.__getitem__)
+
+    def read(self, rows: Rows) -> Floats:
+        """As ``take``, but nothing stays mapped: for rows that are read once."""
+        return self._gather(rows, self._opened)
+
+    def _gather(self, rows: Rows, shard: Callable[[int], Floats]) -> Floats:
+        found = np.empty((len(rows), self.dim), np.float32)
+        numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            places = numbers == number
+            found[places] = shard(number)[rows[places] - self._starts[number]]
+        return found
+
+    def _opened(self, number: int) -> Floats:
+        opened: Floats = np.load(self._paths[number], mmap_mode="r")
+        return opened
+
+    def blocks(self, begin: int = 0, end: int | None = None, rows: int = BLOCK_ROWS) -> Iterator[tuple[int, Floats]]:
+        """The first row of each block from row ``begin`` to before ``end``, and its vectors; copies, at most ``rows`` at a time.
+
+        No more is resident than a block: a file is mapped anew for each and let go.
+        """
+        end = len(self) if end is None else end
+        for start in range(begin, end, rows):
+            yield start, self._read(start, min(start + rows, end))
+
+    def _read(self, begin: int, end: int) -> Floats:
+        found = np.empty((end - begin, self.dim), np.float32)
+        for number in range(bisect_right(self._starts, begin) - 1, bisect_left(self._starts, end)):
+            start = self._starts[number]
+            low, high = max(begin, start), min(end, self._starts[number + 1])
+            found[low - begin : high - begin] = self._opened(number)[low - start : high - start]
+        return found
 
 
 def load_vectors(folder: Path, shards: str = SHARDS) -> Floats:

@@ -8,6 +8,7 @@ OfflineError
 ├── TrainingError      training cannot go on (no pairs, all negatives false, non-finite loss, no memory, a dead process)
 ├── ParentError        a snapshot cannot be the parent of a new one
 ├── EncodingError      the document tower gives vectors that cannot be searched
+├── WorkerError        another machine or process that encodes cannot be reached, or dies
 ├── ParityError        the exported graph does not compute what the torch tower does
 ├── StageError         a stage is run before the stage whose output it needs, or its output is damaged
 ├── PlanError          a plan is asked for with numbers that cannot be, or its figures cannot be read
@@ -49,6 +50,10 @@ class ParentError(OfflineError):
 
 class EncodingError(OfflineError):
     """The document tower gives vectors that cannot be searched."""
+
+
+class WorkerError(OfflineError):
+    """Another machine or process that encodes cannot be reached, or dies."""
 
 
 class ParityError(OfflineError):

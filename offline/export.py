@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from offline import towers
 from offline.candidates import CANDIDATES, choose, measure
 from offline.data.prepared import Prepared
-from offline.encoded import load_space, load_vectors
+from offline.encoded import SHARDS, Vectors, load_space
 from offline.errors import DimensionError, ParityError
 from offline.exported import MODEL, REPORT, TOKENIZER, ExportReport, Gate, Trial
 from offline.gates import batch_gate, judged_for_gate, ndcg_gate
@@ -157,7 +157,7 @@ def _others(work: _Work, model: onnx.ModelProto) -> tuple[Trial, ...]:
 
 
 def _gates(work: _Work, baseline: Graph, graph: Graph, judged: Judged) -> tuple[Gate, ...]:
-    config, documents = work.job.recipe.export, load_vectors(work.job.inputs["encode"])
+    config, documents = work.job.recipe.export, Vectors(work.job.inputs["encode"] / SHARDS)
     return (
         batch_gate(graph, work.texts, config.max_batch_distance),
         ndcg_gate(baseline, graph, judged, work.spec, documents, config.max_int8_ndcg_loss),

@@ -11,7 +11,7 @@ from offline.exported import Gate
 from offline.graph import Graph, cosine_distance
 from offline.judged import Judged, judged_split
 from offline.metrics import ndcg
-from offline.ranking import Floats, exact_top_k
+from offline.ranking import Blocks, Floats, exact_top_k
 from offline.recipe import Recipe
 from snapshot.manifest import TextSpec
 from snapshot.text import render_query
@@ -30,7 +30,7 @@ def batch_gate(graph: Graph, texts: Sequence[str], limit: float) -> Gate:
     return Gate.compare("batch_distance", worst, limit, "1 - cosine of the same text alone and in mixed batches is up to")
 
 
-def ndcg_gate(fp32: Graph, int8: Graph, judged: Judged, spec: TextSpec, documents: Floats, limit: float) -> Gate:
+def ndcg_gate(fp32: Graph, int8: Graph, judged: Judged, spec: TextSpec, documents: Floats | Blocks, limit: float) -> Gate:
     """How much nDCG@10 int8 loses against fp32, both by exact search."""
     if not len(judged):
         return Gate.compare(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,24 +12,26 @@ import faiss
 import numpy as np
 from pydantic import TypeAdapter
 
+from offline import sharded
 from offline.config import IndexConfig
 from offline.data.prepared import Prepared
-from offline.efforts import default_effort, measure, open_index
-from offline.encoded import load_vectors
+from offline.efforts import default_effort, measure, open_described, open_index
+from offline.encoded import SHARDS, Vectors, load_vectors
 from offline.errors import RecipeError
 from offline.exported import open_graph
 from offline.probes import probe_queries
 from offline.progress import say, track
-from offline.ranking import Floats, exact_top_k
+from offline.ranking import Blocks, Floats, Rows, exact_top_k
 from offline.recipe import Recipe
+from offline.sharded import write_index as write_index
 from offline.stages import Job, Source, Stage, Summary
-from snapshot.files import atomic_write, write_text
+from snapshot.files import write_text
+from snapshot.layout import INDEX as INDEX
 from snapshot.manifest import Effort, Index
 from snapshot.text import render_query
 
-INDEX = "index.faiss"
 DESCRIPTION = "index.json"
-Kind = Literal["flat", "hnsw", "ivfpq"]
+Kind = Literal["flat", "hnsw", "ivfpq", "sharded"]
 
 _RECALL_AT = 10
 _ADD_ROWS = 10_000
@@ -41,6 +43,10 @@ POINTS_PER_CENTROID = 39
 _SAMPLE_PER_LIST = 64
 _SAMPLE_ROWS = 65_536
 _SEED = 17
+_MOST_MS = 100.0
+"""No request waits so long; of a large index, measuring what takes longer would take hours."""
+_UNKNOWN = Effort(effort=0, recall_at_10=0, p50_ms=0, p99_ms=0)
+"""In place of a table that is yet to be measured."""
 
 
 def load_description(folder: Path) -> Index:
@@ -52,18 +58,16 @@ def run(job: Job) -> Summary:
     """Build the index, or take the one that a killed run has finished, and measure it as it will be served.
 
     Raises:
-        RecipeError: IVF-PQ on fewer rows than its codebooks need.
+        RecipeError: codebooks or lists that need more rows, or vectors of another width.
     """
     if job.recipe.index.kind == "milvus":
         from offline.milvus import build as build_collection  # which measures as this does
 
         return build_collection(job)
-    vectors = load_vectors(job.inputs["encode"])
-    plan = plan_for(job.recipe.index, vectors)
-    path = job.folder / INDEX
-    if not path.exists():
-        write_index(build(plan.kind, plan.sizes, vectors), path)
-    described = Ruler.make(job, vectors).describe(path, plan)
+    vectors = Vectors(job.inputs["encode"] / SHARDS)
+    plan = plan_for(job.recipe, *vectors.shape)
+    write(job, plan)
+    described = Ruler.make(job, vectors).describe(job.folder, plan)
     write_description(described, job.folder)
     return summary(described, len(vectors))
 
@@ -73,37 +77,56 @@ class Plan:
     """An index that is to be: ``sizes`` is what the manifest says of the kind beside its efforts, ``why`` the reason for it."""
 
     kind: Kind
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, Any]
     why: str
+
+    def index(self, efforts: Sequence[Effort], default_effort: int, which: str) -> Index:
+        """What the manifest says of it once its efforts are measured."""
+        known = {"kind": self.kind, **self.sizes, "reason": f"{self.why}; {which}"}
+        return TypeAdapter[Index](Index).validate_python(known | {"default_effort": default_effort, "efforts": tuple(efforts)})
 
 
 @dataclass(frozen=True)
 class Ruler:
-    """What indexes are measured with: the student's ``queries`` float32[q, dim] and their ``exact`` scores float32[q, k]."""
+    """What indexes are measured with: the student's ``queries`` float32[q, dim], and by exact search their scores
+    ``exact`` float32[q, k] and ``rows`` int64[q, k].
+    """
 
     queries: Floats
     exact: Floats
     recall_target: float
+    rows: Rows | None = None
 
     @classmethod
-    def make(cls, job: Job, vectors: Floats) -> Ruler:
+    def make(cls, job: Job, vectors: Floats | Blocks) -> Ruler:
         """For an index over ``vectors`` float32[rows, dim], with the graph and the queries of the job's inputs."""
         queries = _queries(job)
-        return cls(queries, exact_top_k(queries, vectors, _RECALL_AT)[0], job.recipe.index.recall_target)
+        exact, rows = exact_top_k(queries, vectors, _RECALL_AT)
+        return cls(queries, exact, job.recipe.index.recall_target, rows)
 
-    def describe(self, path: Path, plan: Plan) -> Index:
-        """The file's effort table, measured as it will be served, and the effort that reaches the target."""
-        efforts = measure(open_index(path), plan.kind, _efforts(plan.kind, plan.sizes), self.queries, self.exact)
-        effort, which = default_effort(efforts, self.recall_target)
-        return TypeAdapter[Index](Index).validate_python(
-            {"kind": plan.kind, **plan.sizes, "reason": f"{plan.why}; {which}", "default_effort": effort, "efforts": efforts}
-        )
+    def describe(self, folder: Path, plan: Plan, file: str = INDEX) -> Index:
+        """The effort table of the index in ``folder``, as it will be served, and the effort that reaches the target."""
+        most_ms, rows = (_MOST_MS, self.rows) if plan.kind == "sharded" else (math.inf, None)
+        opened = open_index(folder / file) if plan.kind != "sharded" else open_described(folder, plan.index([_UNKNOWN], 0, ""))
+        efforts = measure(opened, plan.kind, _efforts(plan.kind, plan.sizes), self.queries, self.exact, rows, most_ms)
+        return plan.index(efforts, *default_effort(efforts, self.recall_target))
 
 
-def plan_for(config: IndexConfig, vectors: Floats) -> Plan:
-    """What the recipe makes of so many vectors; errors as of ``choose``."""
-    kind, why = choose(config, len(vectors))
-    return Plan(kind, sizes_of(kind, config, *vectors.shape), why)
+def write(job: Job, plan: Plan) -> None:
+    """Build the index over the vectors of the job's ``encode`` in its folder; files of a killed run stay."""
+    encoded, path = job.inputs["encode"], job.folder / INDEX
+    if plan.kind == "sharded":
+        sharded.build(job.recipe.sharded, plan.sizes, Vectors(encoded / SHARDS), job.folder)
+    elif not path.exists():
+        write_index(build(plan.kind, plan.sizes, load_vectors(encoded)), path)
+
+
+def plan_for(recipe: Recipe, rows: int, dim: int) -> Plan:
+    """What the recipe makes of so many vectors; errors as of ``choose`` and ``sharded.sizes_of``."""
+    kind, why = choose(recipe.index, rows, recipe.sharded.least_rows)
+    if kind == "sharded":
+        return Plan(kind, sharded.sizes_of(recipe.sharded, recipe.index.refine_factor, rows, dim), why)
+    return Plan(kind, sizes_of(kind, recipe.index, rows, dim), why)
 
 
 def write_description(described: Index, folder: Path) -> None:
@@ -124,8 +147,8 @@ def at_default(described: Index) -> Effort:
     return next(row for row in described.efforts if row.effort == described.default_effort)
 
 
-def choose(config: IndexConfig, rows: int) -> tuple[Kind, str]:
-    """The kind of index for so many rows, and why.
+def choose(config: IndexConfig, rows: int, sharded_rows: int) -> tuple[Kind, str]:
+    """The kind of index for so many rows, and why; in several files above ``sharded_rows``.
 
     Raises:
         RecipeError: IVF-PQ is asked for on fewer rows than its codebooks need.
@@ -142,7 +165,9 @@ def choose(config: IndexConfig, rows: int) -> tuple[Kind, str]:
         return "flat", f"flat: exact search is fast enough for {rows} rows (at most index.flat_rows, {config.flat_rows})"
     if rows <= config.hnsw_rows:
         return "hnsw", f"hnsw: {rows} rows are more than index.flat_rows ({config.flat_rows}), and their graph fits into memory"
-    return "ivfpq", f"ivfpq: {rows} rows are more than index.hnsw_rows ({config.hnsw_rows})"
+    if rows <= sharded_rows:
+        return "ivfpq", f"ivfpq: {rows} rows are more than index.hnsw_rows ({config.hnsw_rows})"
+    return "sharded", f"sharded: {rows} rows are more than sharded.least_rows ({sharded_rows})"
 
 
 def sizes_of(kind: Kind, config: IndexConfig, rows: int, dim: int) -> dict[str, int]:
@@ -193,10 +218,10 @@ def _sample(vectors: Floats, nlist: int) -> Floats:
     return vectors[np.sort(np.random.default_rng(_SEED).choice(len(vectors), size, replace=False))]
 
 
-def _efforts(kind: Kind, sizes: Mapping[str, int]) -> tuple[int, ...]:
+def _efforts(kind: Kind, sizes: Mapping[str, Any]) -> tuple[int, ...]:
     if kind == "hnsw":
         return _HNSW_EFFORTS
-    if kind == "ivfpq":
+    if kind in ("ivfpq", "sharded"):
         lists = sizes["nlist"]
         return tuple(sorted({lists, *(2**power for power in range(lists.bit_length()) if 2**power < lists)}))
     return (0,)
@@ -209,15 +234,11 @@ def _queries(job: Job) -> Floats:
     return open_graph(job.inputs["export"], spec).encode([render_query(spec, text) for text in texts])
 
 
-def write_index(index: faiss.Index, path: Path) -> None:
-    """Write the file whole or not at all."""
-    with atomic_write(path) as handle:
-        faiss.write_index(index, faiss.PyCallbackIOWriter(handle.write))
-
-
 def _server(recipe: Recipe, _source: Source) -> Mapping[str, Any]:
     """Where the vectors go, if they go to a server."""
     return {"milvus": recipe.milvus.model_dump(mode="json")} if recipe.index.kind == "milvus" else {}
 
 
-STAGE = Stage(name="index", run=run, needs=("prepare", "export", "encode"), sections=("text", "index"), outside=_server)
+STAGE = Stage(
+    name="index", run=run, needs=("prepare", "export", "encode"), sections=("text", "index", "sharded"), outside=_server
+)

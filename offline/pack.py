@@ -13,7 +13,7 @@ from offline import towers
 from offline.assemble import Content, Probes, assemble
 from offline.changes import text_hashes
 from offline.data.prepared import Prepared
-from offline.encoded import load_space, load_vectors
+from offline.encoded import SHARDS, Vectors, load_space
 from offline.exported import REPORT
 from offline.probes import probe_queries
 from offline.stages import CONFIG, INPUTS, RECEIPT, Job, Stage, Summary
@@ -32,7 +32,7 @@ def run(job: Job) -> Summary:
         job,
         Content(
             space=load_space(job.inputs["encode"]),
-            vectors=load_vectors(job.inputs["encode"]),
+            vectors=Vectors(job.inputs["encode"] / SHARDS),
             documents=prepared.documents.num_rows,
             write_documents=lambda folder: write_documents(prepared.documents, folder),
             text_hashes=text_hashes(job.recipe.text.document, prepared.tower_texts),

@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from offline import towers
 from offline.changes import Hashes
-from offline.efforts import open_index
+from offline.efforts import open_described
 from offline.errors import ParentError
 from offline.ranking import Floats, Rows
 from offline.recipe import Recipe
+from offline.sharded import Shards
 from offline.stages import Source
 from snapshot.documents import open_table
 from snapshot.errors import SnapshotError, SpaceMismatchError
@@ -72,7 +73,7 @@ class Parent:
         return np.asarray(np.load(self.layout.golden_vectors, allow_pickle=False))
 
     @property
-    def file_kind(self) -> Literal["flat", "hnsw", "ivfpq"]:
+    def file_kind(self) -> Literal["flat", "hnsw", "ivfpq", "sharded"]:
         """Of its index.
 
         Raises:
@@ -81,19 +82,30 @@ class Parent:
         return _file_kind(self.manifest)
 
     @cached_property
-    def _index(self) -> faiss.Index:
+    def _index(self) -> faiss.Index | Shards:
         _file_kind(self.manifest)
-        return open_index(self.layout.index)
+        return open_described(self.layout.index.parent, self.manifest.index)
 
     def vectors(self, rows: Rows) -> Floats:
         """float32[n, dim] of those rows, byte for byte as they were indexed."""
         if not len(rows):
             return np.empty((0, self.manifest.space.dim), np.float32)
+        if isinstance(self._index, Shards):
+            return self._whole_vectors(self._index, rows)
         stored = exact_storage(self._index, self.layout.index)
         return np.asarray(stored.reconstruct_batch(np.ascontiguousarray(rows, np.int64)))
 
+    def _whole_vectors(self, shards: Shards, rows: Rows) -> Floats:
+        refine = getattr(self.manifest.index, "refine", None)
+        if refine != "fp32":
+            raise ParentError(
+                f"{self.manifest.id}: its index keeps vectors as {refine}, which cannot be carried over byte for byte; run "
+                'without a parent, with sharded.refine = "fp32" if later ones are to have one'
+            )
+        return shards.vectors(rows)
 
-def _file_kind(manifest: Manifest) -> Literal["flat", "hnsw", "ivfpq"]:
+
+def _file_kind(manifest: Manifest) -> Literal["flat", "hnsw", "ivfpq", "sharded"]:
     kind = manifest.index.kind
     if kind == "milvus":
         raise ParentError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
 import faiss
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +15,33 @@ _TIE = 1e-5
 """float32 sums taken in another order differ by about 1e-6; scores nearer than this are equally good."""
 
 
-def exact_top_k(queries: Floats, documents: Floats, k: int) -> tuple[Floats, Rows]:
+class Blocks(Protocol):
+    """Vectors float32[m, dim] that need not fit into memory."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows m, and dim."""
+
+    def __len__(self) -> int: ...
+
+    def blocks(self) -> Iterator[tuple[int, Floats]]:
+        """The first row of each block, and its vectors, in order."""
+
+
+def exact_top_k(queries: Floats, documents: Floats | Blocks, k: int) -> tuple[Floats, Rows]:
     """The best rows by inner product, compared with every row.
 
     Args:
         queries: float32[n, dim].
-        documents: float32[m, dim]; may be memory-mapped.
+        documents: float32[m, dim]; may be memory-mapped, or come block by block.
         k: cut to m where there are fewer documents.
 
     Returns:
         Scores float32[n, k], descending, and rows int64[n, k].
     """
+    if not isinstance(documents, np.ndarray):
+        found = ((exact_top_k(queries, block, k), start) for start, block in documents.blocks())
+        return merge_top_k(((scores, rows + start) for (scores, rows), start in found), k)
     k = min(k, len(documents))
     scores, rows = faiss.knn(
         np.ascontiguousarray(queries, np.float32),
@@ -31,6 +50,18 @@ def exact_top_k(queries: Floats, documents: Floats, k: int) -> tuple[Floats, Row
         metric=faiss.METRIC_INNER_PRODUCT,
     )
     return scores, rows
+
+
+def merge_top_k(found: Iterable[tuple[Floats, Rows]], k: int) -> tuple[Floats, Rows]:
+    """The best ``k`` of several answers to the same queries: scores float32[n, any] and rows int64[n, any] of each."""
+    best: tuple[Floats, Rows] | None = None
+    for each in found:
+        joined = each if best is None else (np.hstack([best[0], each[0]]), np.hstack([best[1], each[1]]))
+        order = np.argsort(-joined[0], axis=1, kind="stable")[:, :k]
+        best = np.take_along_axis(joined[0], order, axis=1), np.take_along_axis(joined[1], order, axis=1)
+    if best is None:
+        raise ValueError("no answers to merge")
+    return best
 
 
 def recall(found: Rows, exact: Rows) -> float:
@@ -47,3 +78,14 @@ def recall_with_ties(found: Floats, exact: Floats) -> float:
         exact: scores float32[n, k] of ``exact_top_k``.
     """
     return float(np.mean(found >= exact[:, -1:] - _TIE))
+
+
+def recall_of(found: tuple[Floats, Rows], exact: tuple[Floats, Rows]) -> float:
+    """As ``recall_with_ties``, where a row of exact search counts with whatever score it was found.
+
+    Args:
+        found: scores float32[n, k] and rows int64[n, k].
+        exact: those of ``exact_top_k``.
+    """
+    among = (found[1][:, :, np.newaxis] == exact[1][:, np.newaxis, :]).any(axis=2)
+    return float(np.mean(among | (found[0] >= exact[0][:, -1:] - _TIE)))

@@ -33,6 +33,8 @@ from offline.config import (
 )
 from offline.config_milvus import MilvusConfig
 from offline.errors import RecipeError
+from offline.ray_config import RayConfig
+from offline.sharded_config import ShardedConfig
 
 
 class Recipe(Config):
@@ -47,8 +49,10 @@ class Recipe(Config):
     search: SearchConfig = SearchConfig()
     export: ExportConfig = ExportConfig()
     encode: EncodeConfig = EncodeConfig()
+    ray: RayConfig = RayConfig()
     index: IndexConfig = IndexConfig()
     milvus: MilvusConfig = MilvusConfig()
+    sharded: ShardedConfig = ShardedConfig()
     pack: PackConfig = PackConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()

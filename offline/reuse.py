@@ -21,8 +21,8 @@ from offline.append import sizes_in
 from offline.assemble import Content, assemble
 from offline.data.prepared import QRELS, TOWER_TEXTS, Prepared, write_table
 from offline.encode import parts_of, write_shard
-from offline.encoded import SHARDS, SPACE, load_space, load_vectors
-from offline.index import INDEX, Plan, Ruler, load_description
+from offline.encoded import SHARDS, SPACE, Vectors, load_space
+from offline.index import Plan, Ruler, load_description
 from offline.pack import STAGE as PACK
 from offline.pack import make_probes, read_retention, report_files
 from offline.parent import Parent, check_space, check_texts, list_files, on_parent, parent_of
@@ -95,13 +95,14 @@ def take_vectors(job: Job) -> Summary:
 
 
 def link_index(job: Job) -> Summary:
-    """The parent's index file, linked, with an effort table measured with the new student's queries."""
-    parent, vectors = parent_of(job.source), load_vectors(job.inputs["encode"])
-    path, before = job.folder / INDEX, parent.manifest.index
-    path.unlink(missing_ok=True)
-    link_or_copy(parent.layout.index, path)
+    """The parent's index files, linked, with an effort table measured with the new student's queries."""
+    parent, vectors = parent_of(job.source), Vectors(job.inputs["encode"] / SHARDS)
+    before = parent.manifest.index
+    for path in parent.layout.index_files(before.files):
+        (job.folder / path.name).unlink(missing_ok=True)
+        link_or_copy(path, job.folder / path.name)
     plan = Plan(parent.file_kind, sizes_in(before), f"{before.kind}: that of {parent.manifest.id}, for the same documents")
-    index.write_description(Ruler.make(job, vectors).describe(path, plan), job.folder)
+    index.write_description(Ruler.make(job, vectors).describe(job.folder, plan), job.folder)
     return index.summary(load_description(job.folder), len(vectors))
 
 
@@ -112,7 +113,7 @@ def pack(job: Job) -> Summary:
         job,
         Content(
             space=load_space(job.inputs["encode"]),
-            vectors=load_vectors(job.inputs["encode"]),
+            vectors=Vectors(job.inputs["encode"] / SHARDS),
             documents=parent.documents.num_rows,
             write_documents=lambda folder: _link_documents(parent, folder),
             text_hashes=None,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
+from offline.ray_config import RayConfig
+
+RunnerName = Literal["local", "ray"]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -22,3 +25,12 @@ class LocalRunner:
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
         for task in tasks:
             yield task, function(task)
+
+
+def make_runner(name: RunnerName, config: RayConfig) -> Runner:
+    """The runner that the command line named."""
+    if name == "ray":
+        from offline.by_ray import RayRunner
+
+        return RayRunner(config)
+    return LocalRunner()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from offline.efforts import open_index, search_as_served
-from offline.index import INDEX, load_description
+from offline.efforts import open_described, search_as_served
+from offline.index import load_description
 from offline.ranking import Floats, Rows
 from offline.recipe import Recipe
 from snapshot.files import link_or_copy
@@ -39,19 +39,20 @@ class Served(Sized, Protocol):
 
 
 class FaissServed:
-    """An index in a file."""
+    """An index in files."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / INDEX
-        self._index = open_index(self._path)
+        self._folder = folder
         self.described = load_description(folder)
+        self._index = open_described(folder, self.described)
         self.d, self.ntotal = int(self._index.d), int(self._index.ntotal)
 
     def search(self, queries: Floats, k: int) -> Rows:
         return search_as_served(self._index, self.described, queries, k)
 
     def bring(self, layout: Layout) -> None:
-        link_or_copy(self._path, layout.index)
+        for path in layout.index_files(self.described.files):
+            link_or_copy(self._folder / path.name, path)  # it is replaced and never written to
 
 
 def open_served(folder: Path, recipe: Recipe) -> Served:

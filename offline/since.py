@@ -20,12 +20,12 @@ from offline.assemble import Content, Probes, assemble
 from offline.changes import CARRIED, Changes, Documents, Hashes, compare, compare_ids, text_hashes
 from offline.data.prepared import Prepared
 from offline.encode import Encoding, encode_rows, parts_of, write_shard
-from offline.encoded import SHARDS, SPACE, load_space, load_vectors
+from offline.encoded import SHARDS, SPACE, Vectors, load_space, load_vectors
 from offline.errors import ParentError
 from offline.exported import MODEL, REPORT, TOKENIZER
 from offline.parent import Parent, check_query_texts, check_space, check_texts, list_files, on_parent, parent_of
 from offline.progress import say, track
-from offline.runners import Runner
+from offline.runners import Runner, make_runner
 from offline.stages import Job, Source, Stage, Summary
 from offline.teacher import keep_teacher
 from snapshot.documents import write_documents
@@ -78,6 +78,7 @@ def encode(job: Job, runner: Runner | None = None) -> Summary:
     fresh = np.flatnonzero(changes.carried < 0)
     work = Encoding(prepared, fresh, _tower(job.source), space)
     if len(fresh):
+        runner = runner or make_runner(job.source.runner, job.recipe.ray)
         encode_rows(work, job.recipe, job.folder / _FRESH, runner)
     _assemble(job, parent, changes)
     for name, array in ((HASHES, hashes), (CARRIED, changes.carried)):
@@ -186,7 +187,7 @@ def pack(job: Job) -> Summary:
         job,
         Content(
             space=load_space(job.inputs["encode"]),
-            vectors=load_vectors(job.inputs["encode"]),
+            vectors=Vectors(job.inputs["encode"] / SHARDS),
             documents=table.num_rows,
             write_documents=lambda folder: write_documents(table, folder),
             text_hashes=np.load(job.inputs["encode"] / HASHES),

@@ -24,6 +24,7 @@ from typing import Any
 from offline.cost import peak_resident_bytes, seconds_before
 from offline.errors import OfflineError, StageError, StorageError
 from offline.recipe import Recipe
+from offline.runners import RunnerName
 from snapshot.files import link_or_copy, sha256, write_text
 
 Summary = Mapping[str, str | int | float | None]
@@ -50,6 +51,8 @@ class Source:
     """Folder of the sealed snapshot that a walk of ``offline.since`` or ``offline.reuse`` goes on from."""
     document_tower: Path | None = None
     """Folder of the tower that made the parent's document vectors."""
+    runner: RunnerName = "local"
+    """Who encodes; no output depends on it."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,16 @@ class Outcome:
     summary: Summary
     seconds: float
     reused: bool
+
+    def describe(self) -> str:
+        """A line for people."""
+        how = "kept, its receipt fits" if self.reused else f"done in {self.seconds:.1f} s"
+        figures = ", ".join(f"{key} {_figure(value)}" for key, value in self.summary.items() if value is not None)
+        return f"{how} → {self.folder}" + (f": {figures}" if figures else "")
+
+
+def _figure(value: str | int | float | None) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def run_stage(stage: Stage, work: Path, recipe: Recipe, source: Source) -> Outcome:

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from offline import towers
 from offline.baselines import Bm25
 from offline.data.prepared import Prepared
-from offline.encoded import load_vectors
+from offline.encoded import SHARDS, Vectors
 from offline.errors import RecipeError
 from offline.exported import FP32, MODEL, TOKENIZER, load_report, open_graph
 from offline.graph import Graph
@@ -71,9 +71,9 @@ class Workbench:
         self.index = load_description(job.inputs["index"])
 
     @cached_property
-    def documents(self) -> Floats:
+    def documents(self) -> Vectors:
         """float32[documents, dim] of the trained document tower."""
-        return load_vectors(self.job.inputs["encode"])
+        return Vectors(self.job.inputs["encode"] / SHARDS)
 
     @property
     def teacher(self) -> SentenceTransformer:
@@ -174,13 +174,12 @@ def _bm25(bench: Workbench, judged: Judged) -> Ranked:
     return Ranked(BM25, "BM25", bm25.rank(judged.texts, DEPTH), judged_only)
 
 
-def _exact(name: str, title: str, queries: Floats, documents: Floats, judged: Judged) -> Ranked:
+def _exact(name: str, title: str, queries: Floats, documents: Floats | Vectors, judged: Judged) -> Ranked:
     say(f"  {name}")
+    take = documents.__getitem__ if isinstance(documents, np.ndarray) else documents.take
     judged_only = None
     if judged.is_pooled:
-        judged_only = [
-            _best_first(rows, documents[rows] @ query) for query, rows in zip(queries, _judged_rows(judged), strict=True)
-        ]
+        judged_only = [_best_first(rows, take(rows) @ query) for query, rows in zip(queries, _judged_rows(judged), strict=True)]
     return Ranked(name, title, exact_top_k(queries, documents, DEPTH)[1], judged_only)
 
 

@@ -1,56 +1,21 @@
-"""Vectors in shards on the disk, read where they lie: more of them can be searched and picked from than fit into memory."""
+"""Searching vectors in shards on the disk: more of them than fit into memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import accumulate
-from pathlib import Path
 from typing import Protocol
 
 import faiss
 import numpy as np
 import torch
 
-from offline.errors import StageError
+from offline.encoded import BLOCK_ROWS
+from offline.encoded import Vectors as Vectors
 from offline.progress import track
-from offline.ranking import Floats, Rows, exact_top_k
+from offline.ranking import Floats, Rows, exact_top_k, merge_top_k
 
-_BLOCK_ROWS = 65_536
 _QUERY_ROWS = 1_024
 _TRAINING_ROWS_PER_LIST = 64
 _LEAST_PROBES, _PROBED_SHARE = 16, 32
-
-
-class Vectors:
-    """float32[n, dim] in the ``*.npy`` files of a folder, in the order of their names; memory-mapped.
-
-    Raises:
-        StageError: there are none.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._shards: list[Floats] = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))]
-        if not self._shards:
-            raise StageError(f"{folder}: no vectors; run the stage encode first")
-        self._starts = [0, *accumulate(len(shard) for shard in self._shards)]
-        self.dim = int(self._shards[0].shape[1])
-
-    def __len__(self) -> int:
-        return self._starts[-1]
-
-    def take(self, rows: Rows) -> Floats:
-        """A copy of the rows int64[m] asked for, float32[m, dim], in that order."""
-        found = np.empty((len(rows), self.dim), np.float32)
-        numbers = np.searchsorted(self._starts, rows, side="right") - 1
-        for number in np.unique(numbers):
-            places = numbers == number
-            found[places] = self._shards[number][rows[places] - self._starts[number]]
-        return found
-
-    def blocks(self, rows: int = _BLOCK_ROWS) -> Iterator[tuple[int, Floats]]:
-        """The first row of each block, and its vectors; copies, at most ``rows`` at a time."""
-        for start in range(0, len(self), rows):
-            yield start, self.take(np.arange(start, min(start + rows, len(self))))
 
 
 class Search(Protocol):
@@ -74,13 +39,10 @@ class ExactSearch:
         self._device = device
 
     def __call__(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
-        scores, rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        for start, block in self._documents.blocks():
-            found = exact_top_k(queries, block, k) if self._device.type == "cpu" else torch_top_k(queries, block, k, self._device)
-            scores, rows = np.hstack([scores, found[0]]), np.hstack([rows, found[1] + start])
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-            scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
-        return scores, rows
+        if self._device.type == "cpu":
+            return exact_top_k(queries, self._documents, k)
+        found = ((torch_top_k(queries, block, k, self._device), start) for start, block in self._documents.blocks())
+        return merge_top_k(((scores, rows + start) for (scores, rows), start in found), k)
 
 
 def torch_top_k(queries: Floats, documents: Floats, k: int, device: torch.device) -> tuple[Floats, Rows]:
@@ -102,7 +64,7 @@ class InvertedSearch:
         self._index = faiss.index_factory(documents.dim, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
         sample = np.random.default_rng(seed).permutation(len(documents))[: lists * _TRAINING_ROWS_PER_LIST]
         self._index.train(documents.take(np.sort(sample)))
-        blocks = -(-len(documents) // _BLOCK_ROWS)
+        blocks = -(-len(documents) // BLOCK_ROWS)
         for _, block in track(documents.blocks(), "documents into an inverted file, blocks", total=blocks):
             self._index.add(block)
         self._index.nprobe = min(lists, max(_LEAST_PROBES, lists // _PROBED_SHARE))

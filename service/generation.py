@@ -107,7 +107,7 @@ class Generation:
         """Close every part; a second call does nothing. May take tens of milliseconds: never on an event loop."""
         self.encoder.close()
         if self.layout is not _NOWHERE:
-            let_go_of_pages([*self.layout.index_files(self.manifest.index), *self.layout.documents.glob("*.arrow")])
+            let_go_of_pages([*self.layout.index_files(self.manifest.index.files), *self.layout.documents.glob("*.arrow")])
         self.engine.close()
         if self.lease is not None:
             self.lease.close()

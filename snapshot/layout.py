@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # the manifest's own paths are checked against the names here
-    from snapshot.manifest import Index
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
@@ -16,9 +13,9 @@ TEACHER_TOWER = "teacher_tower"
 INDEX = "index.faiss"
 
 
-def index_names(index: Index) -> tuple[str, ...]:
-    """Names of an index's files; none where it is kept by a server."""
-    return () if index.kind == "milvus" else (INDEX,)
+def part_name(number: int) -> str:
+    """Name of one file of an index in several."""
+    return f"part-{number:05}.faiss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +51,9 @@ class Layout:
         """The file of an index that has one; see ``index_files``."""
         return self.root / "index" / INDEX
 
-    def index_files(self, index: Index) -> tuple[Path, ...]:
-        """All files of the index that the manifest describes."""
-        return tuple(self.index.with_name(name) for name in index_names(index))
+    def index_files(self, names: Iterable[str]) -> list[Path]:
+        """Where the files of an index are, whose names are ``manifest.index.files``."""
+        return [self.index.with_name(name) for name in names]
 
     @property
     def documents(self) -> Path:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from snapshot.errors import ManifestError, NewerSchemaError, UnsafePathError
 from snapshot.files import read_small
+from snapshot.layout import INDEX, part_name
 from snapshot.paths import ID_PATTERN, check_paths, is_id
 
 SCHEMA_VERSION = 1
@@ -83,6 +84,11 @@ class _Index(_Frozen):
     efforts: Annotated[tuple[Effort, ...], Field(min_length=1, max_length=1024)]
     """Sorted by effort, ascending."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of its files in the snapshot's folder ``index``, in the order of their rows."""
+        return (INDEX,)
+
     @model_validator(mode="after")
     def _is_a_table(self) -> Self:
         named = [row.effort for row in self.efforts]
@@ -137,6 +143,10 @@ class MilvusIndex(_Index):
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """sha256 over what ``snapshot.collection`` samples of its rows."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        return ()
+
     def sealed_as(self, snapshot_id: str) -> Self:
         """The same, in the collection that is named by the snapshot."""
         return self.model_copy(update={"collection": collection_name(snapshot_id)})
@@ -147,8 +157,31 @@ def collection_name(snapshot_id: str) -> str:
     return f"snapshot_{re.sub(r'[^A-Za-z0-9]', '_', snapshot_id)}"
 
 
-FileIndex = FlatIndex | HnswIndex | IvfPqIndex
-"""An index in one file."""
+class ShardedIndex(_Index):
+    """Files ``index/part-00000.faiss`` and on, each a faiss.IndexRefine over a rotation and IVF; effort is nprobe.
+
+    Rotation, lists' centroids and codebooks are the same in each. Software before 2026-12 refuses snapshots that have it.
+    """
+
+    kind: Literal["sharded"] = "sharded"
+    parts: Annotated[tuple[Annotated[int, Field(ge=1, lt=2**31)], ...], Field(min_length=1, max_length=4096)]
+    """Rows of each file; row i of a file is row i, plus those of the files before it, of the documents."""
+    codes: Literal["opq", "rabitq"]
+    """In the lists: product quantisation after a learned rotation, or RaBitQ after a random one."""
+    code_bytes: Annotated[int, Field(ge=1)]
+    """Of one vector in a list, its row number left out."""
+    nlist: Annotated[int, Field(ge=1)]
+    refine: Literal["fp32", "fp16", "int8"]
+    """How the whole vectors are kept, with which the best candidates are compared."""
+    refine_factor: Annotated[int, Field(ge=1)]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(part_name(number) for number in range(len(self.parts)))
+
+
+FileIndex = FlatIndex | HnswIndex | IvfPqIndex | ShardedIndex
+"""An index in files."""
 Index = Annotated[FileIndex | MilvusIndex, Field(discriminator="kind")]
 
 
@@ -227,6 +260,12 @@ class Manifest(_Frozen):
     """Versions of the libraries that made this."""
     files: Annotated[dict[str, FileEntry], Field(max_length=MAX_FILES)]
     """Path relative to the snapshot folder, with forward slashes; every file but the manifest and its signature."""
+
+    @model_validator(mode="after")
+    def _parts_are_all(self) -> Self:
+        if isinstance(self.index, ShardedIndex) and sum(self.index.parts) != self.documents.count:
+            raise ValueError(f"index.parts have {sum(self.index.parts)} rows, documents.count is {self.documents.count}")
+        return self
 
 
 def parse_manifest(text: bytes, where: Path) -> Manifest:

@@ -35,7 +35,8 @@ manifest is written last: a folder without a manifest does not exist.
     query_tower/tokenizer.json of the library tokenizers; padding and truncation come from the manifest
     teacher_tower/             model.onnx, tokenizer.json of the tower that it was distilled from, if `teacher_tower` says so;
                                as large as the teacher, and opened only to compare a share of live queries with it
-    index/index.faiss          row i of the index is row i of the documents; an index of kind `milvus` has no file: its rows
+    index/index.faiss          row i of the index is row i of the documents; an index of kind `sharded` has part-00000.faiss
+                               and on in its place, whose rows follow one another; one of kind `milvus` has no file: its rows
                                are in the collection that the manifest names
     documents/*.arrow          Arrow IPC, not compressed, without dictionaries: id, then the columns; memory-mapped
     documents/text_sha256.npy  uint8[rows, 32], sha256 of each document's text as document_text renders it (UTF-8): what an

@@ -72,6 +72,16 @@ class Selection:
             return cast("Rows", self.held)
         return np.flatnonzero(np.unpackbits(self.bits(), bitorder="little").view(np.bool_))
 
+    def part(self, start: int, rows: int) -> Selection:
+        """Those of the ``rows`` rows from ``start`` on, which are numbered from 0 again."""
+        if self.held.dtype == np.int64:
+            first, last = np.searchsorted(self.held, (start, start + rows))
+            return Selection(rows, int(last - first), self.held[first:last] - start)
+        bits = self.bits()[start // 8 : -(-(start + rows) // 8)]
+        if start % 8:
+            bits = np.packbits(np.unpackbits(bits, bitorder="little")[start % 8 :][:rows], bitorder="little")
+        return Selection.of_bits(bits.copy(), rows)
+
     def __and__(self, other: Selection) -> Selection:
         few, more = (other, self) if self.held.dtype == np.uint8 else (self, other)
         if few.held.dtype == np.uint8:

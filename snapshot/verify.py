@@ -87,7 +87,7 @@ def _check_files(folder: Path, manifest: Manifest, names: list[str], threads: in
 def _check_names(folder: Path, manifest: Manifest) -> None:
     layout = Layout(folder)
     found = files_of(folder)
-    needed = [layout.model, layout.tokenizer, *layout.index_files(manifest.index)]
+    needed = [layout.model, layout.tokenizer, *layout.index_files(manifest.index.files)]
     needed += [layout.golden_queries, layout.golden_vectors, layout.golden_rows]
     if manifest.teacher_tower is not None:
         needed += [layout.teacher.model, layout.teacher.tokenizer]

@@ -108,7 +108,7 @@ def make_snapshot(
         folder: where to put it; made if missing.
         rows: number of documents.
         dim: width of the vectors.
-        kind: flat, hnsw, or ivfpq (which needs 16 rows to be trained).
+        kind: flat, hnsw, ivfpq (which needs 16 rows to be trained), or sharded (several files from 241 rows on).
         seed: snapshots of one second differ only if their seeds do.
         teacher: if given, the teacher's query tower comes along, whose table differs by so much noise (0: it is the student).
         tamper: spoils the files before they are hashed and sealed.
@@ -119,8 +119,7 @@ def make_snapshot(
     shutil.rmtree(staging.root, ignore_errors=True)
     write_tower(staging, oracle.table, fingerprint(seed))
     columns = write_documents(documents_table(oracle.texts), staging.documents)
-    index, described = make_index(oracle.documents, kind)
-    write_index(staging, index)
+    described = _put_index(staging, oracle.documents, kind)
     golden = _write_golden(staging, oracle)
     tower = QueryTower(text=TextSpec(lowercase=True, max_tokens=MAX_TOKENS), precision="fp32", layers=0, parameters=0)
     if teacher is not None:
@@ -239,6 +238,18 @@ def _parameters(described: Index, effort: int) -> faiss.SearchParameters | None:
         case IvfPqIndex():
             probes = faiss.SearchParametersIVF(nprobe=effort)
             return faiss.IndexRefineSearchParameters(k_factor=described.refine_factor, base_index_params=probes)
+
+
+def _put_index(layout: Layout, vectors: Vectors, kind: str) -> Index:
+    if kind == "sharded":
+        from make_shards import make_shards  # here: it builds by means of offline
+
+        described = make_shards(vectors, layout.index.parent)
+        (layout.index.parent / "trained.faiss").unlink()
+        return described
+    index, described = make_index(vectors, kind)
+    write_index(layout, index)
+    return described
 
 
 def write_index(layout: Layout, index: faiss.Index) -> None:

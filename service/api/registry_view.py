@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -81,7 +82,7 @@ def _facts(manifest: Manifest) -> dict[str, str | int | float | None]:
         "tower_parameters": manifest.query_tower.parameters,
         "tower_sha256": _hash(manifest, "query_tower/model.onnx"),
         "index": index.kind,
-        "index_sha256": _hash(manifest, "index/index.faiss"),
+        "index_sha256": _index_hash(manifest),
         "default_effort": index.default_effort,
         "recall_at_10": effort.recall_at_10,
         "p99_ms": effort.p99_ms,
@@ -92,3 +93,11 @@ def _facts(manifest: Manifest) -> dict[str, str | int | float | None]:
 def _hash(manifest: Manifest, path: str) -> str | None:
     entry = manifest.files.get(path)
     return None if entry is None else entry.sha256
+
+
+def _index_hash(manifest: Manifest) -> str | None:
+    """Of the index's file; of several, the hash of their hashes."""
+    found = [_hash(manifest, f"index/{name}") for name in manifest.index.files]
+    if len(found) == 1:
+        return found[0]
+    return hashlib.sha256("".join(each or "" for each in found).encode()).hexdigest()

@@ -6,7 +6,7 @@ from service.engines.base import Engine, Hits
 from service.engines.remote import MilvusServer
 from snapshot.errors import EngineUnavailableError, LibraryMissingError
 from snapshot.layout import Layout
-from snapshot.manifest import Manifest, MilvusIndex
+from snapshot.manifest import Manifest, MilvusIndex, ShardedIndex
 
 __all__ = ["Engine", "Hits", "MilvusServer", "open_engine"]
 
@@ -24,6 +24,10 @@ def open_engine(manifest: Manifest, layout: Layout, milvus: MilvusServer = _NOWH
     index = manifest.index
     if index.kind == "milvus":
         return _open_milvus(manifest, index, milvus)
+    if isinstance(index, ShardedIndex):
+        from service.engines.sharded import ShardedEngine
+
+        return ShardedEngine.open(layout.index_files(index.files), index, manifest.space.dim)
     from service.engines.faiss import FaissEngine  # here: another engine's library need not be installed
 
     return FaissEngine.open(layout.index, index, manifest.space.dim)

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from service.engines.base import Rows, Vectors
 from service.engines.costs import FEW, Costs, Curve, measure
-from snapshot.manifest import IvfPqIndex
+from service.engines.stored import NOTHING, Found, Stored
+from snapshot.manifest import IvfPqIndex, ShardedIndex
 from snapshot.selection import Bits, Selection
 
 _BEAM_PER_RANK = 2
@@ -29,17 +30,12 @@ _BEAM_PER_RANK = 2
 _LOOK, _MOST_DEEPER = 8, 8
 """The nearest lists show whether the filter excludes what is near; if so, more lists are needed, at first up to so many times."""
 
-_EFFORTS, _LISTS, _ROWS = (64, 256, 1024), (8, 64), (256, 4096, 32768)
+_EFFORTS, LISTS_MEASURED, ROWS_MEASURED = (64, 256, 1024), (8, 64), (256, 4096, 32768)
 """At which costs are measured; together some 50 ms on a large index."""
 _APART = 4
 """Rows between two that are compared: far enough for each to be a look of its own into memory."""
 _STRIDE = 7919
 """A prime, so that the queries are spread over the index."""
-
-Found = tuple[Vectors, Rows]
-"""Scores float32[k] and rows int64[k], best first."""
-
-_NOTHING: Found = np.empty(0, np.float32), np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +106,10 @@ def _selected(bits: Bits, rows: Rows) -> npt.NDArray[np.bool_]:
 
 
 class Lists:
-    """The parts of an IVF-PQ index with refinement, to be searched list by list."""
+    """An index of inverted lists with refinement, to be searched list by list."""
 
-    def __init__(self, index: Any, described: IvfPqIndex, costs: Costs) -> None:
-        self._index = index  # owns the others
-        self._base = faiss.downcast_index(index.base_index)
-        self._quantizer = faiss.downcast_index(self._base.quantizer)
-        self._full = faiss.downcast_index(index.refine_index)
+    def __init__(self, stored: Stored, described: IvfPqIndex | ShardedIndex, costs: Costs) -> None:
+        self._stored = stored
         self._described = described
         self._costs = costs
 
@@ -130,13 +123,14 @@ class Lists:
         enough = wanted.k * self._described.refine_factor
         tolerated = wanted.k * (1 - _recall(self._described, wanted.effort))
         left_ms = self._costs.exact.at(wanted.selection.count)
-        best = _NOTHING
+        best = NOTHING
         for similar, lists in self._nearest(wanted):
             for count in (2 * enough, 8 * enough):
                 left_ms -= self._costs.approximate_ms(len(lists), wanted.selection) + self._costs.exact.at(count)
                 if left_ms <= 0:
                     return None
-                found = self._candidates(wanted, similar, lists, min(count, wanted.selection.count))
+                near, most = (similar, lists), min(count, wanted.selection.count)
+                found = self._stored.candidates(wanted.query, near, most, wanted.selection)
                 now = self._refined(wanted, np.concatenate([best[1], found]))
                 if _in_common(now[1], found[count // 2 :]) <= tolerated:
                     break
@@ -150,50 +144,31 @@ class Lists:
 
     def _nearest(self, wanted: Wanted) -> Iterator[Found]:
         """Similarities and lists, nearest first: half as many as seem to be needed here, then each time as many again."""
-        total, share = int(self._base.nlist), wanted.share
+        total, share = self._stored.nlist, wanted.share
         end = _half_of(wanted.effort / share, total)
         if self._costs.approximate_ms(2 * end, wanted.selection) >= self._costs.exact.at(wanted.selection.count):
             return  # the first ones never settle anything
-        similar, lists = self._quantizer.search(wanted.query, min(total, max(_LOOK, 4 * end)))
-        share = min(share, max(self._share_near(lists[0, :_LOOK], wanted.selection), share / _MOST_DEEPER))
+        similar, lists = self._stored.nearest(wanted.query, min(total, max(_LOOK, 4 * end)))
+        share = min(share, max(self._share_near(lists[:_LOOK], wanted.selection), share / _MOST_DEEPER))
         begun, end = 0, _half_of(wanted.effort / share, total)
         while begun < total:
-            if end > lists.shape[1]:
-                similar, lists = self._quantizer.search(wanted.query, total)
-            yield similar[0, begun:end], lists[0, begun:end]
+            if end > len(lists):
+                similar, lists = self._stored.nearest(wanted.query, total)
+            yield similar[begun:end], lists[begun:end]
             begun, end = end, min(total, 2 * end)
 
     def _share_near(self, lists: Rows, selection: Selection) -> float:
         """The least share of rows that may be selected of the first list, the first two, and so on: two deviations up."""
-        stored = self._base.invlists
-        rows = [faiss.rev_swig_ptr(stored.get_ids(number), stored.list_size(number)) for number in lists.tolist()]
+        rows = self._stored.rows(lists)
         sizes = np.cumsum([len(each) for each in rows])
         selected = np.append(0, np.cumsum(_selected(selection.bits(), np.concatenate(rows))))[sizes]
         return float(((selected + 2 * np.sqrt(selected + 1) + 1) / np.maximum(sizes, 1)).min())
 
-    def _candidates(self, wanted: Wanted, similar: Vectors, lists: Rows, count: int) -> Rows:
-        """At most ``count`` selected rows of the lists, the likeliest by their codes."""
-        selector = faiss.IDSelectorBitmap(wanted.selection.bits())
-        scores, rows = np.empty(count, np.float32), np.empty(count, np.int64)
-        self._base.search_preassigned_c(  # the wrapper that takes arrays has no parameters, hence no selector
-            1,
-            faiss.swig_ptr(wanted.query),
-            count,
-            faiss.swig_ptr(lists),
-            faiss.swig_ptr(similar),
-            faiss.swig_ptr(scores),
-            faiss.swig_ptr(rows),
-            False,
-            faiss.SearchParametersIVF(nprobe=len(lists), sel=selector),
-        )
-        return rows[rows >= 0]
-
     def _refined(self, wanted: Wanted, rows: Rows) -> Found:
         k = min(wanted.k, len(rows))
         if k == 0:
-            return _NOTHING
-        scores, best = self._full.search(wanted.query, k, params=faiss.SearchParameters(sel=faiss.IDSelectorArray(rows)))
-        return scores[0], best[0]
+            return NOTHING
+        return self._stored.refined(wanted.query, k, rows)
 
 
 def _half_of(needed: float, total: int) -> int:
@@ -204,7 +179,7 @@ def _in_common(rows: Rows, others: Rows) -> int:
     return len(set(rows.tolist()).intersection(others.tolist()))
 
 
-def _recall(described: IvfPqIndex, effort: int) -> float:
+def _recall(described: IvfPqIndex | ShardedIndex, effort: int) -> float:
     """Measured recall at the greatest effort of the table that is not above this one."""
     below = [row.recall_at_10 for row in described.efforts if row.effort <= effort]
     return below[-1] if below else described.efforts[0].recall_at_10
@@ -216,7 +191,7 @@ def measure_graph(index: Any, flat: Any) -> Costs:
     def search(effort: int) -> object:
         return index.search(_query(flat, effort), effort, params=faiss.SearchParametersHNSW(efSearch=effort))
 
-    beam = measure(_sizes(_EFFORTS, index.ntotal), search)
+    beam = measure(sizes_below(_EFFORTS, index.ntotal), search)
     return Costs(_measure_exact(flat), beam, beam)
 
 
@@ -230,7 +205,7 @@ def measure_lists(index: Any, flat: Any, described: IvfPqIndex) -> Costs:
         refined = faiss.IndexRefineSearchParameters(k_factor=described.refine_factor, base_index_params=probes)
         return index.search(_query(flat, lists), 10, params=refined)
 
-    sizes = _sizes(_LISTS, described.nlist)
+    sizes = sizes_below(LISTS_MEASURED, described.nlist)
     selector = faiss.IDSelectorBitmap(np.packbits(few, bitorder="little"))
     return Costs(_measure_exact(flat), measure(sizes, partial(search, None)), measure(sizes, partial(search, selector)))
 
@@ -241,7 +216,7 @@ def _measure_exact(flat: Any) -> Curve:
         selector = faiss.IDSelectorArray(np.arange(0, rows * step, step, dtype=np.int64))
         return flat.search(_query(flat, rows), 1, params=faiss.SearchParameters(sel=selector))
 
-    return measure(_sizes(_ROWS, flat.ntotal), search)
+    return measure(sizes_below(ROWS_MEASURED, flat.ntotal), search)
 
 
 def _query(flat: Any, number: int) -> Vectors:
@@ -250,5 +225,6 @@ def _query(flat: Any, number: int) -> Vectors:
     return vector
 
 
-def _sizes(sizes: Sequence[int], most: int) -> list[int]:
+def sizes_below(sizes: Sequence[int], most: int) -> list[int]:
+    """Those that are at most ``most``, and that in place of larger ones."""
     return sorted({min(size, most) for size in sizes})

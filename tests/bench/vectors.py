@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,19 +40,23 @@ def clustered(real: Floats, rows: int) -> tuple[Floats, np.ndarray]:
     A synthetic vector is a real one plus Gaussian noise with the real ones' covariance in their first ``DIRECTIONS``
     principal directions, normalised. A smaller set is the beginning of a larger one.
     """
-    dim = real.shape[1]
-    vectors, centres = np.empty((rows, dim), np.float32), np.arange(rows, dtype=np.int64)
-    vectors[: len(real)] = real[:rows]
+    vectors, centres = np.empty((rows, real.shape[1]), np.float32), np.arange(rows, dtype=np.int64)
+    for start, block, chosen in clustered_blocks(real, rows):
+        vectors[start : start + len(block)], centres[start : start + len(block)] = block, chosen
+    return vectors, centres
+
+
+def clustered_blocks(real: Floats, rows: int) -> Iterator[tuple[int, Floats, np.ndarray]]:
+    """The same, block by block: the first row of each, its vectors and its centres."""
+    yield 0, real[:rows], np.arange(min(len(real), rows), dtype=np.int64)
     factor = _noise_factor(real)
     for start in range(len(real), rows, _BLOCK):
-        end = min(start + _BLOCK, rows)
+        size = min(_BLOCK, rows - start)
         random = np.random.default_rng(start)
-        chosen = random.integers(len(real), size=_BLOCK)[: end - start]
-        noise = random.standard_normal((_BLOCK, DIRECTIONS), np.float32)[: end - start]
+        chosen = random.integers(len(real), size=_BLOCK)[:size]
+        noise = random.standard_normal((_BLOCK, DIRECTIONS), np.float32)[:size]
         block = real[chosen] + noise @ factor
-        vectors[start:end] = block / np.linalg.norm(block, axis=1, keepdims=True)
-        centres[start:end] = chosen
-    return vectors, centres
+        yield start, block / np.linalg.norm(block, axis=1, keepdims=True), chosen
 
 
 def _noise_factor(real: Floats) -> Floats:

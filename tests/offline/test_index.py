@@ -1,55 +1,15 @@
 """The stage on a toy tower, and the kinds against numpy."""
 
-import json
-
 import faiss
 import numpy as np
-import pyarrow as pa
 import pytest
-from make_snapshot import fingerprint, make_oracle, write_tower
+from make_snapshot import make_oracle
+from tiny_index import make_job
 
 from offline.config import IndexConfig
-from offline.data.prepared import QUERIES, TEXTS, write_table
 from offline.efforts import open_index, search_as_served
 from offline.errors import RecipeError
 from offline.index import build, choose, load_description, run, sizes_of
-from offline.recipe import Recipe
-from offline.stages import Job, Source
-from snapshot.layout import Layout
-from snapshot.manifest import TextSpec
-
-
-def make_job(tmp_path, rows, **index):
-    oracle = make_oracle(rows)
-    folders = {name: tmp_path / name for name in ("prepare", "encode", "export", "index")}
-    (folders["encode"] / "shards").mkdir(parents=True)
-    folders["export"].mkdir()
-    folders["index"].mkdir(exist_ok=True)
-    half = rows // 2
-    np.save(folders["encode"] / "shards" / "00000.npy", oracle.documents[:half])
-    np.save(folders["encode"] / "shards" / "00001.npy", oracle.documents[half:])
-    queries = [" ".join(text.split()[:3]) for text in oracle.texts]
-    table = {"id": list(map(str, range(rows))), "text": queries, "split": ["test"] * rows}
-    write_table(pa.table(table, schema=QUERIES), folders["prepare"] / "queries.arrow")
-    write_table(pa.table({"text": [], "source": []}, schema=TEXTS), folders["prepare"] / "texts.arrow")
-    tower = Layout(tmp_path / "tower")
-    write_tower(tower, oracle.table, fingerprint(0))
-    tower.model.rename(folders["export"] / "model.onnx")
-    tower.tokenizer.rename(folders["export"] / "tokenizer.json")
-    report = {
-        "name": "fp32",
-        "precision": "fp32",
-        "reason": "",
-        "trials": [],
-        "layers": 0,
-        "parameters": 0,
-        "pad_token_id": 0,
-        "dim": 16,
-    }
-    (folders["export"] / "export.json").write_text(json.dumps(report))
-    recipe = Recipe(name="toy", index=IndexConfig(**index))
-    recipe = recipe.model_copy(update={"text": recipe.text.model_copy(update={"query": TextSpec(max_tokens=12)})})
-    return oracle, queries, Job(recipe, Source(), folders.pop("index"), folders)
 
 
 @pytest.mark.parametrize(("kind", "rows"), [("flat", 400), ("hnsw", 400), ("ivfpq", 400), ("flat", 2), ("hnsw", 5), ("hnsw", 2)])
@@ -85,21 +45,30 @@ def test_a_finished_index_of_a_killed_run_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "kind"), [(1, "flat"), (10_000, "flat"), (10_001, "hnsw"), (5_000_000, "hnsw"), (5_000_001, "ivfpq")]
+    ("rows", "kind"),
+    [
+        (1, "flat"),
+        (10_000, "flat"),
+        (10_001, "hnsw"),
+        (5_000_000, "hnsw"),
+        (5_000_001, "ivfpq"),
+        (20_000_000, "ivfpq"),
+        (20_000_001, "sharded"),
+    ],
 )
 def test_the_kind_follows_the_size(rows, kind):
-    chosen, why = choose(IndexConfig(), rows)
+    chosen, why = choose(IndexConfig(), rows, 20_000_000)
     assert chosen == kind
     assert str(rows) in why
 
 
 def test_the_recipe_can_insist():
-    assert choose(IndexConfig(kind="hnsw"), 5) == ("hnsw", "hnsw: the recipe asks for it")
+    assert choose(IndexConfig(kind="hnsw"), 5, 9) == ("hnsw", "hnsw: the recipe asks for it")
 
 
 def test_ivfpq_on_too_few_rows_is_refused_with_the_remedy():
     with pytest.raises(RecipeError, match="255; use flat or hnsw"):
-        choose(IndexConfig(kind="ivfpq"), 255)
+        choose(IndexConfig(kind="ivfpq"), 255, 300)
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(256, 16), (300, 7), (5000, 384), (256, 3)])

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,7 @@ def test_no_shards_are_refused(tmp_path):
 
 @pytest.mark.parametrize("k", [1, 10, 300, 400])
 def test_blocks_give_what_comparing_with_all_gives(vectors, whole, k, monkeypatch):
-    monkeypatch.setattr(module, "_BLOCK_ROWS", 64)
+    monkeypatch.setattr(vectors, "blocks", partial(vectors.blocks, rows=64))
     queries = unit(20, 2)
     scores, rows = ExactSearch(vectors, torch.device("cpu"))(queries, k)
     oracle = queries @ whole.T

@@ -43,7 +43,7 @@ def closed(monkeypatch) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivfpq"])
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivfpq", "sharded"])
 def test_an_intact_snapshot_answers_as_the_oracle(tmp_path, kind):
     steps: list[str] = []
     layout = make_snapshot(tmp_path, kind=kind)

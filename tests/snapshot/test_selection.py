@@ -43,3 +43,16 @@ def test_bits_beyond_the_last_row_are_cleared() -> None:
 def test_no_row_takes_no_memory(total: int) -> None:
     assert_selects(Selection.none(total), np.zeros(total, np.bool_))
     assert Selection.none(total).nbytes == 0
+
+
+@given(st.integers(1, 2000), st.data())
+def test_a_part_is_the_same_slice_of_the_mask(total: int, data: st.DataObject) -> None:
+    mask = data.draw(masks(total))
+    start = data.draw(st.integers(0, total - 1))
+    rows = data.draw(st.integers(1, total - start))
+    found, part = Selection.of_mask(mask).part(start, rows), mask[start : start + rows]
+    assert (found.total, found.count) == (rows, part.sum())
+    np.testing.assert_array_equal(found.rows(), np.flatnonzero(part))
+    np.testing.assert_array_equal(found.bits(), np.packbits(part, bitorder="little"))
+    whole = Selection.of_mask(mask)
+    np.testing.assert_array_equal(whole.rows(), np.flatnonzero(mask))  # which is as it was

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
 import pytest
 from fake_engine import NullEngine, NumpyEngine
+from make_shards import make_shards
 from make_snapshot import make_index
 from remote_engines import REMOTE, REMOTE_NAMES, remote_engine
 
 from service.engines.base import NO_ROW, NO_SCORE, Engine, Hits, Vectors
 from service.engines.costs import Costs, Curve
 from service.engines.faiss import FaissEngine
-from snapshot.manifest import Index, IvfPqIndex
+from service.engines.sharded import ShardedEngine
+from snapshot.manifest import Index, IvfPqIndex, ShardedIndex
 from snapshot.selection import Selection
 
 ROWS, DIM, K = 600, 16, 10
 MOST = 1_000_000
 """An effort that visits everything."""
+FILES = TemporaryDirectory(prefix="shards-")
+"""Of indexes that several tests ask for; goes with the process."""
 
 FREE, DEAR = Curve((1.0,), (0.0,)), Curve((1.0,), (1.0,))
 ALWAYS_EXACT, NEVER_EXACT = Costs(FREE, DEAR, DEAR), Costs(DEAR, FREE, FREE)
@@ -63,7 +69,15 @@ def built(kind: str, documents: bytes, dim: int) -> tuple[Any, Index]:
     return make_index(np.frombuffer(documents, np.float32).reshape(-1, dim), kind)
 
 
-@pytest.fixture(params=["fake", "flat", "hnsw", "ivfpq", "hnsw-approximate", "ivfpq-approximate", *REMOTE])
+@cache
+def built_in_files(documents: bytes, dim: int) -> tuple[Path, ShardedIndex]:
+    folder = Path(mkdtemp(dir=FILES.name)) / "index"
+    return folder, make_shards(np.frombuffer(documents, np.float32).reshape(-1, dim), folder, refine_factor=ROWS)
+
+
+@pytest.fixture(
+    params=["fake", "flat", "hnsw", "ivfpq", "sharded", "hnsw-approximate", "ivfpq-approximate", "sharded-approximate", *REMOTE]
+)
 def make_engine(request) -> MakeEngine:
     """Those called approximate are so even where few rows are selected, as long as they find enough."""
     if request.param == "fake":
@@ -71,6 +85,8 @@ def make_engine(request) -> MakeEngine:
     if request.param in REMOTE_NAMES:
         return partial(remote_engine, request.param)
     kind, _, approximate = request.param.partition("-")
+    if kind == "sharded":
+        return lambda documents: in_files(documents, NEVER_EXACT if approximate else ALWAYS_EXACT)
 
     def make(documents: Vectors) -> Engine:
         index, described = built(kind, documents.tobytes(), documents.shape[1])
@@ -79,6 +95,11 @@ def make_engine(request) -> MakeEngine:
         return FaissEngine(index, described, NEVER_EXACT if approximate else ALWAYS_EXACT)
 
     return make
+
+
+def in_files(documents: Vectors, costs: Costs) -> Engine:
+    folder, described = built_in_files(documents.tobytes(), documents.shape[1])
+    return ShardedEngine.open(sorted(folder.glob("part-*")), described, documents.shape[1], threads=2, costs=costs)
 
 
 @pytest.mark.parametrize("queries", [1, 25])
@@ -136,11 +157,13 @@ def test_more_than_there_is_gives_what_there_is(make_engine, random, effort):
     agrees(make_engine(documents).search(asked, 50, effort), *best(documents, asked, 50))
 
 
-@pytest.mark.parametrize("kind", ["fake", "flat", "hnsw", *REMOTE])
+@pytest.mark.parametrize("kind", ["fake", "flat", "hnsw", "sharded", *REMOTE])
 def test_one_row(kind, random):
     documents, asked = unit(random, 1), unit(random, 2)
     if kind in REMOTE_NAMES:
         engine = remote_engine(kind, documents)
+    elif kind == "sharded":
+        engine = in_files(documents, ALWAYS_EXACT)
     else:
         engine = NumpyEngine(documents) if kind == "fake" else FaissEngine(*make_index(documents, kind))
     agrees(engine.search(asked, 3, 64), *best(documents, asked, 3))

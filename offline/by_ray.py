@@ -1,0 +1,132 @@
+"""A runner that has tasks done by the workers of a Ray cluster (extra ``ray``)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from offline.errors import BackboneError, OfflineError, WorkerError
+from offline.progress import say, track
+from offline.ray_config import RayConfig
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+_AHEAD = 2
+"""Tasks handed over for each worker: one is there when another is done."""
+
+
+class RayRunner:
+    """Calls the function in other processes, on this machine or on many. A task whose worker dies is begun again elsewhere.
+
+    Results are the same bytes as those of ``LocalRunner`` where the machines are of one kind.
+    """
+
+    def __init__(self, config: RayConfig) -> None:
+        self._config = config
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
+        """Yield results in the order in which they are there, with one bar for all of them.
+
+        Raises:
+            WorkerError: no worker can do it, or as many died of one task as may.
+            OfflineError: Ray is not installed; and what the function raises.
+        """
+        ray = _import_ray()
+        total = len(tasks) if isinstance(tasks, Sized) else None
+        with _session(ray, self._config):
+            yield from track(self._results(ray, function, tasks), "on Ray's workers, shards", total)
+
+    def _results(self, ray: Any, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
+        config = self._config
+        options = {"num_cpus": config.cpus, "num_gpus": config.gpus, "max_retries": config.retries, "retry_exceptions": False}
+        call, under_way = ray.remote(**options)(_on_worker), {}
+        for task in tasks:
+            under_way[call.remote(function, task)] = task
+            while len(under_way) >= _AHEAD * config.workers:
+                yield self._next(ray, under_way)
+        while under_way:
+            yield self._next(ray, under_way)
+
+    def _next(self, ray: Any, under_way: dict[Any, Task]) -> tuple[Task, Any]:
+        (done, *_), _ = ray.wait(list(under_way), num_returns=1)
+        task = under_way.pop(done)
+        with _told(ray, self._config):
+            return task, ray.get(done)
+
+
+def _on_worker(function: Callable[[Task], Result], task: Task) -> Result:
+    """What goes wrong there says where."""
+    try:
+        return function(task)
+    except BackboneError as error:
+        raise BackboneError(
+            f"worker {platform.node()}: {error}; the work folder must lie under the same path on every node, as on a shared file "
+            "system"
+        ) from None
+    except ModuleNotFoundError as error:
+        raise WorkerError(
+            f"worker {platform.node()}: {error.name} is not installed; every node needs pip install '.[offline,ray]'"
+        ) from None
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise OfflineError(
+            f"--runner ray: Ray is not installed ({error.name}): pip install '.[offline,ray]', or leave out --runner ray"
+        ) from error
+    return ray
+
+
+@contextmanager
+def _session(ray: Any, config: RayConfig) -> Iterator[None]:
+    """A connection to the cluster, or a cluster of this machine; one that is there already, as in tests, is used and stays."""
+    if ray.is_initialized():
+        yield
+        return
+    cores = config.workers * math.ceil(config.cpus)
+    own: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    where = own if config.address is None else {"address": config.address}
+    say(f"  Ray: {'a cluster of this machine' if config.address is None else config.address}, {config.workers} shards at a time")
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise WorkerError(
+            f"ray.address: {config.address}: no cluster answers ({_line(error)}); start one with: ray start --head, or leave "
+            "ray.address out"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _told(ray: Any, config: RayConfig) -> Iterator[None]:
+    """Ray's errors in our words; the function's own as they were raised."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, OfflineError):
+            raise cause from None
+        raise WorkerError(
+            f"a worker failed: {_line(cause)}; every node needs this software with the extras offline and ray, of one version"
+        ) from error
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError) as error:
+        raise WorkerError(
+            f"{config.retries + 1} workers died of one shard ({_line(error)}); give them more memory or set encode.batch_size "
+            "lower, then run the same command again: finished shards stay"
+        ) from error
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[-1][:300]}" if text else type(error).__name__

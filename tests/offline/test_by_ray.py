@@ -1,0 +1,163 @@
+"""Ray's runner: its errors against a Ray of our own, and once against the real one, a worker of which is killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from offline import by_ray
+from offline.by_ray import RayRunner
+from offline.errors import BackboneError, EncodingError, OfflineError, WorkerError
+from offline.ray_config import RayConfig
+from offline.runners import LocalRunner, make_runner
+from tests.scale.ray import alone
+
+ROOT = Path(__file__).parents[2]
+
+
+class RayTaskError(Exception):
+    def __init__(self, cause):
+        self.cause = cause
+
+
+class WorkerCrashedError(Exception):
+    pass
+
+
+class FakeRay:
+    """Does each task when it is asked for, the last handed over first; ``dies`` is raised in place of every result."""
+
+    def __init__(self, dies=None, init_fails=None):
+        self.exceptions = SimpleNamespace(
+            RayTaskError=RayTaskError,
+            WorkerCrashedError=WorkerCrashedError,
+            NodeDiedError=type("NodeDiedError", (Exception,), {}),
+            OutOfMemoryError=type("OutOfMemoryError", (Exception,), {}),
+        )
+        self.dies, self.init_fails = dies, init_fails
+        self.options, self.started, self.most, self.waiting = {}, None, 0, 0
+
+    def is_initialized(self):
+        return False
+
+    def init(self, **options):
+        if self.init_fails is not None:
+            raise self.init_fails
+        self.started = options
+
+    def shutdown(self):
+        self.started = "ended"
+
+    def remote(self, **options):
+        self.options = options
+        return lambda function: SimpleNamespace(remote=lambda *arguments: self._hand_over(function, arguments))
+
+    def _hand_over(self, function, arguments):
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        return (function, arguments)
+
+    def wait(self, under_way, num_returns):
+        return [under_way[-1]], under_way[:-1]
+
+    def get(self, reference):
+        self.waiting -= 1
+        if self.dies is not None:
+            raise self.dies
+        function, arguments = reference
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise RayTaskError(error) from error
+
+
+@pytest.fixture
+def use(monkeypatch):
+    def replace(ray):
+        monkeypatch.setattr(by_ray, "_import_ray", lambda: ray)
+        return ray
+
+    return replace
+
+
+def square(number):
+    return number * number
+
+
+def test_every_task_comes_back_once_and_no_more_are_handed_over_than_workers_need(use):
+    ray = use(FakeRay())
+    config = RayConfig(workers=3, cpus=1.5, gpus=0.5, retries=2)
+    found = dict(RayRunner(config).run(square, iter(range(20))))
+    assert found == dict(LocalRunner().run(square, range(20)))
+    assert ray.most == 6
+    assert ray.options == {"num_cpus": 1.5, "num_gpus": 0.5, "max_retries": 2, "retry_exceptions": False}
+    assert ray.started == "ended"
+
+
+@pytest.mark.parametrize(("address", "expected"), [(None, {"num_cpus": 4}), ("10.0.0.1:6379", {"address": "10.0.0.1:6379"})])
+def test_a_cluster_of_this_machine_unless_one_is_named(address, expected, use):
+    ray = use(FakeRay())
+    results = RayRunner(RayConfig(workers=2, cpus=1.5, address=address)).run(square, range(3))
+    next(results)
+    assert expected.items() <= ray.started.items()
+    assert ("num_cpus" in ray.started) == (address is None)
+
+
+def fails(error):
+    def raise_it(_task):
+        raise error
+
+    return raise_it
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (EncodingError("row 3"), EncodingError, "row 3"),
+        (
+            BackboneError("/work/tower: no tower"),
+            BackboneError,
+            "worker .*: /work/tower: no tower.* under the same path on",
+        ),
+        (ModuleNotFoundError("no", name="torch"), WorkerError, r"torch is not installed; .*pip install '\.\[offline,ray\]'"),
+        (ValueError("bad\nworse"), WorkerError, "a worker failed: ValueError: worse; every node needs this software"),
+    ],
+)
+def test_what_goes_wrong_on_a_worker_is_told_in_a_line(error, kind, said, use):
+    use(FakeRay())
+    with pytest.raises(kind, match=said):
+        list(RayRunner(RayConfig()).run(fails(error), range(3)))
+
+
+def test_a_task_that_kills_its_workers_ends_the_run(use):
+    ray = use(FakeRay(dies=WorkerCrashedError("it died")))
+    with pytest.raises(WorkerError, match=r"4 workers died of one shard .*it died.*finished shards stay"):
+        list(RayRunner(RayConfig()).run(square, range(3)))
+    assert ray.started == "ended"
+
+
+def test_a_cluster_that_does_not_answer_is_named(use):
+    use(FakeRay(init_fails=ConnectionError("nobody")))
+    with pytest.raises(WorkerError, match=r"ray\.address: 10\.0\.0\.9:6379: no cluster answers .*nobody"):
+        list(RayRunner(RayConfig(address="10.0.0.9:6379")).run(square, range(3)))
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(OfflineError, match=r"Ray is not installed .*pip install '\.\[offline,ray\]'"):
+        list(make_runner("ray", RayConfig()).run(square, range(3)))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install '.[ray]'")
+def test_a_worker_that_is_killed_costs_one_task_and_changes_nothing(tmp_path):
+    """In a network of its own: Ray's workers listen elsewhere than on loopback, too."""
+    run = [sys.executable, "-m", "tests.scale.ray", "--light", str(tmp_path)]
+    done = subprocess.run([*alone(), *run], check=False, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["GOAL ray_results_equal_to_local 1 >=1 ok", "GOAL ray_tasks_repeated_after_kill 1 <=1 ok"]
