@@ -38,7 +38,13 @@ def examine_machine(settings: Settings, snapshot: str | None = None) -> Report:
     Raises:
         SnapshotError: the registry cannot be read, or there is no such snapshot.
     """
-    if not settings.registry.is_dir():
+    try:
+        there = settings.registry.is_dir()
+    except OSError as error:
+        raise RegistryError(
+            f"{settings.registry}: cannot be read ({error.strerror}); run it as the service's own user"
+        ) from error
+    if not there:
         raise RegistryError(f"{settings.registry}: no folder; name the folder of snapshots with --registry")
     manifest, flags = manifest_of(settings, snapshot), processor_flags()
     precision = None if manifest is None else manifest.query_tower.precision
