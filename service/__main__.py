@@ -93,6 +93,7 @@ def doctor(
     url: Annotated[str | None, typer.Option(help="Of a running service: looks at that, by a few requests.")] = None,
     snapshot: Annotated[str | None, typer.Option(metavar="ID", help="Instead of what the registry wants served.")] = None,
     timeout_seconds: Annotated[float, typer.Option(min=0.001, help="For all requests to the service together.")] = 30.0,
+    key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="With an API key, for a service that wants one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")] = False,
 ) -> None:
     """Say what is wrong with this machine and its registry, or with a running service, and what to do; 1 where anything is.
@@ -101,7 +102,7 @@ def doctor(
     """
     from service.doctor.command import run  # as above
 
-    raise typer.Exit(run(registry, url, snapshot, timeout_seconds, as_json))
+    raise typer.Exit(run(registry, url, snapshot, timeout_seconds, as_json, key_file))
 
 
 @app.command()
@@ -116,6 +117,7 @@ def explain(
     timeout_ms: Annotated[
         float | None, typer.Option(min=0.001, help="Budget of the search; unset: the service's default.")
     ] = None,
+    key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="With an API key, for a service that wants one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")] = False,
 ) -> None:
     """Say of one query where each millisecond went, and which step lost which documents: encoder, int8, index, budget, filter.
@@ -127,7 +129,8 @@ def explain(
     from service.explain.question import Question, parse_filter
 
     def work() -> int:
-        return run(registry, url, snapshot, Question(query, k, parse_filter(filter_json), effort, timeout_ms), as_json)
+        question = Question(query, k, parse_filter(filter_json), effort, timeout_ms)
+        return run(registry, url, snapshot, question, as_json, key_file)
 
     raise typer.Exit(or_error(work, as_json))
 

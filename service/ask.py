@@ -9,15 +9,35 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from service.deadline import Deadline
 from service.errors import UnreachableError
+from snapshot.files import read_small
 
 _MAX_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 16
+_MAX_KEY_BYTES = 4096
 _LEAST_SECONDS = 0.001
 _ANOTHER = "that is not this service: look at the URL"
+
+
+def read_key(path: Path | None) -> str | None:
+    """The API key in a file, which other users do not see as they would a flag; None without a file.
+
+    Raises:
+        UnreachableError: there is none that could be a header.
+    """
+    if path is None:
+        return None
+    try:
+        key = read_small(path, _MAX_KEY_BYTES).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreachableError(f"{path}: holds no API key ({error}); write one into it, alone on its line") from error
+    if not key or not key.isprintable():
+        raise UnreachableError(f"{path}: holds no API key; write one into it, alone on its line")
+    return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +72,13 @@ class Reply:
 class Asker:
     """Asks one service; its URL may end with a path under which a proxy has it."""
 
-    def __init__(self, url: str, deadline: Deadline, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, deadline: Deadline, key: str | None = None, now: Callable[[], float] = time.time) -> None:
         """Nothing is asked yet.
 
         Args:
             url: such as http://localhost:8000.
             deadline: of all questions together.
+            key: sent with searches, for services that want one.
             now: seconds since 1970.
 
         Raises:
@@ -68,6 +89,7 @@ class Asker:
         self.url = url.rstrip("/")
         self._deadline = deadline
         self._now = now
+        self._headers = {"Content-Type": "application/json"} | ({} if key is None else {"X-API-Key": key})
         # Not by a proxy of the environment: what is asked is one process, and what a proxy answers is not its word.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -77,9 +99,8 @@ class Asker:
 
     def post(self, path: str, body: Mapping[str, Any]) -> Reply:
         """As ``get``, with a JSON body."""
-        headers = {"Content-Type": "application/json"}
         data = json.dumps(body).encode()
-        return self._ask(urllib.request.Request(f"{self.url}{path}", data, headers))  # noqa: S310 - as above
+        return self._ask(urllib.request.Request(f"{self.url}{path}", data, self._headers))  # noqa: S310 - as above
 
     def _ask(self, request: urllib.request.Request) -> Reply:
         left = self._deadline.remaining_ms() / 1000

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import typer
 
-from service.ask import Asker
+from service.ask import Asker, read_key
 from service.deadline import Deadline
 from service.doctor.findings import CANNOT_CHECK, Report, show
 from service.doctor.libraries import (
@@ -38,7 +39,13 @@ def examine_machine(settings: Settings, snapshot: str | None = None) -> Report:
     Raises:
         SnapshotError: the registry cannot be read, or there is no such snapshot.
     """
-    if not settings.registry.is_dir():
+    try:
+        there = settings.registry.is_dir()
+    except OSError as error:
+        raise RegistryError(
+            f"{settings.registry}: cannot be read ({error.strerror}); run it as the service's own user"
+        ) from error
+    if not there:
         raise RegistryError(f"{settings.registry}: no folder; name the folder of snapshots with --registry")
     manifest, flags = manifest_of(settings, snapshot), processor_flags()
     precision = None if manifest is None else manifest.query_tower.precision
@@ -54,19 +61,26 @@ def examine_machine(settings: Settings, snapshot: str | None = None) -> Report:
     return Report(str(settings.registry), tuple(findings))
 
 
-def examine_service(url: str, timeout_seconds: float) -> Report:
+def examine_service(url: str, timeout_seconds: float, key: str | None = None) -> Report:
     """Check a running service; UnreachableError where it cannot be asked within the time."""
     deadline = Deadline.after(timeout_seconds * 1000, time.monotonic(), time.monotonic)
-    asker = Asker(url, deadline)
+    asker = Asker(url, deadline, key)
     return Report(asker.url, tuple(check_service(asker)))
 
 
-def run(registry: str | None, url: str | None, snapshot: str | None, timeout_seconds: float, as_json: bool) -> int:
+def run(
+    registry: str | None,
+    url: str | None,
+    snapshot: str | None,
+    timeout_seconds: float,
+    as_json: bool,
+    key_file: Path | None = None,
+) -> int:
     """Examine, print, and give the exit code: 0 nothing is wrong, 1 something is, 2 it could not be looked at."""
 
     def examine() -> Report:
         if url is not None:
-            return examine_service(url, timeout_seconds)
+            return examine_service(url, timeout_seconds, read_key(key_file))
         if registry is None:
             raise SettingsError(f"name what to look at: --registry (or {variable('registry')}) for this machine, or --url")
         return examine_machine(load_settings({"registry": registry}), snapshot)

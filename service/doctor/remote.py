@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from statistics import median
 
@@ -60,7 +60,6 @@ class _Golden(BaseModel):
 
 class _Snapshot(BaseModel):
     id: str
-    created_at: datetime
     index: _Index
     golden: _Golden
 

@@ -17,6 +17,7 @@ _HEADROOM_LOW, _HEADROOM_GONE = 0.2, 0.1
 _FAULT_SHARE, _SHED_SHARE = 0.001, 0.01
 _ENOUGH = 100
 """Answers below which a share of them says nothing."""
+_NO_KEY = ("HTTP 401", "HTTP 403")
 _BUDGET_SHARE = 0.5
 """Of the budget, beyond which an idle service's search leaves too little for company."""
 
@@ -167,6 +168,9 @@ def check_faults(answers: float, faults: float, late: float, shed: float, in_bud
 def check_budget(probes: Probes, budget_ms: float) -> Finding:
     """Whether single searches are answered well within the default budget."""
     expected = f"each answered, within {_BUDGET_SHARE:.0%} of {budget_ms:g} ms"
+    if not probes.timings_ms and probes.refused and all(refused.startswith(_NO_KEY) for refused in probes.refused):
+        advice = "the service wants an API key for searches: name a file that holds one with --key-file"
+        return Finding("budget", "unknown", f"no search was allowed ({probes.refused[0]})", expected, advice)
     if not probes.timings_ms:
         told = ", ".join(sorted(set(probes.refused))) or "nothing serves"
         return Finding(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from service.ask import Asker
+from service.ask import Asker, read_key
 from service.comparison import effort_row
 from service.cores import available_cores, plan_threads
 from service.deadline import Deadline
@@ -73,11 +74,13 @@ def explain(generation: Generation, question: Question, budget_ms: float) -> Exp
     return Explanation(question.query, generation.id, k, efforts, timings, reference, found, whole, chain, ids, hits)
 
 
-def run(registry: str | None, url: str | None, snapshot: str | None, question: Question, as_json: bool) -> int:
+def run(
+    registry: str | None, url: str | None, snapshot: str | None, question: Question, as_json: bool, key_file: Path | None = None
+) -> int:
     """Explain and print; 0. Raises what ``explain_registry`` and ``explain_service`` do."""
     if url is not None:
         deadline = Deadline.after(_PATIENCE_MS + 2 * (question.timeout_ms or 0.0), time.monotonic(), time.monotonic)
-        show_answers(explain_service(Asker(url, deadline), question), as_json)
+        show_answers(explain_service(Asker(url, deadline, read_key(key_file)), question), as_json)
     elif registry is not None:
         show(explain_registry(load_settings({"registry": registry}), snapshot, question), as_json)
     else:

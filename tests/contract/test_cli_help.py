@@ -63,8 +63,11 @@ def test_commands_are_listed_with_what_they_do(program):
         (("snapshot", "verify"), ("--deep", "--key", "--json")),
         (("service",), ("--registry", "--host", "--port", "--api-keys-file")),
         (("service", "key", "new"), ("--file", "--scope", "--rate", "--burst", "--days")),
-        (("service", "doctor"), ("--registry", "--url", "--snapshot", "--timeout-seconds", "--json")),
-        (("service", "explain"), ("--registry", "--url", "--snapshot", "--filter", "--effort", "--timeout-ms", "--json")),
+        (("service", "doctor"), ("--registry", "--url", "--snapshot", "--timeout-seconds", "--key-file", "--json")),
+        (
+            ("service", "explain"),
+            ("--registry", "--url", "--snapshot", "--filter", "--effort", "--timeout-ms", "--key-file", "--json"),
+        ),
     ],
     ids=" ".join,
 )

@@ -6,10 +6,11 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from service.ask import Asker
+from service.ask import Asker, read_key
 from service.deadline import Deadline
 from service.errors import UnreachableError
 
@@ -26,13 +27,13 @@ class Clock:
 
 
 @contextmanager
-def server(answer: bytes) -> Iterator[str]:
-    """Reads a request, sends ``answer`` and closes; its URL."""
+def server(answer: bytes, heard: list[bytes] | None = None) -> Iterator[str]:
+    """Reads a request into ``heard``, sends ``answer`` and closes; its URL."""
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection:
-            connection.recv(65536)
+            (heard if heard is not None else []).append(connection.recv(65536))
             connection.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -57,6 +58,23 @@ def test_every_status_is_an_answer(line: str, status: int) -> None:
         reply = asker(url).get("/info")
     assert (reply.status, reply.json(), reply.headers["x-name"], reply.answered_at) == (status, {"code": "a"}, "a value", 5.0)
     assert reply.url.endswith("/base/info")
+
+
+def test_a_key_is_read_from_its_file_and_sent_with_searches(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("sn_secret\n")
+    heard: list[bytes] = []
+    with server(whole("200 OK", b"{}"), heard) as url:
+        clock = Clock()
+        Asker(url, Deadline.after(30_000.0, 0.0, clock), read_key(file)).post("/search", {})
+    assert b"x-api-key: sn_secret\r\n" in heard[0].lower()
+    assert read_key(None) is None
+    for content in (b"", b"a\nb", b"\xff"):
+        file.write_bytes(content)
+        with pytest.raises(UnreachableError, match="holds no API key"):
+            read_key(file)
+    with pytest.raises(UnreachableError, match="holds no API key"):
+        read_key(tmp_path / "missing")
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]"])

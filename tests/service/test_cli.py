@@ -112,7 +112,7 @@ def service(registry: Path, *arguments: str, program: Sequence[str] = MODULE, **
 def doctor_and_explain(url: str, answer: dict[str, Any]) -> None:
     """What both say of a running service."""
     found = {finding.check: finding.verdict for finding in examine_service(url, WAIT_SECONDS).findings}
-    well = ("ready", "converged", "clock", "proof", "threads", "connections", "faults")
+    well = ("ready", "converged", "clock", "proof", "threads", "faults")
     assert {name: found[name] for name in well} == dict.fromkeys(well, "ok")
     clock = time.monotonic
     explained = explain_service(Asker(url, Deadline.after(WAIT_SECONDS * 1000, clock(), clock)), Question("apple bread"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from make_snapshot import make_snapshot
 
 from service.doctor.findings import Finding
-from service.doctor.registry import check_desired, check_disk, check_registry, check_swap_memory
+from service.doctor.registry import check_desired, check_disk, check_registry, check_swap_memory, manifest_of, newest
 from service.doctor.timings import Timing
 from service.settings import Settings
 from snapshot.errors import SnapshotError
@@ -104,6 +105,18 @@ def test_a_pointer_that_cannot_be_read_is_wrong_and_does_not_end_the_other_check
     (tmp_path / "CURRENT").write_text("../elsewhere")
     assert wrong(by_name(tmp_path)) == {"desired"}
     assert by_name(tmp_path, layout.root.name)["snapshot: hashes"].verdict == "ok"
+
+
+def test_the_newest_snapshot_and_the_one_that_is_looked_at(tmp_path: Path) -> None:
+    settings = Settings(registry=tmp_path)
+    assert (newest(settings), manifest_of(settings, None)) == (None, None)
+    layout = made(tmp_path)
+    manifest = manifest_of(settings, None)
+    assert manifest is not None
+    assert (manifest.id, newest(settings)) == (layout.root.name, manifest.created_at)
+    later = layout.manifest.read_text().replace(manifest.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"), "2999-01-01T00:00:00")
+    layout.manifest.write_text(later)
+    assert newest(settings) == datetime(2999, 1, 1, tzinfo=UTC)
 
 
 def test_another_snapshot_can_be_looked_at_before_it_is_activated(tmp_path: Path) -> None:

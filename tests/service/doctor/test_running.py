@@ -105,6 +105,12 @@ def test_budget(total: float, refused: tuple[str, ...], verdict: str) -> None:
     assert (found.verdict, f"search {total / 2:.2g}" in found.seen) == (verdict, True)
 
 
+def test_a_service_that_wants_a_key_is_not_judged_without_one() -> None:
+    found = check_budget(Probes((), ("HTTP 401 key_unknown",) * 2), 100.0)
+    assert (found.verdict, "--key-file" in found.advice) == ("unknown", True)
+    assert check_budget(Probes((), ("HTTP 401 key_unknown", "HTTP 500 internal")), 100.0).verdict == "wrong"
+
+
 def test_no_answer_at_all_is_wrong_and_says_what_came() -> None:
     found = check_budget(Probes((), ("HTTP 503 no_snapshot",)), 100.0)
     assert (found.verdict, "HTTP 503 no_snapshot" in found.seen) == ("wrong", True)
