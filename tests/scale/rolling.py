@@ -62,7 +62,7 @@ GOALS = (
 )
 
 
-@dataclass
+@dataclass(eq=False)
 class Load(threading.Thread):
     """Searches at a pace, whatever becomes of them, until the block ends; times by ``time.monotonic``."""
 
@@ -94,7 +94,7 @@ class Load(threading.Thread):
         return [one for one in self.outcomes if begin <= self.begun + one.due < end]
 
 
-@dataclass
+@dataclass(eq=False)
 class Fleet:
     """Replicas behind a balancer."""
 
@@ -163,7 +163,9 @@ def measure(seconds: float, folder: Path) -> list[Row]:
         with Load(fleet.port, SHARE * most) as load:
             windows = dict(_windows(fleet, second, seconds))
             time.sleep(_SETTLE_SECONDS)
-    figures = {name: _figures(load.within(*window)) for name, window in windows.items() if name in (STEADY, RESTART, SWAP, SLOW)}
+    figures = {
+        name: figures_of(load.within(*window)) for name, window in windows.items() if name in (STEADY, RESTART, SWAP, SLOW)
+    }
     for name in (RESTART, SWAP, SLOW):
         figures[name]["p99_ratio"] = figures[name]["p99_ms"] / figures[STEADY]["p99_ms"]
     figures[SLOW]["p99_share"] = figures[SLOW]["p99_ms"] / (_SLOWER * _SLOW_MS)
@@ -195,7 +197,7 @@ def _window(name: str, work: Callable[[], object]) -> tuple[float, float]:
     return begin, time.monotonic()
 
 
-def _figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
+def figures_of(outcomes: Sequence[Outcome]) -> dict[str, float]:
     latencies = np.array([one.latency_ms for one in outcomes if one.status == 200])
     failed = Counter(one.status for one in outcomes if one.status != 200)
     named = {f"status_{status}": float(count) for status, count in failed.items()}
