@@ -25,7 +25,7 @@ from offline.plan.times import Measured
 from tests.bench.loads import Load, closed_loop, open_loop, poisson
 from tests.live import Live
 from tests.scale.balance import Balanced
-from tests.scale.replicas import KINDS, Corpus, Kind, corpus_of, running
+from tests.scale.local import KINDS, Corpus, Kind, corpus_of, running
 
 SHARES = (0.3, 0.5, 0.7, 0.9, 1.5)
 _CONNECTIONS = 96

@@ -10,8 +10,8 @@ import pytest
 from offline.plan.times import Measured
 from tests.bench.client import get
 from tests.scale.balance import Balanced
+from tests.scale.local import COMPUTES, WAITS
 from tests.scale.plan import Calibration, Compared, Seen, _goals, main
-from tests.scale.replicas import COMPUTES, WAITS
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CONNECTIONS = 8
