@@ -141,7 +141,8 @@ FUNCTIONS: Mapping[str, str] = {
     "hnsw_ms(n), ivf_ms(n)": "up to 100,000 rows what 100,000 take; to a million a straight line between both on logarithmic "
     "axes; beyond, the million's times (n / 1e6) ** growth",
     "busy_process(ms, replicas)": "simulated: the highest load, in steps of 5%, of so many processes behind least connections, "
-    "each with its own cores, at which p99_ms is kept and at most 0.1% is shed; none where a search by itself is too slow",
+    "each with its own cores and beside_ms of CPU for each arrival, "
+    "at which p99_ms is kept and at most 0.1% is shed; none where a search by itself is too slow",
     "busy_box(ms, workers, boxes)": "likewise, of boxes that work on so many searches at once, sixteen at most",
     "fewest_threads(alone, shared, most)": "the least number whose slowest, idle, keeps half of p99_ms; all where none does",
     "slowest(n)": "the mean of the slowest of n independent times over the mean of one, by the measured distribution",

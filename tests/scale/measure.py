@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 
 from offline.config import IndexConfig
 from offline.index import build, sizes_of
+from offline.plan.bench import figures_of
 from offline.ranking import Floats, exact_top_k
 from tests.bench.cache import Cache
 from tests.bench.corpus import load_corpus
@@ -53,7 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/tldr"))
     parser.add_argument("--cache", type=Path, default=Path("work/bench"))
     parser.add_argument("--only", choices=["growth", "codes", "encode"], help="one part")
+    parser.add_argument(
+        "--bench", type=Path, help="print what this JSON of make bench says as tables of figures.toml, and measure nothing"
+    )
     given = parser.parse_args(argv)
+    if given.bench is not None:
+        print(bench_tables(given.bench))
+        return 0
     cache = Cache(given.cache)
     corpus = load_corpus(cache, given.data)
     real = real_vectors(cache, corpus)
@@ -65,6 +73,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.only in (None, "encode"):
         show_encoding([f"{title}. {text}" for title, text in zip(corpus.titles, corpus.texts, strict=True)])
     return 0
+
+
+def bench_tables(path: Path) -> str:
+    """TOML of the figures that a bench says."""
+    figures, shape = figures_of(json.loads(path.read_text(encoding="utf-8")), str(path))
+    lines = []
+    for name, each in figures.items():
+        ends = f"low = {each.least:g}\nhigh = {each.greatest:g}\n" if each.least < each.greatest else ""
+        about = f'unit = "{each.unit}"\nkind = "{each.kind}"\ndate = {each.date}\nsource = "{each.source}"\n'
+        lines.append(f"[figures.{name}]\nmid = {each.mid:g}\n{ends}{about}")
+    lines.append(
+        f'[shape]\nshares = {list(shape.shares)}\nquantiles_ms = {list(shape.quantiles_ms)}\nsource = "{shape.source}"\n'
+    )
+    return "\n".join(lines)
 
 
 def show_growth(real: Floats, sizes: Sequence[int]) -> None:

@@ -1,5 +1,6 @@
 """What the check of the simulation is made of, without servers: the balancer, the calibration, the errors."""
 
+import math
 import socket
 import threading
 from contextlib import contextmanager
@@ -9,8 +10,8 @@ import pytest
 from offline.plan.times import Measured
 from tests.bench.client import get
 from tests.scale.balance import Balanced
-from tests.scale.plan import Calibration, Compared, Seen, main
-from tests.scale.replicas import COMPUTES, WAITS
+from tests.scale.local import COMPUTES, WAITS
+from tests.scale.plan import Calibration, Compared, Seen, _goals, main
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CONNECTIONS = 8
@@ -70,6 +71,24 @@ def test_errors_are_of_the_same_round() -> None:
     found = Compared("waits", 1, 0.5, (1.0, 1.0, 1.0), measured, simulated)
     assert found.error("p50_ms") == pytest.approx(0.1)
     assert found.error("p99_ms") == pytest.approx(0.0)
+
+
+def test_goals_are_of_what_could_be_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    def compared(share: float, simulated: Seen) -> Compared:
+        return Compared("waits", 1, share, (1.0,), (Seen(10.0, 20.0, 0.1),), (simulated,))
+
+    found = [
+        compared(0.5, Seen(10.0, 22.0, 0.12)),
+        compared(0.7, Seen(math.nan, math.nan, 0.1)),
+        compared(1.5, Seen(1.0, 1.0, 0.1)),
+    ]
+    assert _goals("waits", found)
+    assert capsys.readouterr().out.splitlines() == [
+        "GOAL plan_waits_p99_error 0.100 <=0.25 ok",
+        "GOAL plan_waits_shed_difference 0.000 <=0.05 ok",
+    ]
+    assert not _goals("waits", [compared(0.5, Seen(10.0, 40.0, 0.1))])
+    assert not _goals("waits", [compared(0.7, Seen(math.nan, math.nan, 0.1))])
 
 
 def test_a_kind_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:

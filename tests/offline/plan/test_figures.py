@@ -9,6 +9,7 @@ import pytest
 from offline.errors import PlanError
 from offline.plan.bench import figures_of
 from offline.plan.figures import OURS, Figure, load_figures
+from tests.scale.measure import bench_tables
 
 PERFORMANCE = Path(__file__).parents[3] / "docs" / "performance.json"
 ANEW = "take the tables that `python -m tests.scale.measure --bench docs/performance.json` prints into offline/plan/figures.toml"
@@ -22,6 +23,14 @@ def test_ours_are_those_of_the_published_bench() -> None:
             (ours.by_name[name].least, ours.by_name[name].mid, ours.by_name[name].greatest)
         ), f"{name}: {ANEW}"
     assert shape == ours.shape, ANEW
+
+
+def test_the_command_prints_them_as_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "bench.toml"
+    path.write_text(bench_tables(PERFORMANCE))
+    again, ours = load_figures(path), load_figures()
+    assert {name: figure.mid for name, figure in again.by_name.items()} == {name: each.mid for name, each in ours.by_name.items()}
+    assert again.shape.quantiles_ms == ours.shape.quantiles_ms
 
 
 def test_every_measured_figure_says_when_and_how() -> None:

@@ -81,7 +81,9 @@ def corpus_of(kind: Kind, folder: Path, cache: Path, data: Path) -> Corpus:
     library = Library(cache, data)
     registry, asked = library.open(Spec(kind.rows, "hnsw")), library.corpus.asked
     return Corpus(
-        registry.root, [bench_search(each) for each in asked], [bench_search(each, timeout_ms=kind.budget_ms) for each in asked]
+        registry.root,
+        [bench_search(each, timeout_ms=10_000) for each in asked],
+        [bench_search(each, timeout_ms=kind.budget_ms) for each in asked],
     )
 
 
