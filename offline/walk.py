@@ -22,7 +22,7 @@ STAGES = {
     "encode": "Encode the documents with the document tower.",
     "refine": "Refine the small query tower against the document vectors, which stay as they are.",
     "export": "Export the small query tower as one ONNX graph, checked against torch.",
-    "index": "Build the FAISS index and measure its effort table.",
+    "index": "Build the index and measure its effort table.",
     "evaluate": "Measure quality, and what each step lost.",
     "pack": "Seal tower, index and documents into a snapshot.",
     "publish": "Bring the snapshot into the registry.",

@@ -167,6 +167,7 @@ class Stages:
         except EngineError as error:
             if isinstance(error, EngineLateError) and deadline.passed():
                 raise self._walk.exceeded("search") from error
+            self._walk.lesson = None  # how fast it failed says nothing of what an answer costs
             raise EngineFaultError(f"{error.code}: {error}") from error
 
     def _select(self, parsed: Filter | None) -> Selection | None:

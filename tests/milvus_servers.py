@@ -86,10 +86,21 @@ class MilvusReal:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, wait: bool = True) -> None:
-        program = Path(sys.executable).with_name("milvus-server")
+        program, command, environment = self.folder / "bin" / "milvus", [], dict(os.environ)
+        if program.exists():  # the package's own start would take other ports than those that closing connections still hold
+            command = [str(program), "run", "standalone"]
+            environment |= {
+                "DEPLOY_MODE": "STANDALONE",
+                "METRICS_PORT": "9091",
+                "MILVUS_RUN_DIR": str(self.folder / "run"),
+                "LD_LIBRARY_PATH": str(program.parent),
+            }
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            server = Path(sys.executable).with_name("milvus-server")
+            command = [str(server), "--data", str(self.folder), "--proxy-port", str(self.port)]
         with (self.folder.parent / "milvus.log").open("a") as log:
-            command = [program, "--data", str(self.folder), "--proxy-port", str(self.port)]
-            self.process = psutil.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            self.process = psutil.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True)
         if wait:
             wait_for(f"127.0.0.1:{self.port}")
             while not self._is_healthy():

@@ -99,6 +99,7 @@ def test_a_server_that_fails_later_is_503_at_once(client: Client) -> None:
         body = assert_problem(client.post("/search", {"query": QUERY}), 503, "engine_fault")
     assert "engine_unavailable" in body["detail"]
     assert "is not asked for now" in body["detail"]
+    assert list(generation.costs.export()) == []  # no answer came, so nothing was learned of what one costs
 
 
 def test_collections_of_removed_snapshots_are_dropped_and_no_others(registry: Registry, tmp_path: Path) -> None:
