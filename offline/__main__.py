@@ -18,7 +18,7 @@ from offline.grid import Grid
 from offline.plan.command import plan
 from offline.progress import say
 from offline.recipe import load_recipe
-from offline.runners import RunnerName
+from offline.runners import RunnerName, make_runner
 from offline.stages import Source
 from offline.walk import REUSE, SINCE, STAGES, Walk, stage_of
 from snapshot.errors import SnapshotError
@@ -77,6 +77,7 @@ class Options:
 
     def walk(self, parent: Path | None = None, document_tower: Path | None = None) -> Walk:
         recipe = load_recipe(self.recipe, self.overrides)
+        make_runner(self.runner, recipe.ray)  # before the long work
         work = self.out or Path("work") / recipe.name
         tower = document_tower or work / "train" / "document_tower"
         source = Source(

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 
 from offline.changes import CARRIED
-from offline.encoded import load_vectors
+from offline.encoded import SHARDS, Vectors, load_vectors
 from offline.index import (
     DESCRIPTION,
     INDEX,
@@ -48,15 +48,15 @@ def run(job: Job) -> Summary:
     """
     if job.recipe.index.kind == "milvus":
         return build_whole(job)
-    parent, vectors = parent_of(job.source), load_vectors(job.inputs["encode"])
-    making = _Making(job, parent, vectors, plan_for(job.recipe, *vectors.shape))
+    parent, encoded = parent_of(job.source), Vectors(job.inputs["encode"] / SHARDS)
+    making = _Making(job, parent, encoded, plan_for(job.recipe, *encoded.shape))
     if not _is_finished(making):
         carried = np.load(job.inputs["encode"] / CARRIED)
         why_not = obstacle(parent.manifest.index, making.plan, carried, parent.manifest.documents.count)
         why_not = why_not if why_not is not None else _append(making, carried)
         if why_not is not None:
             _build(making, why_not)
-    return summary(load_description(job.folder), len(vectors))
+    return summary(load_description(job.folder), len(encoded))
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class _Making:
 
     job: Job
     parent: Parent
-    vectors: Floats
+    encoded: Vectors
     plan: Plan
 
     @property
@@ -78,7 +78,7 @@ class _Making:
 
     @cached_property
     def ruler(self) -> Ruler:
-        return Ruler.make(self.job, self.vectors)
+        return Ruler.make(self.job, self.encoded)
 
 
 def _is_finished(making: _Making) -> bool:
@@ -90,7 +90,8 @@ def _append(making: _Making, carried: Rows) -> str | None:
     """None, or why the appended index is not taken."""
     before = making.parent.manifest.index
     if not making.appended.exists():
-        write_index(append(making.parent.layout.index, before.kind, carried, making.vectors), making.appended)
+        vectors = load_vectors(making.job.inputs["encode"])
+        write_index(append(making.parent.layout.index, before.kind, carried, vectors), making.appended)
     why = f"{before.kind}: appended to that of {making.parent.manifest.id}"
     described = making.ruler.describe(making.job.folder, Plan(making.plan.kind, sizes_in(before), why), _APPENDED)
     if not keeps_recall(before, described, making.job.recipe.index.recall_target):

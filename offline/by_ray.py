@@ -24,19 +24,23 @@ class RayRunner:
     """Calls the function in other processes, on this machine or on many. A task whose worker dies is begun again elsewhere.
 
     Results are the same bytes as those of ``LocalRunner`` where the machines are of one kind.
+
+    Raises:
+        OfflineError: Ray is not installed.
     """
 
     def __init__(self, config: RayConfig) -> None:
         self._config = config
+        self._ray = _import_ray()
 
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
         """Yield results in the order in which they are there, with one bar for all of them.
 
         Raises:
             WorkerError: no worker can do it, or as many died of one task as may.
-            OfflineError: Ray is not installed; and what the function raises.
+            OfflineError: what the function raises.
         """
-        ray = _import_ray()
+        ray = self._ray
         total = len(tasks) if isinstance(tasks, Sized) else None
         with _session(ray, self._config):
             yield from track(self._results(ray, function, tasks), "on Ray's workers, shards", total)

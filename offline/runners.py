@@ -28,7 +28,11 @@ class LocalRunner:
 
 
 def make_runner(name: RunnerName, config: RayConfig) -> Runner:
-    """The runner that the command line named."""
+    """The runner that the command line named.
+
+    Raises:
+        OfflineError: what it needs is not installed; says which extra.
+    """
     if name == "ray":
         from offline.by_ray import RayRunner
 

@@ -29,7 +29,10 @@ TRAINED = "trained.faiss"
 _CENTROIDS = 256
 """Of each PQ codebook: codes have 8 bits."""
 _LEAST_SAMPLE = 65_536
-_OPQ_SAMPLE, _OPQ_ROUNDS = 16_384, 10
+_OPQ_SAMPLE, _OPQ_ROUNDS, _OPQ_FIRST, _OPQ_LATER = 16_384, 10, 15, 3
+"""Vectors and rounds that a rotation is learned with, and k-means steps in the first round and in each later one."""
+_POINTS_PER_CODE = 128
+"""Of a codebook: FAISS takes at most twice as many, for twice the time."""
 _SEED = 17
 _REFINE: Mapping[str, Callable[[int], faiss.Index]] = {
     "fp32": faiss.IndexFlatIP,
@@ -46,7 +49,7 @@ def sizes_of(config: ShardedConfig, refine_factor: int, rows: int, dim: int) -> 
     """
     if config.codes == "opq" and rows < _CENTROIDS:
         raise RecipeError(
-            f"index.kind: sharded needs {_CENTROIDS} documents or more to train on, there are {rows}; use flat or hnsw"
+            f"sharded.codes: opq needs {_CENTROIDS} documents or more to train on, there are {rows}; use flat or hnsw"
         )
     lists = max(1, min(config.lists or round(4 * math.sqrt(rows)), rows // config.points_per_list))
     return {
@@ -66,6 +69,7 @@ def _lists_index(config: ShardedConfig, lists: int, dim: int) -> faiss.IndexIVF:
     else:
         index = faiss.IndexIVFPQ(coarse, dim, lists, _pq_bytes(config, dim), 8, faiss.METRIC_INNER_PRODUCT)
         index.pq.cp.seed, index.pq.cp.min_points_per_centroid = _SEED, 1
+        index.pq.cp.max_points_per_centroid = _POINTS_PER_CODE
     index.cp.seed, index.cp.min_points_per_centroid = _SEED, 1  # FAISS warns otherwise; what few cost stands in the efforts
     return index
 
@@ -118,7 +122,8 @@ def _rotation(config: ShardedConfig, dim: int) -> tuple[faiss.LinearTransform, f
         return rotation, None
     rotation, codebooks = faiss.OPQMatrix(dim, _pq_bytes(config, dim)), faiss.ProductQuantizer(dim, _pq_bytes(config, dim), 8)
     codebooks.cp.seed, codebooks.cp.min_points_per_centroid = _SEED, 1
-    rotation.pq, rotation.max_train_points, rotation.niter = codebooks, _OPQ_SAMPLE, _OPQ_ROUNDS
+    rotation.pq, rotation.max_train_points = codebooks, _OPQ_SAMPLE
+    rotation.niter, rotation.niter_pq_0, rotation.niter_pq = _OPQ_ROUNDS, _OPQ_FIRST, _OPQ_LATER
     return rotation, codebooks
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_LONGEST_SECONDS = 300.0
+_LONGEST_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)

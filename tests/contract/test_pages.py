@@ -27,6 +27,8 @@ PAGES = (
     "docs/capacity.md",
     "docs/scale.md",
     "docs/milvus.md",
+    "docs/sharding.md",
+    "docs/ray.md",
 )
 BODIES = {
     "/search": TypeAdapter(SearchBody),

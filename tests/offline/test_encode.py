@@ -1,6 +1,7 @@
 """Oracle: sentence-transformers on all documents at once."""
 
 import json
+import pickle
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +12,7 @@ from tiny_work import make_prepared, make_towers
 from offline import encode as encode_module
 from offline.config import EncodeConfig
 from offline.data.prepared import Prepared
-from offline.encode import encode_shard, run
+from offline.encode import STAGE, encode_shard, run
 from offline.encoded import load_space, load_vectors
 from offline.errors import EncodingError, StageError
 from offline.recipe import Recipe
@@ -48,6 +49,15 @@ class Counting(LocalRunner):
             yield task, result
 
 
+class Elsewhere:
+    """As workers of other processes: tasks and results travel as bytes, and come back in another order."""
+
+    def run(self, function, tasks) -> Iterator:
+        copies = [pickle.loads(pickle.dumps(task)) for task in tasks]
+        for task in reversed(copies):
+            yield task, pickle.loads(pickle.dumps(function(task)))
+
+
 def expected(job):
     spec = job.recipe.text.document
     tower = SentenceTransformer(str(job.inputs["train"] / "document_tower"), device="cpu")
@@ -81,6 +91,29 @@ def test_a_killed_run_repeats_at_most_one_shard(job):
     run(job, again)
     assert again.numbers == [2]
     assert np.allclose(load_vectors(job.folder), expected(job), atol=1e-5)
+
+
+def test_who_encodes_and_in_which_order_changes_no_byte(job, inputs, tmp_path):
+    run(job)
+    other = Job(job.recipe, job.source, tmp_path / "other", inputs)
+    other.folder.mkdir()
+    run(other, Elsewhere())
+    for path in (job.folder / "shards").iterdir():
+        assert path.read_bytes() == (other.folder / "shards" / path.name).read_bytes()
+
+
+def test_a_run_goes_on_with_another_runner(job):
+    with pytest.raises(KeyboardInterrupt):
+        run(job, Counting(die_after=1))
+    before = (job.folder / "shards" / "00000.npy").stat().st_ino
+    run(job, Elsewhere())
+    assert (job.folder / "shards" / "00000.npy").stat().st_ino == before
+    assert np.allclose(load_vectors(job.folder), expected(job), atol=1e-5)
+
+
+def test_the_runner_is_no_part_of_what_the_stage_depends_on():
+    assert set(STAGE.sections) == {"text", "encode"}
+    assert STAGE.outside(Recipe(name="toy"), Source(runner="ray")) == STAGE.outside(Recipe(name="toy"), Source())
 
 
 def cut(path):

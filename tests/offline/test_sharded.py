@@ -115,7 +115,7 @@ def test_what_is_measured_here_is_what_the_service_answers(codes, vectors, tmp_p
 
 def test_the_stage_builds_files_and_measures_them(tmp_path):
     oracle, queries, job = make_job(tmp_path, 600, kind="sharded", recall_target=0.95)
-    recipe = job.recipe.model_copy(update={"sharded": ShardedConfig(part_rows=240, refine="fp32")})
+    recipe = job.recipe.model_copy(update={"sharded": ShardedConfig(part_rows=240, codes="opq", refine="fp32")})
     job = type(job)(recipe, job.source, job.folder, job.inputs)
     figures = run(job)
     described = load_description(job.folder)
@@ -146,21 +146,22 @@ def test_a_parent_gives_back_whole_vectors_only(refine, vectors, tmp_path):
 
 def test_what_cannot_be_built_is_refused_with_the_remedy():
     with pytest.raises(RecipeError, match="needs 256 documents or more to train on, there are 255; use flat or hnsw"):
-        sizes_of(ShardedConfig(), 8, 255, 16)
+        sizes_of(ShardedConfig(codes="opq"), 8, 255, 16)
     with pytest.raises(RecipeError, match="pq_bytes: 5 does not divide the vectors' width, 16"):
-        sizes_of(ShardedConfig(pq_bytes=5), 8, 1000, 16)
+        sizes_of(ShardedConfig(codes="opq", pq_bytes=5), 8, 1000, 16)
 
 
 def test_lists_are_as_many_as_their_points_can_place():
     assert sizes_of(ShardedConfig(), 8, 5_000_000, 384) | {"parts": None} == {
         "parts": None,
-        "codes": "opq",
-        "code_bytes": 96,
+        "codes": "rabitq",
+        "code_bytes": 116,
         "nlist": 8944,
         "refine": "fp16",
         "refine_factor": 8,
     }
+    assert sizes_of(ShardedConfig(codes="opq"), 8, 5_000_000, 384)["code_bytes"] == 96
     assert sizes_of(ShardedConfig(), 8, 400, 16)["nlist"] == 10
     assert sizes_of(ShardedConfig(lists=7), 8, 5_000_000, 384)["nlist"] == 7
     assert len(sizes_of(ShardedConfig(), 8, 100_000_000, 384)["parts"]) == 100
-    assert sizes_of(ShardedConfig(codes="rabitq"), 8, 1, 384)["parts"] == (1,)
+    assert sizes_of(ShardedConfig(), 8, 1, 384)["parts"] == (1,)

@@ -17,10 +17,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from offline.by_ray import RayRunner
 from offline.progress import say
 from offline.ray_config import RayConfig
 from offline.runners import LocalRunner
 from tests.bench.goals import Verdict
+from tests.workers import Recorded, kill_when_it_waits
 
 _ROWS, _SHARD_ROWS, _VICTIM = 2_000, 100, 7
 _ALONE = ["unshare", "--net", "bash", "-c", 'ip link set lo up && exec "$@"', "alone"]
@@ -30,11 +34,14 @@ def main(argv: list[str]) -> int:
     """Print the goals; 1 where one is short, 0 and a line where Ray is not installed."""
     parser = argparse.ArgumentParser(prog="python -m tests.scale.ray", description=__doc__)
     parser.add_argument("--rows", type=int, default=_ROWS, help="documents, in shards of 100")
+    parser.add_argument("--light", type=Path, metavar="DIR", help="only the runner, without towers; what it did stays in DIR")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     if find_spec("ray") is None:
         print("left out: Ray is not installed; pip install '.[offline,ray]'")
         return 0
+    if given.light is not None:
+        return _light(given.light)
     if not given.inside:
         command = [sys.executable, "-m", "tests.scale.ray", "--inside", "--rows", str(given.rows)]
         return subprocess.run([*alone(), *command], check=False).returncode
@@ -52,8 +59,6 @@ def _measure(folder: Path, rows: int) -> int:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from tiny_work import make_prepared, make_towers  # with torch; as the tests find it
 
-    from tests.workers import Recorded, kill_when_it_waits
-
     inputs = {"prepare": make_prepared(folder / "prepare", rows), "train": make_towers(folder / "train")}
     began = time.monotonic()
     local = _encode(inputs, folder / "local", LocalRunner())
@@ -65,8 +70,6 @@ def _measure(folder: Path, rows: int) -> int:
         """Ray's runner, whose function tells what it does."""
 
         def run(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-            from offline.by_ray import RayRunner
-
             recorded.append(Recorded(function, number_of, folder / "calls", _VICTIM))
             return RayRunner(RayConfig(workers=2)).run(recorded[0], tasks)
 
@@ -78,10 +81,26 @@ def _measure(folder: Path, rows: int) -> int:
     shards = -(-rows // _SHARD_ROWS)
     say(f"local {took:.1f} s, Ray {time.monotonic() - began:.1f} s; {shards} shards, processes: {len(recorded[0].workers())}")
     same = sum(by_ray[name] == content for name, content in local.items()) / len(local) if local.keys() == by_ray.keys() else 0.0
-    verdicts = [
-        _verdict("ray_bytes_equal_to_local", same, ">=1", same >= 1),
-        _verdict("ray_shards_repeated_after_kill", len(calls) - shards, "<=1", len(calls) - shards == 1),
-    ]
+    return _tell("ray_bytes_equal_to_local", same, "ray_shards_repeated_after_kill", len(calls) - shards)
+
+
+def _light(folder: Path) -> int:
+    tasks, recorded = range(12), Recorded(drawn, int, folder, victim=3)
+    killer = kill_when_it_waits(folder)
+    found = dict(RayRunner(RayConfig(workers=2)).run(recorded, tasks))
+    killer.join()
+    same = sum(found[task].tobytes() == vectors.tobytes() for task, vectors in LocalRunner().run(drawn, tasks)) / len(tasks)
+    return _tell("ray_results_equal_to_local", same, "ray_tasks_repeated_after_kill", len(recorded.calls()) - len(tasks))
+
+
+def drawn(task: int) -> np.ndarray:
+    """Vectors that follow from the task."""
+    return np.random.default_rng(task).standard_normal((500, 8)).astype(np.float32)
+
+
+def _tell(equal: str, same: float, repeated: str, times: int) -> int:
+    """A kill that repeated nothing was none."""
+    verdicts = [_verdict(equal, same, ">=1", same >= 1), _verdict(repeated, times, "<=1", times == 1)]
     for verdict in verdicts:
         print(verdict.line(), flush=True)
     return 0 if all(verdict.is_met for verdict in verdicts) else 1

@@ -98,6 +98,22 @@ def test_changed_bytes_are_refused_before_any_parser_sees_them(tmp_path, monkeyp
         load(layout)
 
 
+def test_a_changed_file_of_several_is_refused_before_any_parser_sees_it(tmp_path, monkeypatch):
+    layout = make_snapshot(tmp_path, rows=600, kind="sharded")
+    flip(layout.index.with_name("part-00001.faiss"))
+    monkeypatch.setattr(service.generation, "Encoder", None)  # as above
+    with pytest.raises(HashMismatchError, match=r"part-00001\.faiss"):
+        load(layout)
+
+
+def test_several_files_are_proven_again_and_closed_twice(tmp_path):
+    generation = load(make_snapshot(tmp_path, rows=600, kind="sharded"))
+    assert generation.engine.count == 600
+    assert generation.prove().recall >= 0.9
+    generation.close()
+    generation.close()
+
+
 def test_a_missing_file_is_refused(tmp_path):
     layout = make_snapshot(tmp_path)
     layout.index.unlink()

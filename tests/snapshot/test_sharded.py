@@ -61,6 +61,7 @@ def test_files_with_fewer_rows_than_documents_are_refused(layout):
 
 
 def test_all_files_travel_and_all_are_removed(layout, tmp_path):
+    (tmp_path / "store").mkdir()
     here, store = Registry(layout.root.parent), open_store((tmp_path / "store").as_uri())
     push_snapshot(here, layout.root.name, store)
     there = Registry(tmp_path / "elsewhere")
