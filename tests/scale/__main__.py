@@ -15,7 +15,8 @@ PARTS = {
     "milvus": "swaps between FAISS and Milvus, a killed server, the overhead of our layer",
     "sharded": "an index of several files, built within bounded memory",
     "ray": "encoding on Ray, with a worker killed",
-    "replicas": "three replicas behind a balancer, rolled and swapped under load",
+    "rolling": "three replicas behind a balancer, restarted, swapped and slowed under load",
+    "plan": "the plan's simulation beside one, two and three local replicas",
 }
 
 
