@@ -320,8 +320,7 @@ class IndexConfig(Config):
     """The FAISS index."""
 
     kind: Literal["auto", "flat", "hnsw", "ivfpq", "sharded", "milvus"] = "auto"
-    """``auto``: flat up to ``flat_rows``, HNSW up to ``hnsw_rows``, IVF-PQ up to ``sharded.least_rows``, several files above.
-    ``milvus``: see ``milvus``."""
+    """``auto``: flat to ``flat_rows``, HNSW to ``hnsw_rows``, IVF-PQ to ``sharded.least_rows``, then files; ``milvus``: a server."""
     flat_rows: PositiveInt = 10_000
     hnsw_rows: PositiveInt = 5_000_000
     m: PositiveInt = 32
