@@ -320,7 +320,7 @@ class IndexConfig(Config):
     """The FAISS index."""
 
     kind: Literal["auto", "flat", "hnsw", "ivfpq", "sharded", "milvus"] = "auto"
-    """``auto``: flat to ``flat_rows``, HNSW to ``hnsw_rows``, IVF-PQ to ``sharded.least_rows``, then files; ``milvus``: a server."""
+    """``auto``: flat to ``flat_rows``, HNSW to ``hnsw_rows``, IVF-PQ to ``sharded.least_rows``, above in several files."""
     flat_rows: PositiveInt = 10_000
     hnsw_rows: PositiveInt = 5_000_000
     m: PositiveInt = 32
