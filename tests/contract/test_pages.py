@@ -88,7 +88,9 @@ def test_recipes_named_in_commands_exist() -> None:
             assert not word.endswith(".toml") or (ROOT / word).is_file(), word
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/api.md", "docs/metrics.md", "docs/configuration.md"])
+@pytest.mark.parametrize(
+    "page", [*PAGES, *(f"docs/{name}.md" for name in ("api", "configuration", "logs", "metrics", "tracing"))]
+)
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", read(page)):
         assert ((ROOT / page).parent / target).exists(), target
