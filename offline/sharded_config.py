@@ -18,7 +18,7 @@ class ShardedConfig(Config):
     """Of each file; one is in memory while it is built: ``refine``'s bytes a number, then the codes."""
     codes: Literal["opq", "rabitq"] = "rabitq"
     """In the lists: RaBitQ (arXiv 2405.12497) after a random rotation, or product quantisation after a learned one, which
-    found no more and took 40 times as long to build (docs/log.md)."""
+    found no more, took nine times as long to build and half as long again to search (docs/log.md)."""
     pq_bytes: PositiveInt | None = None
     """Of a vector's code with ``opq``, a divisor of the width; the largest up to a quarter of the width unless given."""
     rabitq_bits: Annotated[int, Field(ge=1, le=8)] = 2
