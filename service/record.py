@@ -40,7 +40,6 @@ class Record:
         code: of the error; None where it was answered as asked.
         request_id: the caller's, or one that was made here.
         trace_id: of the caller's trace, or of the one that was begun here; None where there is none.
-        key: name of the API key that let it in; None where none was asked for, or none did.
         seconds: from first byte until the answer was handed to the transport.
         budget_ms: of requests that are worked on, once it was known.
         spent_ms: milliseconds by stage, in their order; empty where no work was begun.
@@ -48,6 +47,7 @@ class Record:
         k: most hits that any search asked for.
         served: None where it was not answered.
         span: where it is traced.
+        key: name of the API key that let it in; None where none was asked for, or none did.
     """
 
     method: str
@@ -56,7 +56,6 @@ class Record:
     code: str | None
     request_id: str
     trace_id: str | None
-    key: str | None
     seconds: float
     budget_ms: float | None
     spent_ms: Mapping[Stage, float]
@@ -64,3 +63,4 @@ class Record:
     k: int | None
     served: Served | None
     span: Span | None
+    key: str | None = None
