@@ -42,9 +42,10 @@ _SLOWER = 5
 """Times as long as the others, a search of the slow replica."""
 _THREADS = 2
 _CONNECTIONS = 128
-_WAIT_SECONDS = 300.0
+_WAIT_SECONDS = 900.0
+"""For what takes seconds on a quiet machine, which figures need anyway."""
 _SETTLE_SECONDS = 2.0
-_MOST_SECONDS = 900.0
+_MOST_SECONDS = 1800.0
 _SERVED = re.compile(r" search replicas/replica(\d+) .* 200 ")
 
 
