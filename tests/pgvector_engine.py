@@ -75,8 +75,9 @@ class PgvectorEngine:
         """Exact where the effort visits everything, and for the queries that the index leaves short of hits."""
         if effort >= self.count:
             return self.exact(queries, k, selection, deadline)
-        setting = f"SET LOCAL enable_seqscan = off; SET LOCAL hnsw.ef_search = {min(max(effort, 1), _MOST_EFFORT)}; "
-        hits = self._ask(queries, k, setting + "SET LOCAL hnsw.iterative_scan = strict_order", selection, deadline)
+        if selection is not None and selection.count < self.count:
+            return self._filtered(queries, k, effort, selection, deadline)
+        hits = self._approximate(queries, k, effort, selection, deadline)
         wanted = min(k, self.count if selection is None else selection.count)
         short = np.flatnonzero((hits.rows != NO_ROW).sum(axis=1) < wanted)
         if len(short):
@@ -88,6 +89,22 @@ class PgvectorEngine:
         """Without the index."""
         hits = self._ask(queries, k, "SET LOCAL enable_indexscan = off", selection, deadline)
         return Hits(hits.scores, hits.rows, exact=True)
+
+    def _filtered(self, queries: Vectors, k: int, effort: int, selection: Selection, deadline: Deadline | None) -> Hits:
+        """Deeper until nothing changes: the nearest selected rows may be far from where the graph is entered."""
+        hits = self._approximate(queries, k, effort, selection, deadline)
+        while effort < _MOST_EFFORT:
+            effort = min(4 * max(effort, 1), _MOST_EFFORT)
+            deeper = self._approximate(queries, k, effort, selection, deadline)
+            enough = (hits.rows != NO_ROW).sum(axis=1) >= min(k, selection.count)
+            if enough.all() and np.array_equal(hits.rows, deeper.rows):
+                return deeper
+            hits = deeper
+        return self.exact(queries, k, selection, deadline)
+
+    def _approximate(self, queries: Vectors, k: int, effort: int, selection: Selection | None, deadline: Deadline | None) -> Hits:
+        setting = f"SET LOCAL enable_seqscan = off; SET LOCAL hnsw.ef_search = {min(max(effort, 1), _MOST_EFFORT)}; "
+        return self._ask(queries, k, setting + "SET LOCAL hnsw.iterative_scan = strict_order", selection, deadline)
 
     def close(self) -> None:
         """Connections are closed with each search."""
