@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -12,9 +13,9 @@ from service.cores import available_cores, plan_threads
 from service.doctor.findings import Finding, Verdict
 from service.doctor.timings import Timing, check_timing, time_stages
 from service.gate import INTEGRITY, NOT_APPLICABLE, Check, GateOptions, Record, format_figure
-from service.generation import Beside, Generation, GenerationOptions, open_generation
+from service.generation import Beside, Generation, open_generation
 from service.inspection import Inspection
-from service.loader import gate_options
+from service.loader import gate_options, generation_options
 from service.memory import available_bytes, held_bytes, mapped_bytes
 from service.settings import Settings, trust_of, variable
 from snapshot.cli import size
@@ -114,7 +115,7 @@ def check_desired(desired: str | None, ids: list[str], unreadable: Mapping[str, 
 def check_snapshot(settings: Settings, layout: Layout, timer: Timer = time_stages) -> list[Finding]:
     """Verify, open, prove and time it; the first damage ends it, as it would end loading."""
     plan = plan_threads(available_cores(), settings.threads, settings.encoder_threads)
-    options = GenerationOptions(plan.encoder, False, settings.filter_cache_bytes)
+    options = replace(generation_options(settings, plan), batching=False)
     record = Record(layout.root.name, forced=False, why="", clock=time.monotonic)
     inspection = _Timed(record, gate_options(settings), timer)
     error: Exception | None = None

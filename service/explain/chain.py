@@ -12,7 +12,7 @@ from service.engines.base import NO_ROW, Hits, Vectors
 from service.explain.losses import Stand, Step
 from service.generation import Generation
 from service.stages import Search, check
-from snapshot.manifest import IvfPqIndex
+from snapshot.manifest import IvfPqIndex, ShardedIndex
 from snapshot.selection import Selection
 
 _DEEP = 10
@@ -104,8 +104,11 @@ def _by_vectors(query: _Query, teacher: Encoder | None, text: str) -> Iterator[S
 def _by_index(query: _Query, efforts: Efforts) -> Iterator[Stand]:
     """Codes, effort, budget and filter, all with the vector that is served."""
     index = query.generation.manifest.index
-    if isinstance(index, IvfPqIndex):
-        note = f"codes of {index.pq_bytes} bytes, all {index.nlist} lists, {index.refine_factor} times k refined"
+    if isinstance(index, IvfPqIndex | ShardedIndex):
+        size = index.pq_bytes if isinstance(index, IvfPqIndex) else index.code_bytes
+        note = f"codes of {size} bytes, all {index.nlist} lists, {index.refine_factor} times k refined"
+        if isinstance(index, ShardedIndex) and index.refine != "fp32":
+            note += f"; what whole vectors kept as {index.refine} lose is unknown, the originals are not in the snapshot"
         yield _approximate(query, "quantisation", index.nlist, note)
     else:
         query.absent["quantisation"] = f"a {index.kind} index compares full vectors"

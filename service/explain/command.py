@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from service.explain.over_http import explain_service, show_answers
 from service.explain.question import Question
 from service.explain.report import Explanation, show
 from service.explain.timing import time_search
-from service.generation import Generation, GenerationOptions, open_generation
+from service.generation import Generation, open_generation
+from service.loader import generation_options
 from service.settings import Settings, load_settings, trust_of, variable
 from service.stages import Search
 from snapshot.errors import NothingPublishedError
@@ -45,7 +47,7 @@ def explain_registry(settings: Settings, snapshot: str | None, question: Questio
     if wanted is None:
         raise NothingPublishedError(f"{settings.registry}: nothing is activated; name a snapshot with --snapshot")
     threads = plan_threads(available_cores(), settings.threads, settings.encoder_threads)
-    options = GenerationOptions(threads.encoder, False, settings.filter_cache_bytes)
+    options = replace(generation_options(settings, threads), batching=False)
     layout: Layout = registry.layout(wanted)
     generation = open_generation(layout, options, _unheard, verify=partial(verify, trust=trust_of(settings)))
     with ExitStack() as opened:

@@ -210,7 +210,7 @@ def test_queries_only_where_asked_for_cut_and_escaped(begin: Begin) -> None:
 
 def test_who_left_is_named() -> None:
     call = Call({"headers": []}, ManualClock())
-    record = record_of("/search", "POST", call, 499, 0.25)
+    record = record_of("/search", "POST", call, 499, 0.25, None)
     assert (record.code, record.served, record.items, record.spent_ms) == ("caller_gone", None, None, {})
 
 

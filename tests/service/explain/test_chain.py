@@ -19,7 +19,7 @@ from service.generation import Generation, GenerationOptions, open_generation
 from service.stages import Search
 from snapshot.filters import parse_filter
 from snapshot.layout import Layout
-from snapshot.manifest import Effort
+from snapshot.manifest import Effort, ShardedIndex
 from snapshot.seal import Draft
 from snapshot.selection import Selection
 
@@ -201,6 +201,16 @@ def test_int8_is_told_apart_for_golden_probes_alone(tmp_path: Path) -> None:
         assert [stand.step for stand in chain.stands] == ["teacher", "encoder"]
         assert "golden probe" in chain.unknown["int8"]
         assert set(chain.absent) == {"quantisation", "ann"}
+
+
+def test_an_index_in_several_files_is_taken_apart_as_one_in_a_file(tmp_path: Path) -> None:
+    with opened(tmp_path, "sharded") as generation:
+        index = generation.manifest.index
+        chain = explained(generation, QUERIES[0], Efforts(index.efforts[0].effort, index.efforts[0].effort))
+        assert [stand.step for stand in chain.stands] == ["teacher", "encoder", "quantisation", "ann"]
+        assert isinstance(index, ShardedIndex)
+        assert (index.refine == "fp32") is ("originals" not in chain.stands[2].note)
+        assert sum(loss.points for loss in losses(chain.stands)) == pytest.approx(whole_loss(chain.stands))
 
 
 def test_without_its_teacher_a_snapshot_says_that_the_encoders_part_is_unknown(tmp_path: Path) -> None:
