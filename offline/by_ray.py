@@ -96,7 +96,8 @@ def _session(ray: Any, config: RayConfig) -> Iterator[None]:
         yield
         return
     cores = config.workers * math.ceil(config.cpus)
-    own: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    nice = {"worker_niceness": 0}  # 15 unless told: on a machine that does anything else, workers wait for minutes
+    own: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False, "_node_ip_address": "127.0.0.1", "_system_config": nice}
     where = own if config.address is None else {"address": config.address}
     say(f"  Ray: {'a cluster of this machine' if config.address is None else config.address}, {config.workers} shards at a time")
     try:
