@@ -55,6 +55,9 @@ V = TypeVar("V")
 _BLOCK_ROWS = 500
 """Of one insertion: with texts of the greatest length, half of the 64 MB that a server takes."""
 _MOST_LISTS = 65_536
+_CHANNEL = {"grpc.keepalive_permit_without_calls": False, "grpc.use_local_subchannel_pool": 1}
+"""Of the library's own: pymilvus pings an idle connection so often that gRPC servers close it ("too many pings"), and channels
+to one server would share it."""
 
 
 def build(job: Job) -> Summary:
@@ -142,7 +145,9 @@ def connected(config: MilvusConfig) -> Iterator[MilvusClient]:
         raise RecipeError(f"index.kind: milvus needs the extra milvus ({error}); pip install 'scalingnote[milvus]'") from error
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs a traceback for each error, which is told below
     try:
-        client = MilvusClient(config.uri, db_name=config.database, timeout=config.timeout_seconds, **_secrets(config))
+        client = MilvusClient(
+            config.uri, db_name=config.database, timeout=config.timeout_seconds, grpc_options=dict(_CHANNEL), **_secrets(config)
+        )
         try:
             yield client
         finally:

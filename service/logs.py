@@ -31,8 +31,10 @@ _SHARED: tuple[structlog.typing.Processor, ...] = (
 _REPEATS_SECONDS = 10.0
 _MOST_CHARACTERS = 4096
 """Of one text in a line, tracebacks apart: a path may have as many as a request's headers may."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_UNSEEN = r"\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff"
+"""Controls, ends of lines, and what turns or hides text, beside those of ASCII."""
+_CONTROL = re.compile(rf"[\x00-\x1f{_UNSEEN}]")
+_CONTROL_BUT_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f{_UNSEEN}]")
 AUDIT = "service.audit"
 """Logger of operators' calls, which are written whatever the level."""
 

@@ -196,6 +196,7 @@ def _channel(server: MilvusServer) -> grpc.Channel:
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.use_local_subchannel_pool", 1),
     ]
     if parts.scheme != "https":
         return grpc.insecure_channel(target, options)

@@ -52,7 +52,7 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client,
     make_registry(registry, rows=20)
     (folder / "secret").mkdir()
     (folder / "secret" / "manifest.json").write_text('{"secret": "confidential"}')
-    with client_of(registry, admin_tokens_file=tokens_file(folder), access_log=1.0, **PATIENT) as client:
+    with client_of(registry, admin_tokens_file=tokens_file(folder), access_log_sample=1.0, **PATIENT) as client:
         yield client, registry
 
 
@@ -106,7 +106,7 @@ def lines_of(form: LogFormat, folder: Path, send: Callable[[Client], object]) ->
     """The log of a service to which ``send`` sent something hostile."""
     stream = io.StringIO()
     make_registry(folder, rows=20)
-    with client_of(folder, admin_tokens_file=tokens_file(folder), access_log=1.0, **PATIENT) as client:
+    with client_of(folder, admin_tokens_file=tokens_file(folder), access_log_sample=1.0, **PATIENT) as client:
         configure("info", form, stream)
         send(client)
         return stream.getvalue().removesuffix("\n").split("\n")
@@ -180,5 +180,5 @@ def test_a_traceback_is_lines_of_ours_only(tmp_path: Path, monkeypatch: pytest.M
         assert ask(client, "POST", "/search", [], {"query": "apple"})[0] == 500
 
     lines = lines_of("text", tmp_path, send)
-    assert "ValueError: \\x1b[2J\\rforged" in lines
+    assert "    ValueError: \\x1b[2J\\rforged" in lines
     assert [line for line in lines if not line.isprintable()] == []

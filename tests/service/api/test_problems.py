@@ -18,6 +18,8 @@ POSTS = {
     "/embed": {"query": "a"},
     "/snapshots/{snapshot_id}/activate": {},
     "/snapshots/rollback": {},
+    "/snapshots/{snapshot_id}/try": {},
+    "/snapshots/end-trial": {},
     "/snapshots/{snapshot_id}/search": {"query": "a"},
 }
 PLAIN = ("/metrics", "/snapshots/worst-queries")

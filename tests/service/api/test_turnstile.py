@@ -187,7 +187,7 @@ def test_the_access_log_has_the_keys_name_and_never_the_key(registry: Path, tmp_
     stream, secret = io.StringIO(), "snk_" + "x" * 43
     file = tmp_path / "keys"
     file.write_text(json.dumps({"name": "shop", "sha256": sha256(secret.encode()).hexdigest()}))
-    with client_of(registry, api_keys_file=file, access_log=1.0, **PATIENT) as client:
+    with client_of(registry, api_keys_file=file, access_log_sample=1.0, **PATIENT) as client:
         configure("info", "json", stream)
         for headers in (bearer(secret), bearer("wrong-key"), {}):
             client.post("/search", POSTS["/search"], headers=headers)
