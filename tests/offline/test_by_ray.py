@@ -121,9 +121,9 @@ def fails(error):
     [
         (EncodingError("row 3"), EncodingError, "row 3"),
         (
-            BackboneError("/work/tower: no tower"),
+            BackboneError("/models/tower: no tower"),
             BackboneError,
-            "worker .*: /work/tower: no tower.* under the same path",
+            "worker .*: /models/tower: no tower.* under the same path",
         ),
         (ModuleNotFoundError("no", name="torch"), WorkerError, r"torch is not installed; .*pip install '\.\[offline,ray\]'"),
         (ValueError("bad\nworse"), WorkerError, "a worker failed: ValueError: worse; every node needs this software"),
