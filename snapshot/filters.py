@@ -49,7 +49,7 @@ class Compare:
         """The rows of ``table`` that match."""
         values = table.column(self.column.name)
         if self.column.type == "number":
-            operator, number = _float_bound(self.operator, self.value)
+            operator, number = float_bound(self.operator, self.value)
             return Selection.none(len(values)) if number is None else _compare(values, operator, number)
         if self.column.type != "integer":
             return _compare(values, self.operator, self.value)
@@ -78,7 +78,7 @@ class In:
     def _exact(self, value: Scalar) -> tuple[Scalar, ...]:
         """``value`` as the column would hold it: both zeros, which Arrow tells apart here; nothing where it cannot hold it."""
         if self.column.type == "number":
-            _, number = _float_bound("$eq", value)
+            _, number = float_bound("$eq", value)
             return () if number is None else (number,) if number else (0.0, -0.0)
         if self.column.type != "integer":
             return (value,)
@@ -273,7 +273,7 @@ def integer_bound(operator: str, value: Scalar) -> tuple[str, int | None]:
     return operator, math.ceil(number) if operator in ("$lt", "$gte") else math.floor(number)
 
 
-def _float_bound(operator: str, value: Scalar) -> tuple[str, float | None]:
+def float_bound(operator: str, value: Scalar) -> tuple[str, float | None]:
     """Restate a comparison of floats with any number as one with a float, exactly; None can never hold."""
     exact = value if isinstance(value, int) else float(value)
     number = float(exact)

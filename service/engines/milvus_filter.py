@@ -12,7 +12,7 @@ import numpy as np
 
 from service.errors import FieldError, InvalidRequestError
 from snapshot.collection import ROW, there_field, value_field
-from snapshot.filters import All, Any_, Compare, Exists, Filter, In, Not, Scalar, integer_bound
+from snapshot.filters import All, Any_, Compare, Exists, Filter, In, Not, Scalar, float_bound, integer_bound
 from snapshot.manifest import Column
 from snapshot.selection import Selection
 
@@ -64,6 +64,11 @@ class Translator:
             if isinstance(bounded, bool):
                 return f"{there} == true" if bounded else _NEVER
             operator, literal = bounded
+        elif column.type == "number":
+            operator, number = float_bound(operator, value)
+            if number is None:
+                return _NEVER
+            literal = repr(number)
         else:
             literal = _literal(column, value)
         return f"{there} == true and {field} {_OPERATORS[operator]} {literal}"
@@ -84,11 +89,7 @@ def _integer(operator: str, value: Scalar) -> tuple[str, str] | bool:
 
 
 def _literal(column: Column, value: Scalar) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return _text(column, value)
-    return repr(float(value))
+    return _text(column, value) if isinstance(value, str) else str(bool(value)).lower()
 
 
 def _text(column: Column, value: str) -> str:

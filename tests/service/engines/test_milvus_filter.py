@@ -134,6 +134,12 @@ def test_every_integer_bound_is_exact(server: Server) -> None:
             server.agrees({"integer": {operator: value}})
 
 
+def test_every_number_is_compared_exactly_with_integers_that_no_float_holds(server: Server) -> None:
+    for value in (*NUMBERS, 2**53 - 1, 2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1):
+        for operator in ("$eq", "$lt", "$lte", "$gt", "$gte"):
+            server.agrees({"number": {operator: value}})
+
+
 def test_the_empty_filter_selects_everything(server: Server) -> None:
     server.agrees({})
 
