@@ -20,6 +20,7 @@ ServiceError
 ├── KeyRateError           429  the API key allows no more for now
 ├── UnavailableError       503
 │   ├── CrowdedError            as many connections as the service holds are open and at work
+│   ├── TooSlowError            a budget is hopeless here, and whoever asks would ask another instance
 │   ├── EngineFaultError        the search engine of the snapshot, on another machine, gives no answer
 │   ├── RegistryFaultError      the registry cannot be read or written
 │   ├── TokensError             the file of operators' tokens cannot be read, or a line of it is wrong
@@ -238,6 +239,17 @@ class CrowdedError(UnavailableError):
     title = "Too many connections"
 
 
+class TooSlowError(UnavailableError):
+    """What must still come takes longer here than what is left of a budget; another instance has nearly all of it left."""
+
+    code = "too_slow"
+    title = "Too slow for the budget"
+
+    def __init__(self, message: str, spent_ms: Mapping[str, float]) -> None:
+        super().__init__(message)
+        self.spent_ms = spent_ms
+
+
 class EngineFaultError(UnavailableError):
     """The search engine of the snapshot that serves, on another machine, gives no answer, or none that can be trusted."""
 
@@ -278,16 +290,19 @@ class DeadlineExceededError(ServiceError):
 
     Attributes:
         stage: the stage that was not begun, or whose result came too late.
+        spent_ms: by stage, and in ``total``.
+        left_share: of the budget; above 0 where what was still to come would have taken longer than what was left.
     """
 
     status = 504
     code = "deadline_exceeded"
     title = "Deadline exceeded"
 
-    def __init__(self, message: str, stage: str, spent_ms: Mapping[str, float]) -> None:
+    def __init__(self, message: str, stage: str, spent_ms: Mapping[str, float], left_share: float = 0.0) -> None:
         super().__init__(message)
         self.stage = stage
         self.spent_ms = spent_ms
+        self.left_share = left_share
 
 
 class CallerGoneError(ServiceError):

@@ -128,20 +128,20 @@ class Planner:
         self._try_at = clock() + _TRY_SECONDS
         self._ladders: dict[Asked, Ladder] = {}
 
-    def plan(self, remaining_ms: float, asked: Asked) -> SearchPlan | None:
+    def plan(self, remaining_ms: float, asked: Asked, *, tries: bool = True) -> SearchPlan | None:
         """The highest rung of the ladder that fits into ``remaining_ms``, or None where none does.
 
-        Now and then the last rung is tried all the same: a cost that is never paid would be believed for as long as it is
-        remembered, and every request refused meanwhile.
+        Now and then the last rung is tried all the same, with ``tries``: a cost that is never paid would be believed for as
+        long as it is remembered, and every request refused meanwhile.
         """
         rungs = self._ladder(asked).rungs
         fits = next((plan for cost_ms, plan in rungs if cost_ms <= remaining_ms), None)
-        return rungs[-1][1] if fits is None and self._tries() else fits
+        return rungs[-1][1] if fits is None and tries and self._tries() else fits
 
-    def worth(self, remaining_ms: float, asked: Asked, tokens: int) -> bool:
+    def worth(self, remaining_ms: float, asked: Asked, tokens: int, *, tries: bool = True) -> bool:
         """Whether encoding is worth beginning: what must still come fits at its median (``least_ms``), or is tried anyway."""
         encode_ms = self._costs.cost_ms("encode", size_key(tokens), _MEDIAN, asked.load) or 0.0
-        return self._ladder(asked).least_ms + encode_ms <= remaining_ms or self._tries()
+        return self._ladder(asked).least_ms + encode_ms <= remaining_ms or (tries and self._tries())
 
     def _tries(self) -> bool:
         """True for a moment in each ``_TRY_SECONDS``; one request that began then may go on to its search."""

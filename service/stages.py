@@ -143,7 +143,8 @@ class Stages:
     def _check_time(self, search: Search, kinds: Kinds, tokens: int) -> None:
         """DeadlineExceededError where what must still come takes longer than what is left."""
         kinds["encode"] = size_key(tokens)
-        if not self._generation.planner.worth(self._walk.remaining_ms(), self._asked(search), tokens):
+        left_ms, asked, tries = self._walk.remaining_ms(), self._asked(search), not self._walk.elsewhere
+        if not self._generation.planner.worth(left_ms, asked, tokens, tries=tries):
             raise self._walk.exceeded("encode")
 
     def _result(self, search: Search, parsed: Filter | None, known: Known, left: int, kinds: Kinds) -> Result:
@@ -177,7 +178,8 @@ class Stages:
         return self._generation.documents.select(parsed, partial(self._walk.enter, "filter"))
 
     def _plan(self, search: Search, left: int) -> SearchPlan:
-        plan = self._generation.planner.plan((self._walk.remaining_ms() - _WIRE_MS) / left, self._asked(search))
+        left_ms = (self._walk.remaining_ms() - _WIRE_MS) / left
+        plan = self._generation.planner.plan(left_ms, self._asked(search), tries=not self._walk.elsewhere)
         if plan is None:
             raise self._walk.exceeded("search")
         return plan

@@ -32,14 +32,16 @@ class Walk:
         spent_ms: milliseconds by stage that was left, in the order in which stages were first left.
         stage: where it is now.
         lesson: what is to be learned from ``spent_ms`` once the work has ended.
+        elsewhere: what is refused at once is asked of another replica, so that nothing hopeless need be tried here.
         given_up: its caller was told that the budget is spent while it was in the middle of a stage.
     """
 
-    __slots__ = ("_begun", "_clock", "caller", "deadline", "given_up", "lesson", "spent_ms", "stage")
+    __slots__ = ("_begun", "_clock", "caller", "deadline", "elsewhere", "given_up", "lesson", "spent_ms", "stage")
 
-    def __init__(self, deadline: Deadline, caller: Caller) -> None:
+    def __init__(self, deadline: Deadline, caller: Caller, elsewhere: bool = False) -> None:
         self.deadline = deadline
         self.caller = caller
+        self.elsewhere = elsewhere
         self.spent_ms: dict[Stage, float] = {}
         self.stage: Stage = "queue"
         self.given_up = False
@@ -79,7 +81,9 @@ class Walk:
         """The error that says where the budget went."""
         budget = f"{self.deadline.budget_ms:g} ms"
         message = f"the budget of {budget} does not reach {stage}; allow more with timeout_ms, or retry when there is less load"
-        return DeadlineExceededError(message, stage, self.timings_ms(under_way=True))
+        left_ms = self.remaining_ms()
+        left_share = left_ms / self.deadline.budget_ms if left_ms > 0 else 0.0
+        return DeadlineExceededError(message, stage, self.timings_ms(under_way=True), left_share)
 
     def remaining_ms(self) -> float:
         """Milliseconds until the deadline."""

@@ -24,9 +24,14 @@ _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 
 
+def found_haproxy() -> str | None:
+    """Where it is, if it is installed; Debian's folder for it is not on everybody's path."""
+    return shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+
+
 def haproxy() -> str:
     """Where it is; the tests are left out without it, but not in CI."""
-    found = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+    found = found_haproxy()
     if found is None:
         reason = f"the balancer is not tested: no haproxy is installed (Debian: {INSTALL})"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)

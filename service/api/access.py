@@ -8,7 +8,7 @@ from typing import Literal
 import structlog
 
 from service.api.call import Call
-from service.errors import CallerGoneError, DrainingError, OverloadedError
+from service.errors import CallerGoneError, DrainingError, OverloadedError, TooSlowError
 from service.pipeline import Answer, Embedded
 from service.record import Record, Served
 from service.sampling import Share
@@ -20,8 +20,9 @@ Reason = Literal["failed", "slow", "sampled"]
 
 SLOW_SHARE = 0.5
 """Of its budget, beyond which a request is slow unless a setting says from when."""
-TURNED_AWAY = (OverloadedError.code, DrainingError.code)
-"""Refusals at the door: clients can cause any number of them, at no cost of theirs. The lines ``shedding`` count them."""
+TURNED_AWAY = (OverloadedError.code, DrainingError.code, TooSlowError.code)
+"""Refusals before any work: clients can cause any number of them, at no cost of theirs. Lines ``shedding`` count those at the
+door, metrics all."""
 PROBES = ("/livez", "/readyz", "/healthz")
 """Where 503 is an answer like any other."""
 _UNKNOWN = Served(None)

@@ -21,12 +21,14 @@ from service.stages import Search
 from service.traceparent import Span, Traceparent, parse_traceparent
 from service.walk import Caller, Walk
 
+ELSEWHERE_HEADER = "X-Retry-Elsewhere"
 TIMEOUT_HEADERS = ("Request-Timeout-Ms", "x-envoy-expected-rq-timeout-ms")
 
 _KEY = "scalingnote.call"
 _ids = random.Random()  # noqa: S311 - ids of requests are no secrets, and the system's randomness costs a call of the kernel
 _TIMEOUTS = {name.lower().encode(): name for name in TIMEOUT_HEADERS}
-_READ = {b"x-request-id", b"traceparent", b"content-length", *_TIMEOUTS}
+_ELSEWHERE = ELSEWHERE_HEADER.lower().encode()
+_READ = {b"x-request-id", b"traceparent", b"content-length", _ELSEWHERE, *_TIMEOUTS}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -40,6 +42,7 @@ class Call:
         span: where this service traces the request.
         started: when the request was first seen, in seconds of ``clock``.
         declared_bytes: length of the body as announced; 0 where it is not.
+        elsewhere: a balancer says that it would ask another replica after a 503.
         timeouts: raw values of the headers that name a budget.
         timings_ms: by stage, once known; sent as Server-Timing.
         caller: whoever waits for the answer, of a request that is worked on.
@@ -56,6 +59,7 @@ class Call:
         "clock",
         "code",
         "declared_bytes",
+        "elsewhere",
         "request_id",
         "span",
         "started",
@@ -70,6 +74,7 @@ class Call:
         self.clock = clock
         self.started = clock()
         self.declared_bytes = 0
+        self.elsewhere = False
         self.timeouts: dict[str, str] = {}
         self.timings_ms: Mapping[str, float] | None = None
         self.caller = Caller()
@@ -92,6 +97,8 @@ class Call:
                 self.trace_parent = None if self.trace is None else text.strip()
             elif name == b"content-length":
                 self.declared_bytes = int(text) if text.isdecimal() else 0
+            elif name == _ELSEWHERE:
+                self.elsewhere = True
             else:
                 self.timeouts[_TIMEOUTS[name]] = text
         self.request_id = request_id or f"{_ids.getrandbits(128):032x}"

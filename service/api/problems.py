@@ -17,13 +17,16 @@ from service.api.call import Call, Reply, call_of
 from service.api.describe import OPENAI_PREFIX, PROBLEM_TYPE
 from service.api.route import READ_METHODS
 from service.api.schemas import OpenAIError, Problem
-from service.errors import ServiceError, UnknownResourceError, WrongMethodError
+from service.errors import DeadlineExceededError, ServiceError, TooSlowError, UnknownResourceError, WrongMethodError
 
+_LEFT_FOR_OTHERS = 0.8
+"""Of a budget, which the next instance counts from its own first byte."""
 _PROBLEM_TYPE = PROBLEM_TYPE.encode()
 
 
 def reply_of(error: ServiceError, call: Call, path: str) -> Reply:
     """The answer that an error is, in the shape of the path's family."""
+    error = _for_others(error, call)
     call.code = error.code
     if error.spent_ms is not None:
         call.timings_ms = error.spent_ms
@@ -70,6 +73,13 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if response.headers["allow"] == "GET":
         response.headers["allow"] = READ_METHODS
     return response
+
+
+def _for_others(error: ServiceError, call: Call) -> ServiceError:
+    """TooSlowError in place of a hopeless budget, where there is another instance and time for it."""
+    if call.elsewhere and isinstance(error, DeadlineExceededError) and error.left_share >= _LEFT_FOR_OTHERS:
+        return TooSlowError(str(error), error.spent_ms)
+    return error
 
 
 def _problem_body(error: ServiceError, call: Call) -> Mapping[str, Any]:

@@ -101,7 +101,7 @@ class WorkRoutes:
     def _walk(self, request: Request, *timeouts_ms: float | None) -> Walk:
         """The walk of a request with these budgets in its body."""
         call = call_of(request)
-        call.walk = Walk(deadline_of(call, self._settings, timeouts_ms), call.caller)
+        call.walk = Walk(deadline_of(call, self._settings, timeouts_ms), call.caller, call.elsewhere)
         return call.walk
 
     def _add(

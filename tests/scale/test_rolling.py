@@ -21,14 +21,14 @@ def test_whatever_is_not_200_has_failed_and_is_no_latency() -> None:
 
 
 def test_a_window_has_what_was_due_in_it() -> None:
-    load = Load(1, 1.0, [outcome(200, due) for due in (0.0, 1.0, 2.0)])
+    load = Load(1, 1.0, outcomes=[outcome(200, due) for due in (0.0, 1.0, 2.0)])
     load.begun = 100.0
     assert [one.due for one in load.within(101.0, 102.0)] == [1.0]
 
 
 def test_each_goal_is_read_from_a_row_and_can_be_missed() -> None:
     def rows(failed: float, ratio: float) -> Rows:
-        figures = {"failed": failed, "p99_ratio": ratio, "p99_share": ratio}
+        figures = {"failed": failed, "late_share": failed, "p99_ratio": ratio}
         return Rows([Row(GROUP, "fleet", name, 0, figures) for name in (RESTART, SWAP, SLOW)])
 
     assert [verdict.is_met for verdict in judge(rows(0, 1.0), GOALS)] == [True] * len(GOALS)

@@ -312,3 +312,14 @@ def test_what_seems_hopeless_is_tried_now_and_then() -> None:
             assert found.effort == 16
             tried += 1
     assert 7 <= tried <= 24  # of 200 in 4 s
+
+
+def test_what_seems_hopeless_is_left_to_others_where_there_are_some() -> None:
+    clock = ManualClock()
+    costs = Known({("search", search_key(number, False)): (50.0, 50.0) for number in (16, 32, 64)})
+    planner, asked = Planner(HNSW, costs, clock), Asked(Load.QUIET, 10, False, False, False, 0.99)
+    for _ in range(200):
+        clock.advance_ms(20)
+        assert not planner.worth(5.0, asked, 9, tries=False)
+        assert planner.plan(5.0, asked, tries=False) is None
+    assert planner.plan(60.0, asked, tries=False) is not None

@@ -177,6 +177,20 @@ def test_the_least_budget_wins(registry: Path, in_body: float | None, headers: d
         assert client.metric("scalingnote_over_budget_total", route="/search") == 1
 
 
+def test_a_replica_too_slow_for_a_budget_sends_the_balancer_elsewhere_at_once(registry: Path) -> None:
+    clock = ManualClock()
+    with client_of(registry, clock) as client:
+        client.parts.generations._slot.generation = hooked(client.parts.generations.current, slow(clock, {"search": 100}))
+        ask, elsewhere = {"query": "a", "timeout_ms": 50}, {"X-Retry-Elsewhere": "1"}
+        answers = (client.post("/search", ask, headers=elsewhere) for _ in range(100))  # late until each effort is known to be
+        problem = assert_problem(next(answer for answer in answers if answer.status_code != 504), 503, "too_slow")
+        assert problem["spent_ms"]["total"] < 10
+        assert_problem(client.post("/search", ask), 504, "deadline_exceeded")
+        client.parts.generations._slot.generation = hooked(client.parts.generations.current, slow(clock, {"encode": 60}))
+        late = client.post("/search", {"query": "a", "timeout_ms": 150}, headers=elsewhere)
+        assert_problem(late, 504, "deadline_exceeded")  # nothing is left for another one
+
+
 def test_the_least_budget_of_a_batch_holds_for_all(registry: Path) -> None:
     clock = ManualClock()
     with client_of(registry, clock) as client:
