@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from service.admission import Lane, Limiter
 from service.cache import VectorCache
+from service.engines.breaker import Breaker, State
 from service.generation import Generation
 from service.workers import Workers
 
@@ -32,6 +33,7 @@ class Runtime(Collector):
         yield from _filter_cache(generation)
         yield _costs(generation)
         yield _batches(generation)
+        yield _engine_state(generation)
 
     def _queue(self) -> Iterable[Metric]:
         yield _gauge("waiting", "Requests that no thread is working on", self._workers.waiting())
@@ -74,6 +76,16 @@ def _batches(generation: Generation | None) -> Metric:
     family = GaugeMetricFamily(f"{PREFIX}_batch_rows_worth", "Queries that are worth one call", labels=["tokens"])
     for size in () if generation is None else generation.encoder.batching.sizes:
         family.add_metric([str(size.tokens)], size.rows)
+    return family
+
+
+def _engine_state(generation: Generation | None) -> Metric:
+    """Of an engine on another machine, that of its breaker; one in this process is always ``closed``."""
+    breaker = None if generation is None else getattr(generation.engine, "breaker", None)
+    state = breaker.state if isinstance(breaker, Breaker) else State.CLOSED
+    family = GaugeMetricFamily(f"{PREFIX}_engine_state", "Whether the search engine is asked", labels=["state"])
+    for each in State:
+        family.add_metric([each.value], generation is not None and each is state)
     return family
 
 

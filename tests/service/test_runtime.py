@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from make_snapshot import make_snapshot
@@ -16,7 +17,9 @@ from serving import Client, client_of, composed, make_registry
 from service.admission import Lane
 from service.batching import BatchPlan, BatchSize
 from service.costs import Costs, Load
+from service.engines.breaker import Breaker, State
 from service.generation import Beside, Generation, GenerationOptions, open_generation
+from snapshot.errors import EngineUnavailableError
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +172,23 @@ def test_both_formats_are_read_by_the_clients_own_parsers(client: Client, accept
     assert {name for name in families if name.startswith("scalingnote_") and not name.endswith("_created")} == {
         metric.name for metric in client.parts.metrics.registry.collect() if metric.name.startswith("scalingnote_")
     }
+
+
+def test_the_state_of_an_engine_elsewhere_is_shown(client: Client) -> None:
+    def shown() -> set[str]:
+        return {state.value for state in State if client.metric("scalingnote_engine_state", state=state.value)}
+
+    assert shown() == {"closed"}  # FAISS in this process has no breaker
+    slot, elsewhere = client.parts.generations._slot, Mock()
+    elsewhere.breaker = Breaker("milvus", probe=lambda: None, most_failures=1, wait=lambda _: True)
+    assert slot.generation is not None
+    generation, slot.generation = slot.generation, replace(slot.generation, engine=elsewhere)
+    try:
+        assert shown() == {"closed"}
+        elsewhere.breaker.failed(EngineUnavailableError("gone"))
+        assert shown() == {"open"}
+    finally:
+        slot.generation = generation
 
 
 def test_every_family_is_there_before_anything_serves(tmp_path: Path) -> None:
