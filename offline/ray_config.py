@@ -21,5 +21,8 @@ class RayConfig(Config):
     """Cores that one shard takes, and threads of torch with it."""
     gpus: Annotated[float, Field(ge=0.0)] = 0.0
     """GPUs that one shard takes: 1 for one of its own, 0.5 for half a one; it is put where there are so many."""
+    store: str | None = None
+    """Of an object store or folder, such as ``s3://bucket/prefix``: the tower and the texts reach workers by it, and the vectors
+    come back by it. Nodes need no common file system then; credentials and endpoint come from the environment of each."""
     retries: Annotated[int, Field(ge=0)] = 3
     """So often a shard is begun again whose worker or node died."""

@@ -36,5 +36,10 @@ def make_runner(name: RunnerName, config: RayConfig) -> Runner:
     if name == "ray":
         from offline.by_ray import RayRunner
 
-        return RayRunner(config)
+        runner = RayRunner(config)
+        if config.store is None:
+            return runner
+        from offline.by_store import StoreRunner
+
+        return StoreRunner(runner, config.store)
     return LocalRunner()

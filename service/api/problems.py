@@ -78,7 +78,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 def _for_others(error: ServiceError, call: Call) -> ServiceError:
     """TooSlowError in place of a hopeless budget, where there is another instance and time for it."""
     if call.elsewhere and isinstance(error, DeadlineExceededError) and error.left_share >= _LEFT_FOR_OTHERS:
-        return TooSlowError(str(error), error.spent_ms)
+        return TooSlowError(str(error), error.spent_ms or {})
     return error
 
 
