@@ -39,7 +39,7 @@ from offline.systems import (
     forget_scratch,
     rank_all,
 )
-from offline.timing import Encode, time_towers
+from offline.timing import Encoder, time_towers
 from offline.trainer import RESULT
 from snapshot.files import write_text
 from snapshot.manifest import Retention
@@ -268,11 +268,10 @@ def _latencies(bench: Workbench) -> tuple[Latency, ...]:
     spec, export = bench.job.recipe.text.query, bench.job.inputs["export"]
     teacher = bench.teacher.to("cpu").float().eval()
     graph, fp32, served = bench.teacher_graph(teacher), open_graph(export, spec, FP32), open_graph(export, spec)
-    encoders: dict[str, Encode] = {"teacher, torch": lambda text: towers.encode(teacher, spec, [text], 1)}
-    if graph is not None:
-        encoders[TEACHER_ONNX] = lambda text: graph.encode([text])
-    encoders[STUDENT_FP32] = lambda text: fp32.encode([text])
-    encoders[SERVED_TOWER] = lambda text: served.encode([text])
+    encoders = {"teacher, torch": Encoder(lambda text: towers.encode(teacher, spec, [text], 1))}
+    for name, each in ((TEACHER_ONNX, graph), (STUDENT_FP32, fp32), (SERVED_TOWER, served)):
+        if each is not None:
+            encoders[name] = Encoder(each.run, each.tokenize)
     return time_towers(encoders, texts)
 
 
@@ -282,5 +281,5 @@ STAGE = Stage(
     needs=("prepare", "train", "distill", "refine", "export", "encode", "index"),
     sections=("text", "data", "train", "evaluate"),
     outside=lambda recipe, _source: {"name": recipe.name, "backbone": backbone_fingerprint(recipe.train.backbone)},
-    version=2,
+    version=3,
 )

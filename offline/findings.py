@@ -105,11 +105,17 @@ class Goal(_Finding):
 
 
 class Latency(_Finding):
-    """One query at a time through a query tower, tokenization included, on one thread of the builder's machine."""
+    """One query at a time through a query tower, on one thread of the builder's machine.
+
+    Attributes:
+        p50_ms: tokenization included, as ``p99_ms``.
+        encode_p50_ms: without tokenization: what the service's stage ``encode`` is; None where a tower cannot do it apart.
+    """
 
     tower: str
     p50_ms: float
     p99_ms: float
+    encode_p50_ms: float | None
     queries: int
 
 

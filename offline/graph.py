@@ -56,6 +56,10 @@ class Graph:
         batches = (texts[start : start + batch_size] for start in range(0, len(texts), batch_size))
         return np.concatenate([np.empty((0, self.dim), np.float32), *(self.run(self.feed(batch)) for batch in batches)])
 
+    def tokenize(self, text: str) -> Feed:
+        """Tokens of one rendered text."""
+        return self.feed([text])
+
     def feed(self, texts: Sequence[str]) -> Feed:
         """Tokens of rendered texts, padded on the right to the longest."""
         tokens = [encoding.ids for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=self.add_special_tokens)]

@@ -26,8 +26,8 @@ def test_the_page_says_what_was_found():
     assert row(text, "approximate search").endswith("| +0.0036 [-0.0010, +0.0080] | no |")
     assert "teacher minus BM25: +0.1010 [+0.0900, +0.1120] nDCG@10; zero is outside the interval: yes." in text
     assert row(text, "**64** (default)").endswith("| 0.990 | 0.100 | 0.200 |")
-    assert row(text, "teacher, torch") == "| teacher, torch | 10.500 | 12.500 | 100 | 0.5 |"
-    assert row(text, "student, as served") == "| student, as served | 0.500 | 0.750 | 100 | 10.5 |"
+    assert row(text, "teacher, torch") == "| teacher, torch | 10.500 | 12.500 | 100 | 0.5 |  |  |"
+    assert row(text, "student, as served") == "| student, as served | 0.500 | 0.750 | 100 | 10.5 | 0.250 | 20.0 |"
     assert "6,676 documents" in text
     assert "RECIPE is the file of the recipe `tldr`" in text
     assert "judged only" not in text.lower()
