@@ -131,7 +131,7 @@ class TrainConfig(Config):
     """``auto``: flash attention on a GPU where it is installed, else torch's own, ``sdpa``. A CPU that trains in bf16 has
     ``eager`` in place of the latter, which is faster there."""
     precision: Literal["auto", "fp32"] = "auto"
-    """``auto``: computes in bf16 where a GPU or the CPU (AMX) has it; weights are float32 in any case."""
+    """``auto``: computes in bf16 where a GPU or the CPU (AMX, AVX-512) has it; weights are float32 in any case."""
     tied: bool = False
     """One set of weights for both towers."""
     query_layers: Annotated[tuple[int, ...], Field(strict=False)] | None = None

@@ -268,8 +268,8 @@ def has_bf16() -> bool:
 
 @contextmanager
 def training_autocast(device: torch.device, precision: str = "auto") -> Iterator[None]:
-    """``auto``: bf16 on a GPU that has it, and on a CPU that multiplies it in hardware (AMX): a step takes half the time."""
-    has_it = has_bf16() if device.type == "cuda" else device.type == "cpu" and has_amx()
+    """``auto``: bf16 on a GPU that has it, and on a CPU that multiplies it in hardware: a step takes half the time."""
+    has_it = has_bf16() if device.type == "cuda" else device.type == "cpu" and multiplies_bf16()
     with torch.autocast(device.type, torch.bfloat16, enabled=has_it and precision == "auto"):
         yield
 
@@ -284,7 +284,11 @@ def training_attention(model: torch.nn.Module, precision: str = "auto") -> Itera
     changed = [
         (module, name)
         for module, name in zip(found, before, strict=True)
-        if name == "sdpa" and module.device.type == "cpu" and has_amx() and precision == "auto" and not torch.cuda.is_available()
+        if name == "sdpa"
+        and module.device.type == "cpu"
+        and multiplies_bf16()
+        and precision == "auto"
+        and not torch.cuda.is_available()
     ]
     for module, _ in changed:
         module.set_attn_implementation("eager")
@@ -295,10 +299,11 @@ def training_attention(model: torch.nn.Module, precision: str = "auto") -> Itera
             module.set_attn_implementation(name)
 
 
-def has_amx() -> bool:
-    """Whether the CPU multiplies matrices in bf16."""
+def multiplies_bf16() -> bool:
+    """Whether the CPU multiplies in bf16, by tiles (AMX) or by vectors (AVX-512, as AMD's since Zen 4)."""
     ask = getattr(torch.cpu, "get_capabilities", None)  # older versions of torch do not say
-    return ask is not None and bool(ask().get("amx_bf16", False))
+    can = {} if ask is None else ask()
+    return any(can.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from offline.towers import (
     check_length,
     encode,
     load_tower,
+    multiplies_bf16,
     project,
     save_tower,
     space_fingerprint,
@@ -208,10 +209,19 @@ def test_a_damaged_tower_is_refused_by_name(bert, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("has_amx", "precision", "expected"), [(True, "auto", "eager"), (True, "fp32", "sdpa"), (False, "auto", "sdpa")]
+    ("capabilities", "expected"),
+    [({"amx_bf16": True}, True), ({"amx_bf16": False, "avx512_bf16": True}, True), ({"avx512_f": True}, False), ({}, False)],
 )
-def test_a_cpu_that_trains_in_bf16_has_plain_attention_meanwhile(bert, monkeypatch, has_amx, precision, expected):
-    monkeypatch.setattr("offline.towers.has_amx", lambda: has_amx)
+def test_a_cpu_says_itself_whether_it_multiplies_in_bf16(monkeypatch, capabilities, expected):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities, raising=False)
+    assert multiplies_bf16() is expected
+
+
+@pytest.mark.parametrize(
+    ("has_it", "precision", "expected"), [(True, "auto", "eager"), (True, "fp32", "sdpa"), (False, "auto", "sdpa")]
+)
+def test_a_cpu_that_trains_in_bf16_has_plain_attention_meanwhile(bert, monkeypatch, has_it, precision, expected):
+    monkeypatch.setattr("offline.towers.multiplies_bf16", lambda: has_it)
     tower = build_tower(str(bert))
     with training_attention(tower, precision):
         assert backbone_of(tower).config._attn_implementation == expected
