@@ -120,7 +120,7 @@ def encode_stored(task: StoredTask) -> str:
         store = open_store(task.url)
         done = _read_json(store, f"shards/{task.key}.json")
         if done is not None:
-            return str(done["sha256"])
+            return str(done.get("sha256"))
         shard = _shard(store.whole(f"shards/{task.key}.task.json"), task, _fetched(task.url, task.fingerprint))
         vectors = io.BytesIO()
         np.save(vectors, encode_shard(shard), allow_pickle=False)
@@ -147,10 +147,8 @@ def _shard(content: bytes, task: StoredTask, tower: Path) -> ShardTask:
     if hashlib.sha256(content).hexdigest() != task.key:
         raise WorkerError(f"{task.url}/shards/{task.key}.task.json: other content than its name says; remove it")
     named = json.loads(content)
-    spec, documents = (
-        TextSpec.model_validate_json(json.dumps(named["spec"])),
-        cast("Sequence[Mapping[str, str]]", named["documents"]),
-    )
+    documents = cast("Sequence[Mapping[str, str]]", named["documents"])
+    spec = TextSpec.model_validate_json(json.dumps(named["spec"]))
     return ShardTask(Part(**named["part"]), documents, tower, task.fingerprint, spec, named["batch_size"], named["progress"])
 
 
@@ -220,7 +218,13 @@ def _is_whole(folder: Path, listed: Mapping[str, str]) -> bool:
 
 def _read_json(store: Store, key: str) -> dict[str, str] | None:
     found = store.read(key, _MOST_JSON_BYTES)
-    return None if found is None else cast("dict[str, str]", json.loads(found.content))
+    try:
+        named = None if found is None else json.loads(found.content)
+    except ValueError as error:
+        raise WorkerError(f"{store.of(key)}: not JSON ({error}); remove it and run again") from error
+    if not isinstance(named, dict | None):
+        raise WorkerError(f"{store.of(key)}: not a JSON object; remove it and run again")
+    return cast("dict[str, str] | None", named)
 
 
 @contextmanager
@@ -228,5 +232,5 @@ def _told(url: str) -> Iterator[None]:
     """The store's errors in this program's words, with the name of the machine."""
     try:
         yield
-    except (SnapshotError, FileNotFoundError, OSError) as error:
+    except (SnapshotError, OSError) as error:
         raise WorkerError(f"{platform.node()}: ray.store {url}: {error}") from error

@@ -87,6 +87,19 @@ def test_what_was_changed_in_the_store_is_never_taken(tmp_path, inputs, url, dam
         encoded(tmp_path / "remote", inputs, StoreRunner(Damaging(), url))
 
 
+@pytest.mark.parametrize(("content", "reason"), [(b"{", "not JSON"), (b"[]", "not a JSON object"), (b"{}", "other content than")])
+def test_a_receipt_that_is_none_is_refused_by_name(tmp_path, inputs, url, content, reason):
+    class Garbling(LocalRunner):
+        def run(self, function, tasks):
+            for task in tasks:
+                function(task)
+                open_store(url).write(f"shards/{task.key}.json", content)
+                yield task, function(task)
+
+    with pytest.raises(WorkerError, match=rf"shards/\w+\.\w+: {reason}"):
+        encoded(tmp_path / "remote", inputs, StoreRunner(Garbling(), url))
+
+
 def test_a_tower_whose_files_would_leave_the_folder_is_refused(tmp_path, inputs, url):
     class Hostile(LocalRunner):
         def run(self, function, tasks):
