@@ -16,7 +16,7 @@ BOUNDS: Mapping[GoalName, float] = {
 }
 """Of every recipe; ``*_ndcg10`` and ``run_*`` have one only where a recipe sets it, since data sets and machines differ.
 ``teacher_over_*_low``: lower end of the paired interval of nDCG@10; ``latency_ratio_*``: the teacher's query tower over the
-student, both in onnxruntime, tokenization left out: it is the same work for both."""
+student, both in onnxruntime, tokenization left out, as in the service's stage ``encode``."""
 
 AT_MOST: frozenset[GoalName] = frozenset({"latency_served_ms", "run_minutes", "run_resident_gb"})
 """Of these less is better: a query's encoding as served, without its tokenization, and what all stages up to the report took."""
