@@ -32,6 +32,10 @@ WHOLE = "all"
 
 HALF_LIFE_SECONDS = 30.0
 FORGET_SECONDS = 5.0
+REMEMBER_SECONDS = 60.0
+"""Before a cost is forgotten where others do what is refused here, and a request now and then tries it (``Remembered``)."""
+_ALIKE = 1.5
+"""A cost within this factor of the median says the same as before."""
 _SPEED_SECONDS = 300.0
 """A machine changes less often than a load."""
 _LEAST_MS, _MOST_MS, _RATIO = 0.01, 20_000.0, 1.15
@@ -93,7 +97,8 @@ class Estimator:
     """Percentiles of one cost in milliseconds, to within a bucket of 15%, from 0.01 ms to 20 s.
 
     What has not been observed for some seconds is forgotten whole. A cost that is believed to be high is not paid, so it is
-    not observed either: fading alone would keep such a belief for as long as it took to form.
+    not observed either: fading alone would keep such a belief for as long as it took to form. It is believed again as soon as
+    one observation says the same, so that finding out costs one request and not as many as it took to learn it.
     """
 
     __slots__ = ("_answers", "_forget", "_half_life", "_last", "_refresh_at", "_refresh_by", "_seen", "_state")
@@ -112,7 +117,7 @@ class Estimator:
 
     def observe(self, ms: float, now: float) -> None:
         """Learn one cost, seen at ``now``, in seconds of a monotonic clock."""
-        if now - self._last > self._forget:
+        if now - self._last > self._forget and not self._is_as_before(ms):
             self._start(now)
         weights, landmark = self._state
         age = (now - landmark) / self._half_life
@@ -123,12 +128,13 @@ class Estimator:
         self._seen += 1
         self._last = now
 
-    def quantile(self, p: float, now: float) -> float | None:
+    def quantile(self, p: float, now: float, forget_seconds: float | None = None) -> float | None:
         """The cost that a share ``p`` of observations does not exceed, in milliseconds; None where too few say anything.
 
         The greatest observation alone never decides: one pause of the machine is no evidence of what a stage costs.
+        ``forget_seconds`` is another time than the estimator's own after which nothing is said.
         """
-        if now - self._last > self._forget:
+        if now - self._last > (self._forget if forget_seconds is None else forget_seconds):
             return None
         if self._seen >= self._refresh_at or now >= self._refresh_by:
             self._refresh(now)
@@ -136,6 +142,10 @@ class Estimator:
         if p not in answers:
             answers[p] = self._work_out(p, now)
         return answers[p]
+
+    def _is_as_before(self, ms: float) -> bool:
+        median = self._work_out(0.5, self._last)
+        return median is not None and median <= ms * _ALIKE and ms <= median * _ALIKE
 
     def _start(self, now: float) -> None:
         self._state = ([0.0] * (_LAST_BUCKET + 1), now)
@@ -215,15 +225,17 @@ class Costs:
         if stage == "search" and key in self._table_ms:
             self.speeds[load].observe(ms / self._table_ms[key], now)
 
-    def cost_ms(self, stage: CostStage, key: str, probability: float, load: Load) -> float | None:
+    def cost_ms(
+        self, stage: CostStage, key: str, probability: float, load: Load, forget_seconds: float = FORGET_SECONDS
+    ) -> float | None:
         """What a stage costs at most, with ``probability``; where ``load`` has not been seen lately, under the other load.
 
-        None where it has not been seen at all, or not lately.
+        None where it has not been seen at all, or not for ``forget_seconds``.
         """
         now = self._clock()
         for seen_under in _PREFERRED[load]:
             estimator = self._estimators[seen_under].get((stage, key))
-            if estimator is not None and (ms := estimator.quantile(probability, now)) is not None:
+            if estimator is not None and (ms := estimator.quantile(probability, now, forget_seconds)) is not None:
                 return ms
         return None
 
@@ -241,3 +253,18 @@ class Costs:
                 for quantile in EXPORTED_QUANTILES:
                     if (ms := estimator.quantile(quantile, now)) is not None:
                         yield Cost(stage, key, load, quantile, ms / 1000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The cost model with a longer memory, for requests that somebody else does where they are refused here."""
+
+    costs: Costs
+
+    def cost_ms(self, stage: CostStage, key: str, probability: float, load: Load) -> float | None:
+        """As ``Costs.cost_ms``, until ``REMEMBER_SECONDS`` have passed."""
+        return self.costs.cost_ms(stage, key, probability, load, REMEMBER_SECONDS)
+
+    def speed(self, load: Load) -> float | None:
+        """As ``Costs.speed``."""
+        return self.costs.speed(load)

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from service.costs import Costs
+from service.costs import Costs, Remembered
 from service.encoder import Encoder, Tokenizers
 from service.engines import Engine, MilvusServer, open_engine
 from service.gate import Inspector, NullInspector
@@ -203,7 +203,7 @@ def _open(
         golden = read_golden(layout, manifest)
         opened.pop_all()
     costs = Costs(manifest.index, time.monotonic, None if beside.before is None else beside.before.costs)
-    planner = Planner(manifest.index, costs, time.monotonic)
+    planner = Planner(manifest.index, costs, time.monotonic, Remembered(costs))
     tower, now = _tower_digest(manifest), datetime.now(UTC)
     return Generation(manifest, encoder, engine, documents, _UNPROVEN, costs, planner, tower, now, seconds, golden, layout)
 

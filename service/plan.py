@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, get_args
 
-from service.costs import WHOLE, CostStage, Load, fetch_key, search_key, size_key
+from service.costs import FORGET_SECONDS, WHOLE, CostStage, Load, fetch_key, search_key, size_key
 from service.deadline import Clock
 from snapshot.manifest import Effort, Index
 
@@ -31,6 +31,8 @@ FETCH_MS_PER_HIT = 0.01
 _MEDIAN = 0.5
 _FRESH_SECONDS = 0.05
 _TRY_SECONDS = 0.5
+_TRY_ELSEWHERE_SECONDS = FORGET_SECONDS + 1.0
+"""When a belief has been forgotten, so that a trial that says otherwise ends it, and one that says the same renews it."""
 
 
 class CostsView(Protocol):
@@ -67,7 +69,10 @@ class SearchPlan:
 
 
 class Asked(NamedTuple):
-    """What the ladder of a search depends on, besides costs; the names are those of ``plan_search``."""
+    """What the ladder of a search depends on, besides costs; the names are those of ``plan_search``.
+
+    ``elsewhere`` says that what is refused at once is asked of another instance (``Walk.elsewhere``).
+    """
 
     load: Load
     k: int
@@ -75,6 +80,7 @@ class Asked(NamedTuple):
     fields: bool
     filtered: bool
     probability: float
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,37 +124,33 @@ def plan_search(
 
 
 class Planner:
-    """Plans of one generation. Costs change slowly, so a ladder is worked out once and used for a moment."""
+    """Plans of one generation. Costs change slowly, so a ladder is worked out once and used for a moment.
 
-    def __init__(self, index: Index, costs: CostsView, clock: Clock) -> None:
+    Requests that are asked elsewhere where they are refused here are planned by ``remembered``, and seldom tried in vain.
+    """
+
+    def __init__(self, index: Index, costs: CostsView, clock: Clock, remembered: CostsView | None = None) -> None:
         self._index = index
-        self._costs = costs
+        self._costs = {False: costs, True: remembered or costs}
         self._clock = clock
-        self._until = self._try_until = -math.inf
-        self._try_at = clock() + _TRY_SECONDS
+        self._until = -math.inf
+        self._trials = {False: _Trials(clock, _TRY_SECONDS), True: _Trials(clock, _TRY_ELSEWHERE_SECONDS)}
         self._ladders: dict[Asked, Ladder] = {}
 
-    def plan(self, remaining_ms: float, asked: Asked, *, tries: bool = True) -> SearchPlan | None:
+    def plan(self, remaining_ms: float, asked: Asked) -> SearchPlan | None:
         """The highest rung of the ladder that fits into ``remaining_ms``, or None where none does.
 
-        Now and then the last rung is tried all the same, with ``tries``: a cost that is never paid would be believed for as
-        long as it is remembered, and every request refused meanwhile.
+        Now and then the last rung is tried all the same: a cost that is never paid would be believed for as long as it is
+        remembered, and every request refused meanwhile.
         """
         rungs = self._ladder(asked).rungs
         fits = next((plan for cost_ms, plan in rungs if cost_ms <= remaining_ms), None)
-        return rungs[-1][1] if fits is None and tries and self._tries() else fits
+        return rungs[-1][1] if fits is None and self._trials[asked.elsewhere].now() else fits
 
-    def worth(self, remaining_ms: float, asked: Asked, tokens: int, *, tries: bool = True) -> bool:
+    def worth(self, remaining_ms: float, asked: Asked, tokens: int) -> bool:
         """Whether encoding is worth beginning: what must still come fits at its median (``least_ms``), or is tried anyway."""
-        encode_ms = self._costs.cost_ms("encode", size_key(tokens), _MEDIAN, asked.load) or 0.0
-        return self._ladder(asked).least_ms + encode_ms <= remaining_ms or (tries and self._tries())
-
-    def _tries(self) -> bool:
-        """True for a moment in each ``_TRY_SECONDS``; one request that began then may go on to its search."""
-        now = self._clock()
-        if now >= self._try_at:
-            self._try_at, self._try_until = now + _TRY_SECONDS, now + _FRESH_SECONDS
-        return now < self._try_until
+        encode_ms = self._costs[asked.elsewhere].cost_ms("encode", size_key(tokens), _MEDIAN, asked.load) or 0.0
+        return self._ladder(asked).least_ms + encode_ms <= remaining_ms or self._trials[asked.elsewhere].now()
 
     def _ladder(self, asked: Asked) -> Ladder:
         now = self._clock()
@@ -161,10 +163,27 @@ class Planner:
         return ladder
 
     def _work_out(self, asked: Asked) -> Ladder:
-        estimate = _Estimate(self._costs, asked.load, asked.k, asked.filtered)
+        costs = self._costs[asked.elsewhere]
+        estimate = _Estimate(costs, asked.load, asked.k, asked.filtered)
         rungs = _exact_rungs if asked.exact else _rungs
-        least = least_ms(self._index, self._costs, asked.load, tokens=None, k=asked.k, exact=asked.exact, filtered=asked.filtered)
+        least = least_ms(self._index, costs, asked.load, tokens=None, k=asked.k, exact=asked.exact, filtered=asked.filtered)
         return Ladder(tuple(rungs(estimate, self._index, asked.fields, asked.probability)), least)
+
+
+class _Trials:
+    """When what seems hopeless is tried: for a moment each ``every_seconds``, so that whoever begins may go on to its search."""
+
+    def __init__(self, clock: Clock, every_seconds: float) -> None:
+        self._clock = clock
+        self._every = every_seconds
+        self._at = clock() + every_seconds
+        self._until = -math.inf
+
+    def now(self) -> bool:
+        now = self._clock()
+        if now >= self._at:
+            self._at, self._until = now + self._every, now + _FRESH_SECONDS
+        return now < self._until
 
 
 def least_ms(

@@ -143,8 +143,7 @@ class Stages:
     def _check_time(self, search: Search, kinds: Kinds, tokens: int) -> None:
         """DeadlineExceededError where what must still come takes longer than what is left."""
         kinds["encode"] = size_key(tokens)
-        left_ms, asked, tries = self._walk.remaining_ms(), self._asked(search), not self._walk.elsewhere
-        if not self._generation.planner.worth(left_ms, asked, tokens, tries=tries):
+        if not self._generation.planner.worth(self._walk.remaining_ms(), self._asked(search), tokens):
             raise self._walk.exceeded("encode")
 
     def _result(self, search: Search, parsed: Filter | None, known: Known, left: int, kinds: Kinds) -> Result:
@@ -179,14 +178,15 @@ class Stages:
 
     def _plan(self, search: Search, left: int) -> SearchPlan:
         left_ms = (self._walk.remaining_ms() - _WIRE_MS) / left
-        plan = self._generation.planner.plan(left_ms, self._asked(search), tries=not self._walk.elsewhere)
+        plan = self._generation.planner.plan(left_ms, self._asked(search))
         if plan is None:
             raise self._walk.exceeded("search")
         return plan
 
     def _asked(self, search: Search) -> Asked:
         fields = search.fields is None or len(search.fields) > 0
-        return Asked(self._target.load, search.k, search.exact, fields, search.filter is not None, self._target.probability)
+        filtered, (load, probability) = search.filter is not None, (self._target.load, self._target.probability)
+        return Asked(load, search.k, search.exact, fields, filtered, probability, self._walk.elsewhere)
 
 
 def check(generation: Generation, search: Search) -> Filter | None:

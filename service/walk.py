@@ -32,7 +32,7 @@ class Walk:
         spent_ms: milliseconds by stage that was left, in the order in which stages were first left.
         stage: where it is now.
         lesson: what is to be learned from ``spent_ms`` once the work has ended.
-        elsewhere: what is refused at once is asked of another replica, so that nothing hopeless need be tried here.
+        elsewhere: what is refused at once is asked of another replica, so that what seems hopeless is seldom tried here.
         given_up: its caller was told that the budget is spent while it was in the middle of a stage.
     """
 

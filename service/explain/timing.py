@@ -58,17 +58,17 @@ class ObservedPlanner(Planner):
         self._time = clock
         self.spent_ms = 0.0
 
-    def plan(self, remaining_ms: float, asked: Asked, *, tries: bool = True) -> SearchPlan | None:
+    def plan(self, remaining_ms: float, asked: Asked) -> SearchPlan | None:
         began = self._time()
-        plan = self._inner.plan(remaining_ms, asked, tries=tries)
+        plan = self._inner.plan(remaining_ms, asked)
         if plan is not None and self._effort is not None and self._recall is not None:
             lowered = "deadline_effort" in plan.causes and plan.effort < self._effort
             plan = plan if lowered else replace(plan, effort=self._effort, expected_recall=self._recall)
         self.spent_ms = (self._time() - began) * 1000.0
         return plan
 
-    def worth(self, remaining_ms: float, asked: Asked, tokens: int, *, tries: bool = True) -> bool:
-        return self._inner.worth(remaining_ms, asked, tokens, tries=tries)
+    def worth(self, remaining_ms: float, asked: Asked, tokens: int) -> bool:
+        return self._inner.worth(remaining_ms, asked, tokens)
 
 
 def time_search(

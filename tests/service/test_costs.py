@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from manual_clock import ManualClock
 
-from service.costs import WHOLE, Costs, Estimator, Load, fetch_key, load_of, search_key, size_key
+from service.costs import WHOLE, Costs, Estimator, Load, Remembered, fetch_key, load_of, search_key, size_key
 from snapshot.manifest import Effort, HnswIndex
 
 
@@ -67,6 +67,31 @@ def test_what_is_not_observed_any_more_is_forgotten_whole() -> None:
     for _ in range(3):
         estimator.observe(1.0, 6.0)
     assert estimator.quantile(0.99, 6.0) == pytest.approx(1.0, rel=0.15)
+
+
+@pytest.mark.parametrize(("ms", "known"), [(100.0, True), (80.0, True), (120.0, True), (20.0, False), (400.0, False)])
+def test_what_is_forgotten_is_believed_again_when_one_says_the_same(ms: float, known: bool) -> None:
+    estimator = filled([100.0] * 20)
+    assert estimator.quantile(0.5, 9.0) is None
+    estimator.observe(ms, 9.0)
+    assert (estimator.quantile(0.5, 9.0) is not None) is known
+
+
+def test_what_faded_is_not_believed_again_on_one_word() -> None:
+    estimator = filled([100.0] * 20)
+    estimator.observe(100.0, 300.0)  # ten half-lives later
+    assert estimator.quantile(0.5, 300.0) is None
+
+
+def test_others_may_remember_for_longer() -> None:
+    costs, clock = model()
+    learn(costs, "64", 2.0)
+    clock.advance_ms(50_000)
+    assert costs.cost_ms("search", "64", 0.5, Load.QUIET) is None
+    assert Remembered(costs).cost_ms("search", "64", 0.5, Load.QUIET) == pytest.approx(2.0, rel=0.15)
+    assert Remembered(costs).speed(Load.QUIET) == costs.speed(Load.QUIET)
+    clock.advance_ms(11_000)
+    assert Remembered(costs).cost_ms("search", "64", 0.5, Load.QUIET) is None
 
 
 def test_days_of_observations_stay_within_floats() -> None:

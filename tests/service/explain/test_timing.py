@@ -40,9 +40,9 @@ def test_planning_is_told_apart_from_searching(generation: Generation) -> None:
     clock = ManualClock()
 
     class Slow(ObservedPlanner):
-        def plan(self, remaining_ms: float, asked: Asked, *, tries: bool = True) -> SearchPlan | None:
+        def plan(self, remaining_ms: float, asked: Asked) -> SearchPlan | None:
             clock.advance_ms(7.0)
-            return self._inner.plan(remaining_ms, asked, tries=tries)
+            return self._inner.plan(remaining_ms, asked)
 
     planner = Slow(generation.planner, None, None, clock)
     slowed = replace(hooked(generation, slow(clock, COSTS_MS)), planner=planner)
