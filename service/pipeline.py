@@ -157,6 +157,7 @@ class Pipeline:
         ended = partial(self._ended, token, came_ms, answer)
         job = Job(lane, self._leased(work), walk, partial(_tell, loop, ended))
         late = _Late(loop, answer, walk)
+        walk.on_refusal = partial(self._refuse, loop, answer)
         self._workers.submit(job)
         try:
             return await answer
@@ -183,6 +184,12 @@ class Pipeline:
         with self._generations.lease() as generation:
             return (yield from work(generation))
 
+    def _refuse(self, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[T], reason: DeadlineExceededError) -> None:
+        """From the thread that goes on with it."""
+        self._metrics.dropped_before(reason)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_fail, answer, reason)
+
     def _ended(self, token: Token, came_ms: float, answer: asyncio.Future[T], job: Job) -> None:
         """The token is held until the threads are done with the job, not until its caller is.
 
@@ -190,7 +197,7 @@ class Pipeline:
         """
         queue_ms = max(0.0, job.walk.spent_ms.get("queue", 0.0) - came_ms)
         token.release(job.walk.service_ms(), queue_ms, _outcome(job.error))
-        if isinstance(job.error, DeadlineExceededError | CallerGoneError):
+        if isinstance(job.error, DeadlineExceededError | CallerGoneError) and not job.walk.refused:
             self._metrics.dropped_before(job.error)
         if answer.done():
             _learn(job.walk)
@@ -199,6 +206,11 @@ class Pipeline:
             answer.set_result(job.value)
         else:
             answer.set_exception(job.error)
+
+
+def _fail(answer: asyncio.Future[T], reason: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(reason)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, ended: Callable[[Job], None], job: Job) -> None:

@@ -31,8 +31,8 @@ FETCH_MS_PER_HIT = 0.01
 _MEDIAN = 0.5
 _FRESH_SECONDS = 0.05
 _TRY_SECONDS = 0.5
-_TRY_ELSEWHERE_SECONDS = FORGET_SECONDS + 1.0
-"""When a belief has been forgotten, so that a trial that says otherwise ends it, and one that says the same renews it."""
+_LEARN_SECONDS = FORGET_SECONDS + 1.0
+"""When a belief has been forgotten, so that one cost that says otherwise ends it, and one that says the same renews it."""
 
 
 class CostsView(Protocol):
@@ -126,15 +126,16 @@ def plan_search(
 class Planner:
     """Plans of one generation. Costs change slowly, so a ladder is worked out once and used for a moment.
 
-    Requests that are asked elsewhere where they are refused here are planned by ``remembered``, and seldom tried in vain.
+    Requests that are asked elsewhere where they are refused here are planned by ``remembered``, and not tried in vain:
+    ``is_to_learn`` says which of them is done after its caller has been refused.
     """
 
     def __init__(self, index: Index, costs: CostsView, clock: Clock, remembered: CostsView | None = None) -> None:
         self._index = index
         self._costs = {False: costs, True: remembered or costs}
         self._clock = clock
-        self._until = -math.inf
-        self._trials = {False: _Trials(clock, _TRY_SECONDS), True: _Trials(clock, _TRY_ELSEWHERE_SECONDS)}
+        self._until = self._try_until = -math.inf
+        self._try_at, self._learn_at = clock() + _TRY_SECONDS, clock() + _LEARN_SECONDS
         self._ladders: dict[Asked, Ladder] = {}
 
     def plan(self, remaining_ms: float, asked: Asked) -> SearchPlan | None:
@@ -143,14 +144,34 @@ class Planner:
         Now and then the last rung is tried all the same: a cost that is never paid would be believed for as long as it is
         remembered, and every request refused meanwhile.
         """
-        rungs = self._ladder(asked).rungs
-        fits = next((plan for cost_ms, plan in rungs if cost_ms <= remaining_ms), None)
-        return rungs[-1][1] if fits is None and self._trials[asked.elsewhere].now() else fits
+        fits = next((plan for cost_ms, plan in self._ladder(asked).rungs if cost_ms <= remaining_ms), None)
+        return self.least(asked) if fits is None and self._tries(asked) else fits
+
+    def least(self, asked: Asked) -> SearchPlan:
+        """The last rung."""
+        return self._ladder(asked).rungs[-1][1]
 
     def worth(self, remaining_ms: float, asked: Asked, tokens: int) -> bool:
         """Whether encoding is worth beginning: what must still come fits at its median (``least_ms``), or is tried anyway."""
         encode_ms = self._costs[asked.elsewhere].cost_ms("encode", size_key(tokens), _MEDIAN, asked.load) or 0.0
-        return self._ladder(asked).least_ms + encode_ms <= remaining_ms or self._trials[asked.elsewhere].now()
+        return self._ladder(asked).least_ms + encode_ms <= remaining_ms or self._tries(asked)
+
+    def is_to_learn(self) -> bool:
+        """Whether this one, refused, is to be done all the same: one in ``_LEARN_SECONDS``."""
+        now = self._clock()
+        if now < self._learn_at:
+            return False
+        self._learn_at = now + _LEARN_SECONDS
+        return True
+
+    def _tries(self, asked: Asked) -> bool:
+        """True for a moment in each ``_TRY_SECONDS``; one request that began then may go on to its search."""
+        if asked.elsewhere:
+            return False
+        now = self._clock()
+        if now >= self._try_at:
+            self._try_at, self._try_until = now + _TRY_SECONDS, now + _FRESH_SECONDS
+        return now < self._try_until
 
     def _ladder(self, asked: Asked) -> Ladder:
         now = self._clock()
@@ -168,22 +189,6 @@ class Planner:
         rungs = _exact_rungs if asked.exact else _rungs
         least = least_ms(self._index, costs, asked.load, tokens=None, k=asked.k, exact=asked.exact, filtered=asked.filtered)
         return Ladder(tuple(rungs(estimate, self._index, asked.fields, asked.probability)), least)
-
-
-class _Trials:
-    """When what seems hopeless is tried: for a moment each ``every_seconds``, so that whoever begins may go on to its search."""
-
-    def __init__(self, clock: Clock, every_seconds: float) -> None:
-        self._clock = clock
-        self._every = every_seconds
-        self._at = clock() + every_seconds
-        self._until = -math.inf
-
-    def now(self) -> bool:
-        now = self._clock()
-        if now >= self._at:
-            self._at, self._until = now + self._every, now + _FRESH_SECONDS
-        return now < self._until
 
 
 def least_ms(

@@ -144,7 +144,7 @@ class Stages:
         """DeadlineExceededError where what must still come takes longer than what is left."""
         kinds["encode"] = size_key(tokens)
         if not self._generation.planner.worth(self._walk.remaining_ms(), self._asked(search), tokens):
-            raise self._walk.exceeded("encode")
+            self._refuse("encode")
 
     def _result(self, search: Search, parsed: Filter | None, known: Known, left: int, kinds: Kinds) -> Result:
         selection = self._select(parsed)
@@ -178,10 +178,20 @@ class Stages:
 
     def _plan(self, search: Search, left: int) -> SearchPlan:
         left_ms = (self._walk.remaining_ms() - _WIRE_MS) / left
-        plan = self._generation.planner.plan(left_ms, self._asked(search))
-        if plan is None:
-            raise self._walk.exceeded("search")
-        return plan
+        planner, asked = self._generation.planner, self._asked(search)
+        plan = None if self._walk.refused else planner.plan(left_ms, asked)
+        if plan is not None:
+            return plan
+        if not self._walk.refused:
+            self._refuse("search")
+        return planner.least(asked)
+
+    def _refuse(self, stage: Stage) -> None:
+        """DeadlineExceededError; some that ask elsewhere are told so and done all the same, to see whether it is still true."""
+        late = self._walk.exceeded(stage)
+        if not (self._walk.elsewhere and self._generation.planner.is_to_learn()):
+            raise late
+        self._walk.refuse(late)
 
     def _asked(self, search: Search) -> Asked:
         fields = search.fields is None or len(search.fields) > 0

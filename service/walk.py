@@ -32,11 +32,25 @@ class Walk:
         spent_ms: milliseconds by stage that was left, in the order in which stages were first left.
         stage: where it is now.
         lesson: what is to be learned from ``spent_ms`` once the work has ended.
-        elsewhere: what is refused at once is asked of another replica, so that what seems hopeless is seldom tried here.
+        elsewhere: what is refused at once is asked of another replica, so that nothing hopeless need be tried here.
+        on_refusal: tells its caller at once that nothing will come of it; None where nobody waits who could be told.
+        refused: that was done, and what is still done for it is done only to learn what it costs.
         given_up: its caller was told that the budget is spent while it was in the middle of a stage.
     """
 
-    __slots__ = ("_begun", "_clock", "caller", "deadline", "elsewhere", "given_up", "lesson", "spent_ms", "stage")
+    __slots__ = (
+        "_begun",
+        "_clock",
+        "caller",
+        "deadline",
+        "elsewhere",
+        "given_up",
+        "lesson",
+        "on_refusal",
+        "refused",
+        "spent_ms",
+        "stage",
+    )
 
     def __init__(self, deadline: Deadline, caller: Caller, elsewhere: bool = False) -> None:
         self.deadline = deadline
@@ -44,7 +58,8 @@ class Walk:
         self.elsewhere = elsewhere
         self.spent_ms: dict[Stage, float] = {}
         self.stage: Stage = "queue"
-        self.given_up = False
+        self.given_up = self.refused = False
+        self.on_refusal: Callable[[DeadlineExceededError], object] | None = None
         self.lesson: Callable[[Mapping[Stage, float]], None] | None = None
         self._clock = deadline.clock
         self._begun = deadline.started
@@ -71,7 +86,7 @@ class Walk:
 
     def hopeless(self, stage: Stage) -> CallerGoneError | DeadlineExceededError | None:
         """Why ``stage`` is not worth beginning, if it is not."""
-        if self.caller.gone:
+        if self.caller.gone and not self.refused:
             return CallerGoneError(stage)
         if self._clock() >= self.deadline.end:
             return self.exceeded(stage)
@@ -84,6 +99,13 @@ class Walk:
         left_ms = self.remaining_ms()
         left_share = left_ms / self.deadline.budget_ms if left_ms > 0 else 0.0
         return DeadlineExceededError(message, stage, self.timings_ms(under_way=True), left_share)
+
+    def refuse(self, reason: DeadlineExceededError) -> None:
+        """Tell the caller now, and go on with nobody waiting; raises ``reason`` where the caller cannot be told."""
+        if self.on_refusal is None:
+            raise reason
+        self.given_up = self.refused = True
+        self.on_refusal(reason)
 
     def remaining_ms(self) -> float:
         """Milliseconds until the deadline."""

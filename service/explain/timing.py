@@ -67,6 +67,12 @@ class ObservedPlanner(Planner):
         self.spent_ms = (self._time() - began) * 1000.0
         return plan
 
+    def least(self, asked: Asked) -> SearchPlan:
+        return self._inner.least(asked)
+
+    def is_to_learn(self) -> bool:
+        return self._inner.is_to_learn()
+
     def worth(self, remaining_ms: float, asked: Asked, tokens: int) -> bool:
         return self._inner.worth(remaining_ms, asked, tokens)
 

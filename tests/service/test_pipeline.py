@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from manual_clock import ManualClock
 from serving import composed, hooked, make_registry, slow
 
+from service.costs import Costs, Load, Remembered, search_key
 from service.deadline import Deadline
 from service.errors import (
     CallerGoneError,
@@ -24,8 +26,9 @@ from service.errors import (
 )
 from service.parts import Parts
 from service.pipeline import Answer
+from service.plan import Planner
 from service.stages import Search
-from service.walk import Caller, Walk
+from service.walk import STAGES, Caller, Walk
 
 WAIT_SECONDS = 10
 
@@ -54,8 +57,10 @@ def hook_into(parts: Parts, hook: Callable[[str], None]) -> None:
     parts.generations._slot.generation = hooked(generation, hook)
 
 
-def search(parts: Parts, budget_ms: float = 100, caller: Caller | None = None, **options: Any) -> Coroutine[Any, Any, Answer]:
-    walk = Walk(Deadline.after(budget_ms, parts.clock(), parts.clock), caller or Caller())
+def search(
+    parts: Parts, budget_ms: float = 100, caller: Caller | None = None, elsewhere: bool = False, **options: Any
+) -> Coroutine[Any, Any, Answer]:
+    walk = Walk(Deadline.after(budget_ms, parts.clock(), parts.clock), caller or Caller(), elsewhere)
     options.setdefault("filter", {"number": {"$gte": 0}})
     return answered(parts, parts.pipeline.search(Search("apple", **options), walk, lambda answer: answer), walk)
 
@@ -197,6 +202,35 @@ def test_a_cancelled_request_keeps_its_token_until_its_thread_is_free(parts: Par
     asyncio.run(cancel())
     assert parts.limiter.in_flight == 0
     assert sample(parts, "dropped_total", cause="gone", stage="filter") == 1
+
+
+def test_who_is_sent_elsewhere_is_told_at_once_and_what_it_costs_is_learned(parts: Parts, clock: ManualClock) -> None:
+    served, gate, slowly = parts.generations.current, Gate(), slow(clock, {"search": 200})
+    assert served is not None
+    costs = Costs(served.manifest.index, clock)
+    planner = Planner(served.manifest.index, costs, clock, Remembered(costs))
+    parts.generations._slot.generation = replace(served, costs=costs, planner=planner)
+    hook_into(parts, lambda stage: (gate(stage), slowly(stage)))
+    key = search_key(served.manifest.index.efforts[0].effort, True)
+    for _ in range(9):
+        costs.observe("search", key, 200.0, Load.QUIET)
+    clock.advance_ms(6_100)  # forgotten, except for those who can be sent elsewhere
+
+    async def refused() -> None:
+        with pytest.raises(DeadlineExceededError) as caught:
+            await search(parts, elsewhere=True)
+        assert caught.value.left_share > 0.9
+        await until(gate.reached)
+        assert parts.limiter.in_flight == 1
+        assert costs.cost_ms("search", key, 0.5, Load.QUIET) is None
+        gate.open.set()
+        async with asyncio.timeout(WAIT_SECONDS):
+            while parts.limiter.in_flight:  # noqa: ASYNC110 - what is waited for is a number
+                await asyncio.sleep(0)
+
+    asyncio.run(refused())
+    assert costs.cost_ms("search", key, 0.5, Load.QUIET) == pytest.approx(200, rel=0.15)
+    assert sum(sample(parts, "dropped_total", cause="late", stage=stage) for stage in STAGES) == 1
 
 
 def test_the_event_loop_runs_on_while_a_stage_blocks(parts: Parts) -> None:
