@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from snapshot.registry import Registry
+
 BIN = Path(sys.executable).parent
 KEY, SECRET = "AKIATESTTEST", "sk12345678"
 BUCKET = "bucket"
@@ -91,3 +93,10 @@ def use(monkeypatch: pytest.MonkeyPatch, server: S3, port: int | None = None) ->
         monkeypatch.delenv(name)
     for name, value in server.variables(port).items():
         monkeypatch.setenv(name, value)
+
+
+def wanted(registry: Registry) -> str:
+    """What is desired there."""
+    found = registry.current()
+    assert found is not None
+    return found

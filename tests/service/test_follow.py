@@ -1,111 +1,26 @@
+"""What is wanted comes to serve, or says why not; retries, pokes, and a follower's thread."""
+
 from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from following import DEADLINE_SECONDS, OPTIONS, Bench
 from make_snapshot import make_oracle, make_snapshot
 
 from service.attempts import FollowOptions, Outcome
 from service.follow import Follower
-from service.gate import GateOptions, Record
-from service.generation import Generation, GenerationOptions, Step
-from service.golden import Proof
-from service.inspection import Gatekeeper, Inspection
+from service.gate import GateOptions
+from service.generation import GenerationOptions
+from service.inspection import Gatekeeper
 from service.loader import Loader
-from service.memory import Freed
 from service.recent import RecentQueries
 from service.spare import Spare
 from service.swap import Generations, SwapState
-from service.trial import Trials
-from snapshot.errors import HashMismatchError
-from snapshot.layout import Layout
-from snapshot.registry import Desire, Registry
-
-DEADLINE_SECONDS = 10.0
-OPTIONS = FollowOptions(poll_seconds=60.0, backoff_seconds=1.0, backoff_max_seconds=8.0)
-
-
-class Clock:
-    """Moves when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Refusals:
-    """A SwapObserver that remembers what was refused."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[str | None, str]] = []
-
-    def entered(self, state: SwapState) -> None: ...
-
-    def replaced(self, new: Generation, old: str | None) -> None: ...
-
-    def failed(self, snapshot: str | None, code: str) -> None:
-        self.heard.append((snapshot, code))
-
-    def closed(self, snapshot: str, freed: Freed) -> None: ...
-
-    def returned(self, to: Generation, left: str) -> None: ...
-
-
-class Opener:
-    """Opens generations that do nothing; runs ``at[step]`` as it enters a step."""
-
-    def __init__(self) -> None:
-        self.opened: list[str] = []
-        self.closed: list[str] = []
-        self.at: dict[Step, Callable[[], None]] = {}
-
-    def inspect(self, desire: Desire, pace: Callable[[], None]) -> Inspection:
-        return Inspection(Record(desire.snapshot, desire.forced, desire.why, lambda: 0.0), GateOptions(), pace=pace)
-
-    def open(self, layout: Layout, on_state: Callable[[Step], None], inspection: Inspection) -> Generation:
-        name = layout.root.name
-        self.opened.append(name)
-        for step in ("verifying", "opening", "proving", "warming"):
-            on_state(step)
-            self.at.get(step, lambda: None)()
-        manifest: Any = SimpleNamespace(id=name)
-        part: Any = SimpleNamespace(close=lambda: self.closed.append(name))
-        nothing: Any = SimpleNamespace(close=lambda: None)
-        return Generation(
-            manifest, part, nothing, SimpleNamespace(), Proof(1, 1, 0.0, 1.0), nothing, nothing, "tower", datetime.now(UTC), {}
-        )
-
-
-class Bench:
-    """A follower on a registry of snapshots that exist by name, with everything about it at hand."""
-
-    def __init__(self, root: Path) -> None:
-        self.registry = Registry(root)
-        self.clock, self.opener, self.refusals, self.generations = Clock(), Opener(), Refusals(), Generations()
-        self.trials = Trials(self.clock)
-        self.follower = Follower(
-            self.registry, self.generations, self.opener, OPTIONS, self.refusals, self.clock, trials=self.trials
-        )
-
-    def want(self, name: str) -> None:
-        """Make CURRENT say ``name``, and a snapshot of that name exist if it can be one."""
-        if "/" not in name:
-            folder = self.registry.root / name
-            folder.mkdir(exist_ok=True)
-            (folder / "manifest.json").touch()
-        (self.registry.root / "CURRENT").write_text(f"{name}\n")
-
-    def fail(self) -> None:
-        raise HashMismatchError("index.faiss: not what was sealed")
+from snapshot.registry import Registry
 
 
 @pytest.fixture
@@ -297,78 +212,6 @@ def test_a_current_that_cannot_be_read_backs_off_too(bench):
     assert bench.follower.converge() is Outcome.BACKING_OFF
     assert bench.follower.last_error is not None
     assert (bench.follower.last_error.snapshot, bench.follower.last_error.code) == (None, "registry_error")
-
-
-def tried(bench, name="new", seconds=60.0):
-    """``name`` is served ahead of ``old``, which the registry wants."""
-    bench.want(name)
-    bench.want("old")
-    assert bench.follower.converge() is Outcome.REPLACED
-    bench.trials.begin(name, "old", "a wave", "ann", seconds)
-    return bench.follower.converge()
-
-
-def test_what_is_tried_here_serves_and_following_does_not_undo_it(bench):
-    assert tried(bench) is Outcome.REPLACED
-    assert bench.follower.converge() is Outcome.UNCHANGED
-    assert (bench.generations.serving, bench.follower.desired, bench.registry.current()) == ("new", "new", "old")
-
-
-def test_ending_a_trial_brings_back_what_the_registry_wants(bench):
-    tried(bench)
-    bench.trials.end()
-    assert bench.follower.converge() is Outcome.REPLACED
-    assert (bench.generations.serving, bench.follower.desired) == ("old", "old")
-
-
-def test_a_trial_that_nobody_ends_is_over_after_its_time(bench):
-    tried(bench, seconds=60)
-    bench.clock.now += 59
-    assert bench.follower.converge() is Outcome.UNCHANGED
-    bench.clock.now += 1
-    bench.follower.converge()
-    assert bench.generations.serving == "old"
-
-
-def test_wanting_what_is_tried_loads_nothing_again_and_ends_the_trial(bench):
-    tried(bench)
-    bench.want("new")
-    assert bench.follower.converge() is Outcome.UNCHANGED
-    assert bench.opener.opened == ["old", "new"]
-    assert bench.trials.running is None
-    bench.want("old")
-    bench.follower.converge()
-    assert bench.generations.serving == "old"
-
-
-def test_wanting_another_one_has_the_last_word_over_a_trial(bench):
-    tried(bench)
-    bench.want("third")
-    bench.follower.converge()
-    assert bench.generations.serving == "third"
-
-
-def test_a_trial_that_is_refused_leaves_the_old_one_and_no_trace_once_it_is_ended(bench):
-    bench.opener.at["proving"] = lambda: bench.fail() if bench.opener.opened[-1] == "new" else None
-    assert tried(bench) is Outcome.FAILED
-    assert (bench.generations.serving, bench.follower.last_error.snapshot) == ("old", "new")
-    bench.trials.end()
-    assert bench.follower.converge() is Outcome.UNCHANGED
-    assert bench.follower.last_error is None
-
-
-def test_ending_a_trial_gives_up_what_is_being_opened_for_it(bench):
-    bench.opener.at["opening"] = bench.trials.end
-    bench.opener.at["proving"] = lambda: None
-    assert tried(bench) is Outcome.SUPERSEDED
-    assert bench.generations.serving == "old"
-
-
-def test_a_process_that_starts_anew_knows_of_no_trial(bench):
-    tried(bench)
-    again = Follower(bench.registry, Generations(), bench.opener, OPTIONS, bench.refusals, bench.clock)
-    again.converge()
-    assert again.desired == "old"
 
 
 def test_even_an_unforeseen_error_is_a_reason(bench):

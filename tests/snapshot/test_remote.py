@@ -5,20 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from make_snapshot import make_snapshot
-from object_stores import S3, moto, rclone, use
-from typer.testing import CliRunner
+from object_stores import S3, wanted
 
-from snapshot.__main__ import app
 from snapshot.errors import (
-    DiskFullError,
     HashMismatchError,
     LibraryMissingError,
     ManifestError,
@@ -48,63 +41,6 @@ from snapshot.verify import verify
 
 SMALL_CHUNKS = StoreOptions(connections=4, chunk_bytes=32 * 1024, retry_seconds=5, stall_seconds=5)
 SHARED_BYTES = 3 << 20
-
-
-@pytest.fixture(scope="module", params=["moto", "rclone", "folder"])
-def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3 | Path]:
-    folder = tmp_path_factory.mktemp("remote")
-    if request.param == "folder":
-        yield folder
-    elif request.param == "moto":
-        with moto() as server:
-            yield server
-    else:
-        with rclone(folder) as server:
-            yield server
-
-
-@pytest.fixture
-def url(place: S3 | Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A fresh remote registry."""
-    if isinstance(place, Path):
-        folder = place / uuid.uuid4().hex
-        folder.mkdir()
-        return str(folder)
-    use(monkeypatch, place)
-    return f"s3://bucket/{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-def bucket(url: str) -> str:
-    """A fresh remote registry in an object store."""
-    if "://" not in url:
-        pytest.skip("a folder")
-    return url
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    """One snapshot, which is wanted."""
-    registry = Registry(tmp_path / "registry")
-    registry.activate(make_snapshot(registry.root, tamper=add_shared).root.name, "for a test", "tests")
-    return registry
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "other")
-
-
-def add_shared(layout: Layout) -> None:
-    """A file that is worth copying, and more than one request."""
-    layout.report.mkdir()
-    (layout.report / "shared.bin").write_bytes(b"0123456789abcdef" * (SHARED_BYTES // 16))
-
-
-def wanted(registry: Registry) -> str:
-    found = registry.current()
-    assert found is not None
-    return found
 
 
 def new_student(registry: Registry, parent: str) -> str:
@@ -380,58 +316,3 @@ def test_without_the_library_the_extra_is_named(registry: Registry, monkeypatch:
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(LibraryMissingError, match=r"pip install 'scalingnote\[remote\]'"):
         push(registry, "s3://bucket/prefix")
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB, where it can be mounted."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=False, capture_output=True)
-    if made.returncode:
-        pytest.skip("nothing can be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_full_disk_is_found_before_anything_travels(bucket: str, registry: Registry, tiny_disk: Path) -> None:
-    push(registry, bucket)
-    with pytest.raises(DiskFullError, match="are free; make room"):
-        pull(bucket, Registry(tiny_disk / "registry"), [wanted(registry)])
-
-
-def test_a_disk_that_becomes_full_meanwhile_is_left_as_it_was(
-    bucket: str, registry: Registry, tiny_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    push(registry, bucket)
-    plenty = shutil.disk_usage("/")._replace(free=1 << 40)
-    monkeypatch.setattr("snapshot.pull.shutil.disk_usage", lambda _: plenty)
-    target = Registry(tiny_disk / "registry")
-    with pytest.raises(DiskFullError, match="cannot be written"):
-        pull(bucket, target, [wanted(registry)])
-    assert target.ids() == []
-    assert sum(path.stat().st_size for path in target.root.rglob("*") if path.is_file()) == 0
-
-
-def test_the_commands_say_what_was_made_where_and_what_is_next(url: str, registry: Registry, tmp_path: Path) -> None:
-    here, there = str(registry.root), str(tmp_path / "there")
-    pushed = CliRunner().invoke(app, ["push", url, "--registry", here, "--activate", "--why", "better"])
-    assert pushed.exit_code == 0, pushed.output
-    assert f"{wanted(registry)} is desired in {url} now" in pushed.stdout.splitlines()[-1]
-    pulled = CliRunner().invoke(app, ["pull", url, "--registry", there])
-    assert f"python -m snapshot activate {wanted(registry)} --registry {there}" in pulled.stdout.splitlines()[-1]
-    assert Registry(Path(there)).current() is None
-    again = CliRunner().invoke(app, ["pull", url, "--registry", there, "--activate", "--json"])
-    assert json.loads(again.stdout)["new"] is False
-    assert Registry(Path(there)).current() == wanted(registry)
-    described = CliRunner().invoke(app, ["push", wanted(registry), url, "--registry", here, "--json"])
-    assert json.loads(described.stdout)[0] | {"sent_bytes": 0} == json.loads(described.stdout)[0]
-
-
-def test_commands_refuse_what_they_cannot_do_before_anything_travels(registry: Registry, tmp_path: Path) -> None:
-    here = str(registry.root)
-    forced = CliRunner().invoke(app, ["push", str(tmp_path / "x"), "--registry", here, "--force"])
-    assert isinstance(forced.exception, ReasonMissingError)
-    forgotten = CliRunner().invoke(app, ["push", wanted(registry), "--registry", here])
-    assert isinstance(forgotten.exception, RemoteAddressError)
-    assert not (tmp_path / "x").exists()
