@@ -159,7 +159,7 @@ class Settings(KeySettings, LiveSettings, SloSettings, LogSettings, TracingSetti
         0.9, gt=0, le=1, description="Of the available memory, that a snapshot and the one that serves may take together."
     )
     swap_cpu_share: float = Field(
-        0.25,
+        0.1,
         ge=0.01,
         le=1,
         description="Of one core, that a swap may take while requests keep the service busy; while it is idle, it takes all.",

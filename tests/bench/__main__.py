@@ -59,7 +59,7 @@ def _about(session: Session) -> dict[str, str]:
     return {
         "texts": f"{corpus.source}: {len(corpus.titles)} real documents, {len(corpus.asked)} queries asked",
         "documents beyond the real ones": "synthetic vectors clustered around real ones",
-        "query towers": "two layers of all-MiniLM-L6-v2 with a linear map to the whole, fp32; or all six",
+        "query towers": "two layers of all-MiniLM-L6-v2 with a linear map to the whole, fp32 (int8 where it says so); or all six",
         "sizes": ", ".join(map(str, session.sizes)),
         "rounds": f"{session.rounds}, {session.seconds:g} s a load",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 
 from tests.bench.against_floor import http_floor
 from tests.bench.figures import Row
@@ -40,6 +41,7 @@ def _start(session: Session, running: ExitStack) -> dict[str, Server]:
     return {
         "http_floor": running.enter_context(http_floor(ours, session.searches()[0])),
         "ours": ours,
+        "ours_int8": running.enter_context(session.ours(replace(two, precision="int8"))),
         "ours_six_layers": running.enter_context(session.ours(six)),
         "naive_six_layers": running.enter_context(serve("tests.bench.naive_server", *rival)),
         "sentence_transformers": running.enter_context(serve("tests.bench.sentence_server", *rival)),

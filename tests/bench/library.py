@@ -29,7 +29,7 @@ from snapshot.seal import Draft, seal
 from tests.bench.cache import Cache
 from tests.bench.corpus import Corpus, load_corpus
 from tests.bench.scale import SLOW_MS, K
-from tests.bench.students import DIM, DOCUMENT_TEXT, SPACE, Student, make_student, tower_inputs
+from tests.bench.students import DIM, DOCUMENT_TEXT, SPACE, Precision, Student, make_student, tower_inputs
 from tests.bench.vectors import DIRECTIONS, clustered, real_vectors
 
 Kind = Literal["hnsw", "ivfpq"]
@@ -54,10 +54,19 @@ class Spec:
     kind: Kind
     layers: int = 2
     slow: bool = False
+    precision: Precision = "fp32"
 
     @property
     def name(self) -> str:
-        return f"{self.kind}-{self.rows}-{self.layers}{'-slow' if self.slow else ''}"
+        return f"{self.kind}-{self.rows}-{self.layers}{'-slow' if self.slow else ''}{'' if self.is_fp32 else '-int8'}"
+
+    @property
+    def is_fp32(self) -> bool:
+        return self.precision == "fp32"
+
+    def inputs(self) -> dict[str, Any]:
+        """What tells it from others; folders that were made before there was a precision are of fp32."""
+        return {name: value for name, value in vars(self).items() if name != "precision" or not self.is_fp32}
 
 
 class Library:
@@ -71,14 +80,14 @@ class Library:
     def corpus(self) -> Corpus:
         return load_corpus(self._cache, self._data)
 
-    def student(self, layers: int) -> Student:
-        return make_student(self._cache, self.corpus, layers)
+    def student(self, layers: int, precision: Precision = "fp32") -> Student:
+        return make_student(self._cache, self.corpus, layers, precision)
 
     def open(self, spec: Spec) -> Registry:
         """The registry whose current snapshot is that of ``spec``."""
         efforts = self._efforts(spec)
-        described = {"spec": vars(spec), "index": efforts.model_dump(mode="json")}
-        inputs = self._inputs(spec.rows) | self._tower(spec.layers) | described
+        described = {"spec": spec.inputs(), "index": efforts.model_dump(mode="json")}
+        inputs = self._inputs(spec.rows) | self._tower(spec.layers, spec.precision) | described
         return Registry(self._cache.folder(f"snapshot-{spec.name}", inputs, lambda folder: self._seal(folder, spec, efforts)))
 
     def exact(self, rows: int, layers: int) -> tuple[Floats, Rows]:
@@ -95,8 +104,8 @@ class Library:
     def _inputs(self, rows: int) -> dict[str, Any]:
         return {"corpus": self.corpus.key, "rows": rows, "directions": DIRECTIONS, "space": SPACE.fingerprint}
 
-    def _tower(self, layers: int) -> dict[str, Any]:
-        return {"tower": tower_inputs(self.corpus, layers)}
+    def _tower(self, layers: int, precision: Precision = "fp32") -> dict[str, Any]:
+        return {"tower": tower_inputs(self.corpus, layers, precision)}
 
     def _vectors(self, rows: int) -> Floats:
         return clustered(real_vectors(self._cache, self.corpus), rows)[0]
@@ -124,7 +133,7 @@ class Library:
         rungs = () if spec.slow else _rungs(spec.kind, sizes)
 
         def make(folder: Path) -> None:
-            probes = self.student(spec.layers).encode(self.corpus.probes)
+            probes = self.student(spec.layers, spec.precision).encode(self.corpus.probes)
             exact, _ = exact_top_k(probes, self._vectors(spec.rows), K)
             index = open_index(self._index(spec.rows, spec.kind))
             efforts = measure(index, spec.kind, rungs, probes, exact) if rungs else _until_slow(index, spec.kind, probes, exact)
@@ -133,12 +142,13 @@ class Library:
             found = TypeAdapter[Index](Index).validate_python(described)
             write_text(folder / "index.json", found.model_dump_json(indent=2))
 
-        inputs = self._inputs(spec.rows) | {"spec": vars(spec), "sizes": sizes, "rungs": rungs} | self._tower(spec.layers)
+        tower = self._tower(spec.layers, spec.precision)
+        inputs = self._inputs(spec.rows) | {"spec": spec.inputs(), "sizes": sizes, "rungs": rungs} | tower
         folder = self._cache.folder(f"efforts-{spec.name}", inputs, make)
         return TypeAdapter[Index](Index).validate_json((folder / "index.json").read_bytes())
 
     def _seal(self, folder: Path, spec: Spec, described: Index) -> None:
-        student, staging = self.student(spec.layers), Layout(folder / ".staging")
+        student, staging = self.student(spec.layers, spec.precision), Layout(folder / ".staging")
         documents = self._documents(spec.rows)
         _place(student.model, staging.model)
         _place(student.tokenizer, staging.tokenizer)

@@ -18,6 +18,7 @@ _COLOURS = {
     "floor": "#9aa5b1",
     "http_floor": "#cbd2d9",
     "ours": "#d9622b",
+    "ours_int8": "#8c2d04",
     "ours_six_layers": "#e9a07c",
     "naive_six_layers": "#486581",
     "sentence_transformers": "#7ba7d7",

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from offline.graph import Graph
 from offline.ranking import Floats
@@ -23,6 +23,7 @@ SPACE = Space(fingerprint=hashlib.sha256(f"{BACKBONE} {DOCUMENT_TEXT.model_dump_
 ALIGNED = 2_000
 """Texts by which a cut tower is aligned with the whole one."""
 LAYERS = {2: (0, 5), 6: (0, 1, 2, 3, 4, 5)}
+Precision = Literal["fp32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Student:
 
     @property
     def golden_vectors(self) -> Path:
-        """float32[n, dim] of the first probes, by torch."""
+        """float32[n, dim] of the first probes, by torch; of an int8 graph, its own."""
         return self.folder / "golden.npy"
 
     def described(self) -> QueryTower:
@@ -53,18 +54,19 @@ class Student:
         return Graph.open(self.model, self.tokenizer, QUERY_TEXT).encode([render_query(QUERY_TEXT, text) for text in queries])
 
 
-def tower_inputs(corpus: Corpus, layers: int) -> dict[str, Any]:
+def tower_inputs(corpus: Corpus, layers: int, precision: Precision = "fp32") -> dict[str, Any]:
     """What a tower with ``layers`` layers is made from."""
-    text = QUERY_TEXT.model_dump()
-    return {"backbone": BACKBONE, "layers": LAYERS[layers], "corpus": corpus.key, "text": text, "aligned": ALIGNED}
+    text, told = QUERY_TEXT.model_dump(), {} if precision == "fp32" else {"precision": precision}
+    return {"backbone": BACKBONE, "layers": LAYERS[layers], "corpus": corpus.key, "text": text, "aligned": ALIGNED} | told
 
 
-def make_student(cache: Cache, corpus: Corpus, layers: int) -> Student:
+def make_student(cache: Cache, corpus: Corpus, layers: int, precision: Precision = "fp32") -> Student:
     """The tower with ``layers`` layers (2 or 6) as a graph."""
 
     def make(folder: Path) -> None:
         from tests.bench.towers import make_tower  # torch: seconds and hundreds of megabytes, for nothing once it is made
 
-        make_tower(Student(folder), corpus, layers)
+        make_tower(Student(folder), corpus, layers, precision)
 
-    return Student(cache.folder(f"tower-{layers}", tower_inputs(corpus, layers), make))
+    name = f"tower-{layers}" if precision == "fp32" else f"tower-{layers}-{precision}"
+    return Student(cache.folder(name, tower_inputs(corpus, layers, precision), make))

@@ -36,7 +36,7 @@ _SETTLE_SECONDS = 1.0
 """After a swap, until what was replaced is closed and the next steady window begins."""
 _SWAP_SECONDS = 180.0
 _LOOK_SECONDS = 0.1
-_MOST_SECONDS_A_SWAP = 60.0
+_MOST_SECONDS_A_SWAP = 150.0
 """With its steady window; a load is made for so long beforehand."""
 
 
