@@ -71,7 +71,7 @@ bench: $(VENV)/.installed ## Measure the service beside its floors and rivals (A
 load: $(VENV)/.installed ## Put the service under hostile and unlucky clients (ARGS='--registry DIR' for a real snapshot)
 	$(BIN)/python -m tests.load all $(ARGS)
 
-soak: $(VENV)/.installed ## Swap snapshots under load a hundred times (ARGS=--quick: a minute)
+soak: $(VENV)/.installed ## Swap snapshots under load a hundred times, for hours (ARGS=--quick: ten minutes)
 	$(BIN)/python -m tests.soak $(ARGS)
 
 faults: $(VENV)/.installed ## Do to snapshots, registry and service whatever can go wrong (ARGS='--only killed' for some; root for disks)
