@@ -157,7 +157,8 @@ class Pipeline:
         ended = partial(self._ended, token, came_ms, answer)
         job = Job(lane, self._leased(work), walk, partial(_tell, loop, ended))
         late = _Late(loop, answer, walk)
-        walk.on_refusal = partial(self._refuse, loop, answer)
+        if lane is Lane.SEARCH:  # a batch would go on for as long as it takes, for nobody
+            walk.on_refusal = partial(self._refuse, loop, answer)
         self._workers.submit(job)
         try:
             return await answer

@@ -204,17 +204,25 @@ def test_a_cancelled_request_keeps_its_token_until_its_thread_is_free(parts: Par
     assert sample(parts, "dropped_total", cause="gone", stage="filter") == 1
 
 
-def test_who_is_sent_elsewhere_is_told_at_once_and_what_it_costs_is_learned(parts: Parts, clock: ManualClock) -> None:
-    served, gate, slowly = parts.generations.current, Gate(), slow(clock, {"search": 200})
+def believed_slow(parts: Parts, clock: ManualClock) -> tuple[Costs, str]:
+    """The service's costs on the clock of the test, and the key of a search that was seen to take 200 ms, six seconds ago."""
+    served = parts.generations.current
     assert served is not None
     costs = Costs(served.manifest.index, clock)
     planner = Planner(served.manifest.index, costs, clock, Remembered(costs))
     parts.generations._slot.generation = replace(served, costs=costs, planner=planner)
-    hook_into(parts, lambda stage: (gate(stage), slowly(stage)))
     key = search_key(served.manifest.index.efforts[0].effort, True)
-    for _ in range(9):
-        costs.observe("search", key, 200.0, Load.QUIET)
+    for row in served.manifest.index.efforts:
+        for _ in range(9):
+            costs.observe("search", search_key(row.effort, True), 200.0, Load.QUIET)
     clock.advance_ms(6_100)  # forgotten, except for those who can be sent elsewhere
+    return costs, key
+
+
+def test_who_is_sent_elsewhere_is_told_at_once_and_what_it_costs_is_learned(parts: Parts, clock: ManualClock) -> None:
+    gate, slowly = Gate(), slow(clock, {"search": 200})
+    costs, key = believed_slow(parts, clock)
+    hook_into(parts, lambda stage: (gate(stage), slowly(stage)))
 
     async def refused() -> None:
         with pytest.raises(DeadlineExceededError) as caught:
@@ -231,6 +239,18 @@ def test_who_is_sent_elsewhere_is_told_at_once_and_what_it_costs_is_learned(part
     asyncio.run(refused())
     assert costs.cost_ms("search", key, 0.5, Load.QUIET) == pytest.approx(200, rel=0.15)
     assert sum(sample(parts, "dropped_total", cause="late", stage=stage) for stage in STAGES) == 1
+
+
+def test_a_batch_that_is_sent_elsewhere_is_not_worked_on(parts: Parts, clock: ManualClock) -> None:
+    believed_slow(parts, clock)
+    begun: list[str] = []
+    hook_into(parts, begun.append)
+    walk = Walk(Deadline.after(100, clock(), clock), Caller(), elsewhere=True)
+    searches = [Search("apple", filter={"number": {"$gte": 0}})] * 3
+    with pytest.raises(DeadlineExceededError):
+        asyncio.run(answered(parts, parts.pipeline.search_batch(searches, walk, lambda answer: answer), walk))
+    assert parts.limiter.in_flight == 0
+    assert "search" not in begun
 
 
 def test_the_event_loop_runs_on_while_a_stage_blocks(parts: Parts) -> None:
