@@ -107,7 +107,7 @@ def _folder(stage: Stage) -> str:
 
 
 def _taken_away(stage: Stage) -> str:
-    """Files that are mapped stay, whoever unlinks them; the next start has to do with another one."""
+    """Files that are mapped stay, whoever unlinks them; a proof while it is watched finds them missing, and takes it back."""
     other = stage.bring().root.name
     stage.want(other)
     stage.becomes(other)
@@ -116,10 +116,12 @@ def _taken_away(stage: Stage) -> str:
     stage.poke()
     stage.searches.wait_for_more(20)
     check(not stage.searches.failures, f"searches failed: {stage.searches.failures[:3]}")
-    check(stage.info()["serving"] == other, "it does not serve any more")
+    info = stage.info()
+    back = info["serving"] == stage.former and (info["last_error"] or {})["code"] == "rolled_back"
+    check(back or info["serving"] == other, f"it serves {info['serving']}: {info['last_error']}")
     stage.want(stage.former)
     stage.becomes(stage.former)
-    return "it serves until another is wanted"
+    return "taken back, since its golden files are gone" if back else "it serves until another is wanted"
 
 
 def _clock_set_back(stage: Stage) -> str:
