@@ -18,7 +18,8 @@ from service.steps import Encode, Ids, Steps, T, Vectors, Wait
 from service.walk import Caller, Walk
 from service.workers import Job, Workers
 
-WAIT_SECONDS = 10
+WAIT_SECONDS = 60
+"""For what takes a second where nobody else wants the cores: a swap has little of them beside other work."""
 
 
 def vector_of(ids: Ids) -> Vectors:
