@@ -107,7 +107,7 @@ def _folder(stage: Stage) -> str:
 
 
 def _taken_away(stage: Stage) -> str:
-    """Files that are mapped stay, whoever unlinks them; a proof while it is watched finds them missing, and takes it back."""
+    """Files that are mapped stay, whoever unlinks them; the proof of its watch finds them missing, and takes it back."""
     other = stage.bring().root.name
     stage.want(other)
     stage.becomes(other)
@@ -116,12 +116,16 @@ def _taken_away(stage: Stage) -> str:
     stage.poke()
     stage.searches.wait_for_more(20)
     check(not stage.searches.failures, f"searches failed: {stage.searches.failures[:3]}")
-    info = stage.info()
-    back = info["serving"] == stage.former and (info["last_error"] or {})["code"] == "rolled_back"
-    check(back or info["serving"] == other, f"it serves {info['serving']}: {info['last_error']}")
-    stage.want(stage.former)
+
+    def failure() -> dict[str, str] | None:
+        found = stage.info()["last_error"]
+        return found if found and found["code"] == "rolled_back" else None
+
+    found = until(stage.live, failure, "taking it back by itself")
+    check(str(stage.registry.root / other) in found["reason"], f"it does not say which file: {found['reason']}")
     stage.becomes(stage.former)
-    return "taken back, since its golden files are gone" if back else "it serves until another is wanted"
+    check(not stage.searches.failures, f"searches failed: {stage.searches.failures[:3]}")
+    return f"{found['code']}: {found['reason'][:150]}"
 
 
 def _clock_set_back(stage: Stage) -> str:
