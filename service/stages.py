@@ -179,10 +179,10 @@ class Stages:
     def _plan(self, search: Search, left: int) -> SearchPlan:
         left_ms = (self._walk.remaining_ms() - _WIRE_MS) / left
         planner, asked = self._generation.planner, self._asked(search)
-        plan = None if self._walk.refused else planner.plan(left_ms, asked)
-        if plan is not None:
-            return plan
         if not self._walk.refused:
+            plan = planner.plan(left_ms, asked)
+            if plan is not None:
+                return plan
             self._refuse("search")
         return planner.least(asked)
 
