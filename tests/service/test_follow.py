@@ -269,7 +269,9 @@ def test_stopping_gives_up_what_is_being_opened(running):
 
 
 def test_a_follower_that_never_ran_can_be_stopped(bench):
+    bench.want("a")
     bench.follower.stop(timeout_seconds=0)
+    assert bench.generations.serving is None
 
 
 def real_loader(generations: Generations) -> Loader:

@@ -65,11 +65,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     return registry
 
 
-@pytest.fixture
-def other(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "other")
-
-
 def only(registry: Registry) -> str:
     [snapshot_id] = registry.ids()
     return snapshot_id

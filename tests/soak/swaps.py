@@ -34,9 +34,9 @@ _BESIDE_SEED = 1_000_000
 _PROBES_PER_SECOND = 200.0
 _SETTLE_SECONDS = 1.0
 """After a swap, until what was replaced is closed and the next steady window begins."""
-_SWAP_SECONDS = 180.0
+_SWAP_SECONDS = 300.0
 _LOOK_SECONDS = 0.1
-_MOST_SECONDS_A_SWAP = 150.0
+_MOST_SECONDS_A_SWAP = 250.0
 """With its steady window; a load is made for so long beforehand."""
 
 
