@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -121,8 +121,7 @@ class Pipeline:
 
     def knock(self, lane: Lane) -> None:
         """Whether there is any point in receiving more of a request: OverloadedError or DrainingError where not."""
-        with self._counted():
-            self._limiter.knock(lane)
+        self._counted(self._limiter.knock, lane)
 
     def account(self, walk: Walk, trace_id: str | None = None) -> None:
         """The answer is out, or there is none: count where the time went, and learn from it."""
@@ -169,14 +168,13 @@ class Pipeline:
             late.cancel()
 
     def _admit(self, lane: Lane, items: int, walk: Walk) -> Token:
-        with self._counted():
-            may_wait_ms = self._limiter.patience_ms(lane, walk.remaining_ms(), walk.deadline.budget_ms)
-            return self._limiter.acquire(lane, items, may_wait_ms)
+        may_wait_ms = self._limiter.patience_ms(lane, walk.remaining_ms(), walk.deadline.budget_ms)
+        return self._counted(self._limiter.acquire, lane, items, may_wait_ms)
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _counted(self, ask: Callable[..., T], *asked: Any) -> T:
+        """Ask the door. No context manager: under overload most requests end here, and it would cost as much as the asking."""
         try:
-            yield
+            return ask(*asked)
         except (OverloadedError, DrainingError) as error:
             self._metrics.refused(error)
             raise

@@ -43,6 +43,7 @@ HEADERS: dict[str, Any] = {
         },
     ]
 }
+_ASKED = "scalingnote.asked"
 _JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 
 Endpoint = Callable[..., Awaitable[bytes]]
@@ -64,14 +65,17 @@ class WorkRoute:
         self._permission: Permission = "embed" if lane is Lane.EMBED else "search"
 
     def knock(self, scope: Scope) -> None:
-        """Whether there is any point in receiving more of a request; raises as ``Pipeline.knock`` and ``Turnstile.admit``."""
+        """Whether there is any point in receiving more of a request, asked once; raises as the pipeline and the turnstile do."""
+        if _ASKED in scope:
+            return
         self._pipeline.knock(self._lane)
         if self._turnstile is not None:
             self._turnstile.admit(scope, self._permission)
+        scope[_ASKED] = True
 
     async def answer(self, scope: Scope, receive: Receive, call: Call) -> Reply:
         """Read the body, work, and render; raises what the pipeline raises, and what is wrong with the body."""
-        self.knock(scope)  # before the body is read: others than our own server have not asked
+        self.knock(scope)  # where the server is not ours, or could not have answered at once
         raw = await read(scope, receive, call.declared_bytes, self._max_bytes, self._timeout_ms)
         body, request = parse(self._adapter, raw), Request(scope, receive)
         known = caller_of(scope)
