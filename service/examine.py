@@ -88,7 +88,7 @@ def _peer(case: Case) -> Callable[[], AbstractContextManager[Incumbent | None]]:
 
 
 def _step_back() -> None:
-    """Behind those who answer requests, with a tenth of their weight: with none, a machine that is never idle never ends a swap.
+    """As far behind the event loop as workers are, with a tenth of its weight: with none, a busy machine never ends a swap.
     And gone when the service is: stopped under load, this process would outlive it and hold the snapshot's lease.
     """
     if sys.platform == "linux":
