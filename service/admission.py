@@ -158,11 +158,8 @@ class Limiter:
             DrainingError: the service is shutting down.
             OverloadedError: the limit is reached, or the wait would outlast the budget.
         """
-        self.knock(lane)
+        self.knock(lane, items, budget_ms)
         traffic = self._traffic[lane]
-        wait_ms = self._predicted_ms(lane, items)
-        if wait_ms > budget_ms:
-            raise self._refused(lane, f"it would wait about {wait_ms:.0f} ms, longer than its budget allows")
         self.in_flight += 1
         if self.in_flight == self._workers:
             self._queued_since = self._clock()
@@ -170,13 +167,16 @@ class Limiter:
         traffic.items += items
         return Token(self, lane, items, budget_ms)
 
-    def knock(self, lane: Lane) -> None:
+    def knock(self, lane: Lane, items: int = 1, budget_ms: float = math.inf) -> None:
         """Whether there is any point in sending more of a request; raises as ``acquire`` does, and takes nothing."""
         if self.draining:
             raise DrainingError("this instance is shutting down; send the request to another one")
         traffic = self._traffic[lane]
         if self._full(lane, traffic):
             raise self._refused(lane, f"{self.in_flight} requests are in flight, {traffic.requests} of them {lane}, the limit")
+        wait_ms = self._predicted_ms(lane, items)
+        if wait_ms > budget_ms:
+            raise self._refused(lane, f"it would wait about {wait_ms:.0f} ms, longer than its budget allows")
 
     def wait_ms(self, lane: Lane = Lane.SEARCH) -> float:
         """How long what is in flight before a request of ``lane`` takes to be worked off, jittered."""

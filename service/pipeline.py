@@ -119,9 +119,13 @@ class Pipeline:
 
         return await self._run(Lane.EMBED, len(queries), work, walk)
 
-    def knock(self, lane: Lane) -> None:
-        """Whether there is any point in receiving more of a request: OverloadedError or DrainingError where not."""
-        self._counted(self._limiter.knock, lane)
+    def knock(self, lane: Lane, most_ms: float) -> None:
+        """Whether there is any point in receiving more of a request, whose budget is ``most_ms`` at most.
+
+        Raises:
+            OverloadedError, DrainingError: there is none.
+        """
+        self._counted(self._limiter.knock, lane, 1, self._limiter.patience_ms(lane, most_ms, most_ms))
 
     def account(self, walk: Walk, trace_id: str | None = None) -> None:
         """The answer is out, or there is none: count where the time went, and learn from it."""

@@ -29,6 +29,7 @@ _ids = random.Random()  # noqa: S311 - ids of requests are no secrets, and the s
 _TIMEOUTS = {name.lower().encode(): name for name in TIMEOUT_HEADERS}
 _ELSEWHERE = ELSEWHERE_HEADER.lower().encode()
 _READ = {b"x-request-id", b"traceparent", b"content-length", _ELSEWHERE, *_TIMEOUTS}
+_MILLISECONDS = re.compile(r"\d{1,9}(\.\d{1,6})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -143,6 +144,12 @@ def open_call(scope: Scope, clock: Clock) -> Call:
     return call
 
 
+def opened_call(scope: Scope) -> Call | None:
+    """What was stamped on a scope, if anything was."""
+    call: Call | None = scope.get(_KEY)
+    return call
+
+
 def call_of(request: Request) -> Call:
     """What was stamped on a request's scope."""
     call: Call = request.scope[_KEY]
@@ -157,6 +164,12 @@ def deadline_of(call: Call, settings: Settings, timeouts_ms: Iterable[float | No
     """
     asked = [*timeouts_ms, *(_header_ms(name, raw) for name, raw in call.timeouts.items())]
     return Deadline.after(budget_ms(asked, settings.default_timeout_ms, settings.max_timeout_ms), call.started, call.clock)
+
+
+def most_ms(call: Call, settings: Settings) -> float:
+    """The longest budget that a request can have, whatever its body says; a malformed header allows as much as none."""
+    named = (_ms(raw) for raw in call.timeouts.values())
+    return min([settings.max_timeout_ms, *(ms for ms in named if ms is not None)])
 
 
 @contextmanager
@@ -198,9 +211,14 @@ async def _watch(receive: Receive, caller: Caller) -> None:
 
 
 def _header_ms(name: str, raw: str) -> float:
-    if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", raw.strip()) or float(raw) <= 0:
+    ms = _ms(raw)
+    if ms is None:
         raise InvalidRequestError(FieldError(f"header.{name}", "not a positive number of milliseconds"))
-    return float(raw)
+    return ms
+
+
+def _ms(raw: str) -> float | None:
+    return float(raw) if _MILLISECONDS.fullmatch(raw.strip()) and float(raw) > 0 else None
 
 
 def _matching(pattern: re.Pattern[str], value: str | None) -> str | None:

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 from service.api.access import AccessLog, Reason, record_of
-from service.api.call import Call, Reply, open_call, sent_at_once
+from service.api.call import Call, Reply, open_call, opened_call, sent_at_once
 from service.api.problems import problem, reply_of
 from service.api.turnstile import caller_name
 from service.api.work import WorkRoute
@@ -109,10 +109,10 @@ class Direct:
         """Whether there is no point in receiving more of a request, which then has its answer: without a task, most of what a
         refusal costs under overload, or to strangers. Only for connections that send at once (``service.connections``).
         """
+        call = self._ledger.open(scope, works=True)
         try:
-            self._route.knock(scope)
+            self._route.knock(scope, call)
         except ServiceError as error:
-            call = self._ledger.open(scope, works=True)
             reply = reply_of(error, call, self._path)
             sent_at_once(scope, reply.status, self._headers(reply, call), reply.body)
             self._ledger.account(self._path, scope, call, reply.status)
@@ -120,7 +120,7 @@ class Direct:
         return False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = self._ledger.open(scope, works=True)
+        call = opened_call(scope) or self._ledger.open(scope, works=True)
         status, sent = CallerGoneError.status, False
         try:
             reply = await self._reply(scope, receive, call)

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from service.admission import Lane
-from service.api.call import Call, Reply, call_of, caller_of, deadline_of, watched
+from service.api.call import Call, Reply, call_of, caller_of, deadline_of, most_ms, watched
 from service.api.describe import NEEDS_KEY
 from service.api.problems import responses
 from service.api.route import parse, read
@@ -60,23 +60,23 @@ class WorkRoute:
         self._pipeline = parts.pipeline
         self._lane = lane
         self._max_bytes = max_bytes
-        self._timeout_ms = parts.settings.max_timeout_ms
+        self._settings = parts.settings
         self._turnstile = None if parts.keys is None else Turnstile(parts.keys)
         self._permission: Permission = "embed" if lane is Lane.EMBED else "search"
 
-    def knock(self, scope: Scope) -> None:
+    def knock(self, scope: Scope, call: Call) -> None:
         """Whether there is any point in receiving more of a request, asked once; raises as the pipeline and the turnstile do."""
         if _ASKED in scope:
             return
-        self._pipeline.knock(self._lane)
+        self._pipeline.knock(self._lane, most_ms(call, self._settings))
         if self._turnstile is not None:
             self._turnstile.admit(scope, self._permission)
         scope[_ASKED] = True
 
     async def answer(self, scope: Scope, receive: Receive, call: Call) -> Reply:
         """Read the body, work, and render; raises what the pipeline raises, and what is wrong with the body."""
-        self.knock(scope)  # where the server is not ours, or could not have answered at once
-        raw = await read(scope, receive, call.declared_bytes, self._max_bytes, self._timeout_ms)
+        self.knock(scope, call)  # where the server is not ours, or could not have answered at once
+        raw = await read(scope, receive, call.declared_bytes, self._max_bytes, self._settings.max_timeout_ms)
         body, request = parse(self._adapter, raw), Request(scope, receive)
         known = caller_of(scope)
         if known is not None:

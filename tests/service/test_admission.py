@@ -176,6 +176,10 @@ def test_who_would_wait_beyond_its_budget_is_refused_at_the_door() -> None:
         door.acquire()  # 4 of 5 are in the way of a newcomer
     with pytest.raises(OverloadedError, match="would wait about 20 ms"):
         door.acquire(budget_ms=19.0)
+    with pytest.raises(OverloadedError, match="would wait about 20 ms"):
+        door.knock(Lane.SEARCH, budget_ms=19.0)
+    door.knock(Lane.SEARCH, budget_ms=21.0)
+    assert door.in_flight == 5
     door.acquire(budget_ms=21.0)
 
 

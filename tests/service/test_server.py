@@ -15,6 +15,7 @@ import httpx
 import pytest
 from serving import assert_problem, composed, hooked, make_registry
 
+from service.limits import Outcome
 from service.parts import Parts
 from service.server import DrainingServer, listening
 from service.settings import Settings
@@ -65,6 +66,14 @@ class Running:
         answer = await asyncio.wait_for(reader.read(), WAIT_SECONDS)
         writer.close()
         return answer
+
+    async def status(self, request: bytes) -> int:
+        """Send bytes, read what the server answers first."""
+        reader, writer = await asyncio.open_connection(*self.address)
+        writer.write(request)
+        line = await asyncio.wait_for(reader.readline(), WAIT_SECONDS)
+        writer.close()
+        return int(line.split()[1])
 
 
 def run(registry: Path, test: Callable[[Running], Awaitable[None]], **settings: Any) -> None:
@@ -274,6 +283,23 @@ def test_a_client_that_sends_byte_by_byte_holds_up_nobody(registry: Path) -> Non
         assert running.parts.limiter.in_flight == 0
 
     run(registry, dribble, default_timeout_ms=300, max_timeout_ms=300)
+
+
+def test_a_budget_in_a_header_that_the_wait_outlasts_is_refused_before_the_body_is_there(registry: Path) -> None:
+    async def crowd(running: Running) -> None:
+        limiter, body = running.parts.limiter, b'{"query": "apple"}'
+        for _ in range(20):
+            limiter.acquire().release(10.0, 0.0, Outcome.DONE)
+        tokens = [limiter.acquire() for _ in range(10)]  # 100 ms of work for one thread
+        head = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n%b\r\n"
+        assert await running.status(head % b"Request-Timeout-Ms: 50\r\n") == 429
+        for header, status in ((b"", 200), (b"Request-Timeout-Ms: 4000\r\n", 200), (b"Request-Timeout-Ms: soon\r\n", 422)):
+            assert await running.status(head % header + body) == status
+        assert limiter.in_flight == len(tokens)
+        for token in tokens:
+            token.release(10.0, 0.0, Outcome.DONE)
+
+    run(registry, crowd, threads=1, default_timeout_ms=5_000, max_timeout_ms=5_000, max_concurrency=20)
 
 
 def test_what_is_not_http_is_refused_by_closing(registry: Path) -> None:
