@@ -106,6 +106,12 @@ def post(path: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
+def with_header(request: bytes, name: str, value: str) -> bytes:
+    """The bytes of a request that has one header more."""
+    line, rest = request.split(b"\r\n", 1)
+    return b"%b\r\n%b: %b\r\n%b" % (line, name.encode(), value.encode(), rest)
+
+
 def get(path: str) -> bytes:
     """The bytes of a GET request."""
     return f"GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n".encode()

@@ -1,12 +1,16 @@
-"""Group ``overload``: arrivals that wait for nobody, at shares of the capacity and at three times it, each with a budget."""
+"""Group ``overload``: arrivals that wait for nobody, at shares of the capacity and at three times it, each with a budget.
+
+The budget is in the body, where it is known last; at three times the capacity it is in a header as well, as balancers send it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from tests.bench.client import CLOSED, Sockets, get
+from tests.bench.client import CLOSED, Sockets, get, with_header
 from tests.bench.figures import Row, of_load
 from tests.bench.library import Spec
 from tests.bench.loads import Load, merged, open_loop, poisson, steady
@@ -17,6 +21,7 @@ from tests.bench.session import Measured, Session
 GROUP = "overload"
 SHARES = (0.5, 0.7, 0.9, OVERLOAD)
 """Of the capacity, which each round measures anew."""
+IN_HEADER = f"{OVERLOAD:.0%}, in header"
 _POOL = 256
 _CAPACITY_CONNECTIONS = 8
 _PROBES_PER_SECOND = {"livez": 10.0, "metrics": 1.0}
@@ -28,13 +33,16 @@ _OPEN_LOOPS_LAST = 2.0
 def run(session: Session) -> None:
     """Each round: the capacity by a closed loop, then every share of it."""
     requests = session.searches(timeout_ms=BUDGET_MS)
+    headed = [with_header(request, "request-timeout-ms", f"{BUDGET_MS:g}") for request in session.searches()]
     with session.ours(Spec(session.usual_size, "hnsw")) as ours:
         _overload_once(session, ours, requests)
         for number in session.each_round(GROUP):
             figures, curve = _capacity(session, ours)
             session.rows.append(Row(GROUP, "ours", "capacity", number, figures, curve))
+            capacity = figures["accepted_per_second"]
             for share in SHARES:
-                session.rows.append(_measure(session, ours, requests, share, figures["accepted_per_second"], number))
+                session.rows.append(_measure(session, ours, requests, share, capacity, number))
+            session.rows.append(replace(_measure(session, ours, headed, OVERLOAD, capacity, number), load=IN_HEADER))
 
 
 def _overload_once(session: Session, server: Server, requests: list[bytes]) -> None:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from snapshot.files import atomic_write
 from tests.bench.figures import QUANTILES, Row, Rows, Spread
 from tests.bench.floor import STAGES
+from tests.bench.overload import IN_HEADER
 
 _COLOURS = {
     "floor": "#9aa5b1",
@@ -68,7 +69,7 @@ def _stack(rows: Rows) -> Figure:
 
 def _overload(rows: Rows) -> Figure:
     figure, (left, right) = _figure(11, 4.2, columns=2)
-    loads = list(dict.fromkeys(row.load for row in rows.of(_OVERLOAD)))[1:]
+    loads = [load for load in dict.fromkeys(row.load for row in rows.of(_OVERLOAD)) if load != IN_HEADER][1:]
     for name, colour in (("offered_per_second", _FAINT), ("accepted_per_second", "#486581"), ("good_per_second", "#d9622b")):
         left.plot(loads, _medians(rows, loads, name), "-o", color=colour, label=name.replace("_", " "))
     left.set(ylim=(0, None), xlabel="offered load, share of capacity", title="Goodput over offered load")

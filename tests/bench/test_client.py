@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 
-from tests.bench.client import CLOSED, Sockets, get, post
+from tests.bench.client import CLOSED, Sockets, get, post, with_header
 
 
 def serve_once(listener, *pieces):
@@ -50,3 +50,7 @@ def test_an_answer_in_pieces_is_whole_and_the_end_of_a_connection_is_an_answer_t
 def test_requests_are_well_formed():
     assert post("/search", b"{}").endswith(b"content-length: 2\r\n\r\n{}")
     assert get("/livez").startswith(b"GET /livez HTTP/1.1\r\n")
+    assert with_header(get("/livez"), "request-timeout-ms", "50").endswith(b"\r\n\r\n")
+    assert with_header(post("/search", b"{}"), "request-timeout-ms", "50") == post("/search", b"{}").replace(
+        b"HTTP/1.1\r\n", b"HTTP/1.1\r\nrequest-timeout-ms: 50\r\n"
+    )
