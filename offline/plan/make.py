@@ -40,11 +40,14 @@ class Planned:
     larger_box_gb: float | None = None
 
     def span(self, name: str) -> tuple[Value, Value, Value]:
-        """The least, the likely and the greatest of a step; None where an end has none."""
-        found = [self.values[end].get(name) for end in ENDS]
-        there = sorted(value for value in (found[0], found[2]) if value is not None)
-        low, high = (there[0], there[-1]) if len(there) == 2 else (found[0], found[2])
-        return low, found[1], high
+        """The least, the likely and the greatest of a step; None where an end has none.
+
+        The likely one may be an end: cheaper searches need fewer replicas, of which each may be less busy.
+        """
+        low, mid, high = (self.values[end].get(name) for end in ENDS)
+        if low is None or mid is None or high is None:
+            return low, mid, high
+        return min(low, mid, high), mid, max(low, mid, high)
 
 
 @dataclass(frozen=True)
