@@ -7,6 +7,7 @@ they part: what comes later is computed by the first process as if it had been s
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
@@ -24,6 +25,8 @@ _PATIENCE = timedelta(days=7)
 _LAUNCHED = ("ACCELERATE_", "FSDP_", "GROUP_RANK", "GROUP_WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "RANK", "WORLD_SIZE")
 """How the variables begin by which launchers tell a process that it is one of several."""
 _GO, _END = "go", "end"
+_LETTING_GO_SECONDS = 0.1
+"""Many times what gloo's threads need once the interpreter's lock is free."""
 
 
 def rank() -> int:
@@ -89,6 +92,17 @@ def barrier() -> None:
         dist.barrier()
 
 
+def leave() -> None:
+    """Leave the other processes for good.
+
+    gloo's threads let go of the last tensors under a lock of the group and need the interpreter's for it; the group's end, which
+    holds the interpreter's, waits for the group's: without a moment between the two it may wait for ever (torch 2.13).
+    """
+    if dist.is_initialized():
+        time.sleep(_LETTING_GO_SECONDS)
+        dist.destroy_process_group()
+
+
 class Crew:
     """The first process and those that wait for it, before and after the stage that all compute."""
 
@@ -116,8 +130,7 @@ class Crew:
     def part(cls) -> bool:
         """Part for good: whether this is the first process, which goes on alone and may train by itself; others are to end."""
         is_first = rank() == 0
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        leave()
         cls._line = None
         AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - else trainers still take it for one of several
         GradientState._reset_state()  # noqa: SLF001 - likewise

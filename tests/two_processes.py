@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from offline import losses, stage_one, watch
 from offline.batches import PairCollator, Pairs, Related
 from offline.config import TrainConfig
-from offline.distributed import gather, gather_objects, world
+from offline.distributed import gather, gather_objects, leave, world
 from offline.errors import TrainingError
 from offline.stage_one import join
 from offline.stages import Source
@@ -75,7 +75,7 @@ def compare(rank, backbone, folder):
     assert gather(torch.full((rank + 1, 2), rank)).tolist() == [[0, 0], [1, 1], [1, 1]]
     assert gather(torch.full((1, rank + 1), 7)).tolist() == [[7, -1], [7, 7]]
     torch.save({"loss": loss.item(), "gradients": gradients(wrapped)}, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    leave()
 
 
 def train_together(rank, work):
@@ -88,7 +88,7 @@ def train_together(rank, work):
     stage_one._weights = lambda learner: {name: weight.detach().clone() for name, weight in learner.named_parameters()}
     summary = tiny_training.run(Path(work), "train", train={"batch_size": 4, "epochs": 1, "learning_rate": 3e-3})
     torch.save({"weights": seen, "summary": summary}, Path(work) / f"{rank}.pt")
-    dist.destroy_process_group()
+    leave()
 
 
 def walk_together(rank, work):
