@@ -78,11 +78,12 @@ def _plain(line: str) -> str:
 def write(pages: Iterable[Page], folder: Path, documents: int, dev: int, test: int) -> dict[str, int]:
     """A folder in BEIR layout; returns how many there are of each part.
 
-    Dropped: documents under 20 words or of a text that was there, queries under two words or literally in their document.
+    Dropped: documents under 20 words or of a known id or text, queries under two words or literally in their document.
     A query of several documents has them all.
     """
     kept: dict[str, Page] = {}
-    for page in sorted(pages, key=lambda page: _draw(page.id)):
+    first = {page.id: page for page in reversed(list(pages))}
+    for page in sorted(first.values(), key=lambda page: _draw(page.id)):
         text = " ".join(page.text.split())[:_LONGEST]
         if len(kept) < documents and len(text.split()) >= _FEWEST_WORDS and text not in kept:
             kept[text] = page

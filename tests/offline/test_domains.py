@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from tests.domains import Page, manual, packages, write
@@ -55,7 +56,7 @@ def test_whole_families_go_to_one_split_and_nothing_asks_for_itself(tmp_path: Pa
     pages = [Page(f"p{i}", f"title {i}", f"{_LONG} {i}", f"query of {i}", f"family {i // 3}") for i in range(60)]
     literal = Page("literal", "title", f"{_LONG} asked literally", "asked literally", "other")
     twin = Page("twin", "title", f"{_LONG} twin", "query of 0", "family 0")
-    counts = write([*pages, literal, twin], tmp_path, documents=100, dev=10, test=20)
+    counts = write([*pages, literal, twin, replace(twin, text=f"{_LONG} again")], tmp_path, documents=100, dev=10, test=20)
     assert counts["documents"] == 62
     families = {page.id: page.family for page in [*pages, twin]}
     found = [
