@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import Future
 from pathlib import Path
 
-from snapshot.errors import RegistryError, SnapshotError
+from snapshot.errors import SnapshotError
 from snapshot.manifest import Manifest
 from snapshot.registry import Registry
 from snapshot.signing import Trust
@@ -27,10 +27,10 @@ class HeadStart:
         try:
             found = Registry(registry)
             wanted = found.current()
-        except RegistryError:  # the follower will meet it, and say so
+            self._folder = None if wanted is None else found.layout(wanted).root
+        except SnapshotError:  # the follower will meet it, and say so
             return
-        if wanted is not None:
-            self._folder = found.layout(wanted).root
+        if self._folder is not None:
             threading.Thread(target=self._verify, args=(self._folder,), name="head-start", daemon=True).start()
 
     def verify(self, folder: Path) -> Manifest:
@@ -41,5 +41,5 @@ class HeadStart:
     def _verify(self, folder: Path) -> None:
         try:
             self._result.set_result(verify(folder, trust=self._trust))
-        except (SnapshotError, OSError) as error:
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
             self._result.set_exception(error)

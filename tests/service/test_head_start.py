@@ -73,3 +73,22 @@ def test_nothing_is_begun_where_nothing_is_wanted(tmp_path: Path, counted: list[
     (tmp_path / "empty").mkdir()
     HeadStart().begin(tmp_path / registry)
     assert counted == []
+
+
+def test_a_pointer_to_nothing_is_left_to_the_follower(tmp_path: Path) -> None:
+    layout, ahead = wanted(tmp_path), HeadStart()
+    (tmp_path / "CURRENT").write_text("20200101T000000Z-deadbeef\n")
+    ahead.begin(tmp_path)
+    assert ahead.verify(layout.root) == verify(layout.root)
+
+
+def test_whatever_stops_it_is_raised_where_the_result_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, ahead = wanted(tmp_path), HeadStart()
+
+    def fails(*_: Any, **__: Any) -> Manifest:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(service.head_start, "verify", fails)
+    ahead.begin(tmp_path)
+    with pytest.raises(RuntimeError, match="new thread"):
+        ahead.verify(layout.root)
