@@ -134,7 +134,7 @@ class Follower:
             return Outcome.ROLLED_BACK
         try:
             declared = self._registry.desired()
-            tried = self._trials.over(None if declared is None else declared.snapshot)
+            tried = self._trials.over(declared)
             self._desire = desire = tried or declared
         except (RegistryError, OSError) as error:
             self._desire = None
@@ -311,9 +311,9 @@ class Follower:
 
     def _go_on(self, desire: Desire) -> None:
         """_SupersededError where ``desire`` is not wanted any more."""
-        current = self._registry.current()
-        wanted = self._trials.over(current) or Desire(current or "")
-        if self._stopping.is_set() or wanted.snapshot != desire.snapshot:
+        declared = self._registry.desired()
+        wanted = self._trials.over(declared) or declared
+        if self._stopping.is_set() or wanted is None or wanted.snapshot != desire.snapshot:
             raise _SupersededError
 
     def _keep(self, report: GateReport) -> None:

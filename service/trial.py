@@ -1,7 +1,8 @@
 """A snapshot that this instance alone serves ahead of the registry: how one is brought to a fleet in waves.
 
-A trial holds as long as the registry wants what it wanted when the trial began, and for a limited time. So the registry has
-the last word: whatever is activated there ends every trial, one that nobody ends is forgotten, and so is one whose process ends.
+A trial holds as long as nobody has said anew what the registry wants since it began, and for a limited time. So the registry
+has the last word: whatever is activated there, also what was wanted before, ends every trial, one that nobody ends is
+forgotten, and so is one whose process ends.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ class Trial:
 
     Attributes:
         desire: what this instance wants meanwhile.
-        instead_of: the id in CURRENT when it began; None where there was none.
+        instead_of: what the registry wanted when it began; None where that was nothing.
         ends_at: by the clock of ``Trials``.
     """
 
     desire: Desire
-    instead_of: str | None
+    instead_of: Desire | None
     ends_at: float
 
 
@@ -38,8 +39,8 @@ class Trials:
         self._lock = threading.Lock()
         self._trial: Trial | None = None
 
-    def begin(self, snapshot: str, instead_of: str | None, why: str, who: str, seconds: float, *, force: bool = False) -> None:
-        """Want ``snapshot`` for ``seconds``, while the registry wants ``instead_of``; a trial that runs is replaced."""
+    def begin(self, snapshot: str, instead_of: Desire | None, why: str, who: str, seconds: float, *, force: bool = False) -> None:
+        """Want ``snapshot`` for ``seconds``, while the registry's last word is ``instead_of``; a trial that runs is replaced."""
         at = datetime.now(UTC).isoformat()
         with self._lock:
             self._trial = Trial(Desire(snapshot, force, why, who, at), instead_of, self._clock() + seconds)
@@ -61,12 +62,12 @@ class Trials:
         """Until its time is over."""
         return max(0.0, trial.ends_at - self._clock())
 
-    def over(self, wanted: str | None) -> Desire | None:
-        """What is wanted here although the registry wants ``wanted``; None, and the end of the trial, where none holds."""
+    def over(self, declared: Desire | None) -> Desire | None:
+        """What is wanted here although the registry says ``declared``; None, and the end of the trial, where none holds."""
         trial = self.running
         if trial is None:
             return None
-        if trial.instead_of == wanted:
+        if trial.instead_of == declared:
             return trial.desire
         with self._lock:
             if self._trial is trial:

@@ -36,6 +36,7 @@ from service.settings import variable
 from snapshot.errors import NothingPublishedError, SnapshotError, UnknownSnapshotError
 from snapshot.manifest import Manifest
 from snapshot.paths import is_id
+from snapshot.registry import Desire
 
 T = TypeVar("T")
 
@@ -155,9 +156,9 @@ class AdminRoutes:
     async def try_here(self, request: Request, snapshot_id: str, body: TryBody = _TRY) -> Response:
         """Want a snapshot in this instance alone, until the registry wants another one, or for so long; 202: as activate."""
         self._refuse_while_running()
-        current = await asyncio.to_thread(_translated, lambda: self._current_before(snapshot_id))
+        declared = await asyncio.to_thread(_translated, lambda: self._declared_before(snapshot_id))
         who = operator_of(request)
-        self._parts.trials.begin(snapshot_id, current, body.why, who, body.seconds, force=body.force)
+        self._parts.trials.begin(snapshot_id, declared, body.why, who, body.seconds, force=body.force)
         self._follow()
         return json_response(to_bytes({**status(self._parts), "desired": snapshot_id}), 202)
 
@@ -168,14 +169,14 @@ class AdminRoutes:
         current = await asyncio.to_thread(_translated, self._registry.current)
         return json_response(to_bytes({**status(self._parts), "desired": current}), 202)
 
-    def _current_before(self, snapshot_id: str) -> str | None:
+    def _declared_before(self, snapshot_id: str) -> Desire | None:
         """What the registry wants; what is to be tried must be another one, and here unless a remote registry may have it."""
-        current = self._registry.current()
-        if current == snapshot_id:
+        declared = self._registry.desired()
+        if declared is not None and declared.snapshot == snapshot_id:
             raise ConflictError(f"{snapshot_id} is what the registry wants; there is nothing to try")
         if self._parts.mirror is None or not is_id(snapshot_id):
             self._registry.read(snapshot_id)
-        return current
+        return declared
 
     def _follow(self) -> None:
         self._parts.follower.poke()
@@ -210,8 +211,9 @@ class AdminRoutes:
         """Whether an attempt to serve it goes on, or is about to begin."""
         failure, generations = self._parts.follower.last_error, self._parts.generations
         waits = failure is not None and failure.snapshot == snapshot_id and generations.state not in LOADING
+        trial = self._parts.trials.running
         try:
-            wanted = self._registry.current()
+            wanted = trial.desire.snapshot if trial is not None else self._registry.current()
         except (SnapshotError, OSError):  # the follower says so where operators look for it
             wanted = self._parts.follower.desired
         return not waits and generations.serving != snapshot_id == wanted

@@ -45,7 +45,8 @@ def trial_status(parts: Parts) -> dict[str, Any] | None:
         return None
     desire = trial.desire
     left = round(parts.trials.left_seconds(trial), 1)
-    named = {"snapshot": desire.snapshot, "instead_of": trial.instead_of, "who": desire.who, "why": desire.why}
+    before = trial.instead_of.snapshot if trial.instead_of is not None else None
+    named = {"snapshot": desire.snapshot, "instead_of": before, "who": desire.who, "why": desire.why}
     return {**named, "ends_in_seconds": left}
 
 

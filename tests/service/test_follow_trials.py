@@ -20,7 +20,7 @@ def tried(bench, name="new", seconds=60.0):
     bench.want(name)
     bench.want("old")
     assert bench.follower.converge() is Outcome.REPLACED
-    bench.trials.begin(name, "old", "a wave", "ann", seconds)
+    bench.trials.begin(name, bench.registry.desired(), "a wave", "ann", seconds)
     return bench.follower.converge()
 
 

@@ -49,14 +49,21 @@ def serving(client: Client) -> str | None:
 
 
 def test_a_trial_holds_while_the_registry_wants_what_it_wanted() -> None:
-    trials = Trials(ManualClock())
-    assert trials.over("a") is None
-    trials.begin("b", "a", "a wave", "ann", 60, force=True)
-    found = trials.over("a")
+    trials, declared = Trials(ManualClock()), Desire("a", at="yesterday")
+    assert trials.over(declared) is None
+    trials.begin("b", declared, "a wave", "ann", 60, force=True)
+    found = trials.over(Desire("a", at="yesterday"))
     assert found is not None
     assert (found.snapshot, found.forced, found.why, found.who) == ("b", True, "a wave", "ann")
-    assert trials.over("c") is None
-    assert trials.over("a") is None, "the registry has spoken: it does not begin again"
+    assert trials.over(Desire("c")) is None
+    assert trials.over(declared) is None, "the registry has spoken: it does not begin again"
+
+
+def test_wanting_anew_what_the_registry_wants_ends_a_trial() -> None:
+    trials = Trials(ManualClock())
+    trials.begin("b", Desire("a", at="yesterday"), "a wave", "ann", 60)
+    assert trials.over(Desire("a", at="today")) is None
+    assert trials.running is None
 
 
 def test_a_trial_ends_with_its_time_and_when_it_is_ended() -> None:
@@ -101,6 +108,22 @@ def test_what_cannot_be_tried_is_refused_at_once(operator: Client, ids: list[str
     assert operator.parts.trials.running is None
 
 
+def test_activating_what_the_registry_wants_ends_a_trial(operator: Client, tmp_path: Path, ids: list[str]) -> None:
+    try_(operator, ids[1])
+    assert operator.parts.follower.converge() is Outcome.REPLACED
+    response = operator.post(f"/snapshots/{ids[0]}/activate", {"why": "enough of that"}, headers=BEARER)
+    assert response.status_code == 202
+    assert operator.parts.follower.converge() is Outcome.RETURNED
+    assert serving(operator) == ids[0]
+
+
+def test_a_report_of_what_is_tried_is_to_be_waited_for(operator: Client, ids: list[str]) -> None:
+    try_(operator, ids[1])
+    assert_problem(operator.get(f"/snapshots/{ids[1]}/gate", headers=BEARER), 409, "swap_running")
+    operator.parts.follower.converge()
+    assert operator.get(f"/snapshots/{ids[1]}/gate", headers=BEARER).status_code == 200
+
+
 def test_what_is_tried_is_brought_from_the_registry_elsewhere_and_kept(tmp_path: Path) -> None:
     source, here, remote = Registry(tmp_path / "source"), Registry(tmp_path / "here"), Remote(str(tmp_path / "store"), make=True)
     first, second = (make_snapshot(source.root, rows=20, seed=seed).root.name for seed in (1, 2))
@@ -112,13 +135,13 @@ def test_what_is_tried_is_brought_from_the_registry_elsewhere_and_kept(tmp_path:
     mirror = Mirror(remote, here, room, MirrorOptions(), metrics, lambda: moved.append(here.ids()), trials=trials)
     mirror.step()
     assert here.ids() == [first]
-    trials.begin(second, first, "a wave", "ann", 60)
+    trials.begin(second, here.desired(), "a wave", "ann", 60)
     assert mirror.step() is MirrorState.FOLLOWING
     assert set(moved[-1]) == {first, second}
     assert mirror.step() is MirrorState.FOLLOWING
     assert here.current() == first
     assert set(here.ids()) == {first, second}, "not tidied away before it is served"
-    assert trials.over(here.current()) == Desire(second, False, "a wave", "ann", trials.running.desire.at)  # type: ignore[union-attr]
+    assert trials.over(here.desired()) == Desire(second, False, "a wave", "ann", trials.running.desire.at)  # type: ignore[union-attr]
     trials.end()
     mirror.step()
     assert here.ids() == [first]
