@@ -200,12 +200,11 @@ class Mirror:
                 self._wake.wait(self._options.wait_seconds(self._failures, random.random()))  # noqa: S311 - no secret
 
     def _follow(self, seen: Seen, snapshot_id: str) -> None:
-        if self._was_mirrored(snapshot_id):
-            self._done = seen
-            return
-        desire = self._remote.desired()
-        self._bring(snapshot_id, lambda: self._is_stale(seen))
-        self._point(snapshot_id, desire if desire is not None and desire.snapshot == snapshot_id else Desire(snapshot_id))
+        declared = self._remote.desired()
+        desire = declared if declared is not None and declared.snapshot == snapshot_id else Desire(snapshot_id)
+        if not self._was_mirrored(desire):
+            self._bring(snapshot_id, lambda: self._is_stale(seen))
+            self._point(desire)
         self._done = seen
 
     def _bring(self, snapshot_id: str, cancelled: Callable[[], bool]) -> None:
@@ -223,16 +222,20 @@ class Mirror:
             ),
         )
 
-    def _was_mirrored(self, snapshot_id: str) -> bool:
+    def _was_mirrored(self, desire: Desire) -> bool:
         """By an earlier process: what was wanted here since then stays."""
-        if self._done is not None or snapshot_id not in self._registry.ids():
+        if self._done is not None or desire.snapshot not in self._registry.ids():
             return False
         ours = [event for event in self._registry.history() if event.who == WHO and event.action in ("activate", "rollback")]
-        return bool(ours) and ours[-1].snapshot == snapshot_id
+        return bool(ours) and ours[-1].snapshot == desire.snapshot and ours[-1].forced >= desire.forced
 
-    def _point(self, snapshot_id: str, desire: Desire) -> None:
-        """Move the pointer here; back, where it was before, so that it counts as going back."""
-        if self._registry.current() == snapshot_id:
+    def _point(self, desire: Desire) -> None:
+        """Move the pointer here; back, where it was before, so that it counts as going back.
+
+        What is wanted here already is declared anew where it was there: by force now, or once more after it was refused.
+        """
+        snapshot_id, here = desire.snapshot, self._registry.desired()
+        if here is not None and here.snapshot == snapshot_id and self._done is None and here.forced >= desire.forced:
             return
         why = f"{desire.why or 'wanted there'} ({desire.who or 'unknown'}, {self._remote.url})"
         if self._registry.before() == snapshot_id and not desire.forced:

@@ -124,6 +124,32 @@ def test_a_force_there_is_one_here(scene: Scene) -> None:
     assert desire.forced
 
 
+def test_a_force_there_for_what_is_wanted_here_already_is_one_here(scene: Scene) -> None:
+    mirror = scene.mirror()
+    only = scene.want()
+    mirror.step()
+    scene.wait_for_another_second()
+    scene.want(only, "the gate is wrong", force=True)
+    mirror.step()
+    desire = scene.here.desired()
+    assert desire is not None
+    assert (desire.snapshot, desire.forced) == (only, True)
+    events = len(scene.here.history())
+    mirror.step()
+    scene.mirror().step()  # a new process
+    assert len(scene.here.history()) == events, "once said, once declared"
+
+
+def test_a_force_there_while_nobody_followed_is_one_here(scene: Scene) -> None:
+    only = scene.want()
+    scene.mirror().step()
+    scene.want(only, "the gate is wrong", force=True)
+    scene.mirror().step()
+    desire = scene.here.desired()
+    assert desire is not None
+    assert desire.forced
+
+
 def test_going_back_there_is_going_back_here(scene: Scene) -> None:
     mirror = scene.mirror()
     first = scene.want()
