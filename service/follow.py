@@ -178,7 +178,11 @@ class Follower:
 
     def _step(self) -> None:
         self._wake.clear()
-        if self.converge() is not Outcome.SUPERSEDED:
+        try:
+            outcome = self.converge()
+        except Exception as error:  # noqa: BLE001 - kept as the reason and counted by code: following must go on
+            outcome = self._fail(self._desire, error)
+        if outcome is not Outcome.SUPERSEDED:
             self._wake.wait(self._options.poll_seconds)
 
     def _backs_off(self, desire: Desire | None) -> bool:

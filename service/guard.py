@@ -13,7 +13,6 @@ from service.gate import GateReport, code_of, reason_of
 from service.golden import Proof
 from service.swap import Generations
 from service.watch import Vitals, Watch, WatchOptions
-from snapshot.errors import SnapshotError
 
 _PROOFS_IN_A_WATCH = 4
 
@@ -131,7 +130,7 @@ class Guard:
             try:
                 self.observer.proven(serving.prove())
                 return None
-            except (SnapshotError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - counted by code: whatever a proof meets, following must go on
                 return self._disproven(serving.id, error)
 
     def _disproven(self, snapshot: str, error: Exception) -> Breach | None:

@@ -51,7 +51,7 @@ class Breaker:
         self._lock = threading.Lock()
         self._state = State.CLOSED
         self._failures = 0
-        self._last: EngineError | None = None
+        self._last: Exception | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -94,7 +94,7 @@ class Breaker:
             self._state = State.HALF_OPEN
             try:
                 self._probe()
-            except EngineError as error:
+            except Exception as error:  # noqa: BLE001 - kept as the reason: whatever a probe meets, the next one must come
                 self._last, self._state = error, State.OPEN
                 continue
             with self._lock:

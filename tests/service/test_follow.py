@@ -256,6 +256,23 @@ def test_the_thread_polls(bench):
     follower.stop(DEADLINE_SECONDS)
 
 
+def test_the_thread_outlives_the_unforeseen(running, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("Failed to allocate memory")
+
+    failed, served = threading.Event(), threading.Event()
+    running.opener.at["warming"] = served.set
+    monkeypatch.setattr(running.refusals, "failed", lambda *_: failed.set())
+    with monkeypatch.context() as patched:
+        patched.setattr(running.registry, "desired", fail)
+        patched.setattr(running.trials, "over", fail)
+        running.follower.poke()
+        assert failed.wait(DEADLINE_SECONDS)
+    running.want("a")
+    running.follower.poke()
+    assert served.wait(DEADLINE_SECONDS)
+
+
 def test_stopping_gives_up_what_is_being_opened(running):
     opening, leave = threading.Event(), threading.Event()
     running.opener.at["opening"] = lambda: (opening.set(), leave.wait(DEADLINE_SECONDS))

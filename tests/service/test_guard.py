@@ -15,7 +15,7 @@ from manual_clock import ManualClock
 from service.attempts import FollowOptions, Outcome
 from service.follow import Follower
 from service.gate import GateOptions, GateReport
-from service.generation import GenerationOptions
+from service.generation import Generation, GenerationOptions
 from service.golden import Proof
 from service.guard import Guard, ProofOptions
 from service.inspection import Gatekeeper
@@ -126,6 +126,20 @@ def test_a_file_that_is_gone_fails_the_proof(tmp_path: Path) -> None:
         bench.a.golden_rows.unlink()
         bench.after(300)
         assert bench.heard.proofs == ["file_missing"]
+
+
+def test_a_proof_that_meets_the_unforeseen_fails_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with benched(tmp_path, ProofOptions(interval_seconds=300)) as bench:
+
+        def fails(_: object) -> Proof:
+            raise RuntimeError("Failed to allocate memory for requested buffer")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Generation, "prove", fails)
+            bench.after(300)
+        assert bench.heard.proofs == ["internal"]
+        bench.after(300)
+        assert bench.heard.proofs == ["internal", "passed"]
 
 
 def test_a_failed_proof_brings_the_former_back_where_that_is_wanted(tmp_path: Path) -> None:

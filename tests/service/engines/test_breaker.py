@@ -7,7 +7,7 @@ import queue
 import pytest
 
 from service.engines.breaker import Breaker, State
-from snapshot.errors import CollectionAlteredError, EngineError, EngineUnavailableError
+from snapshot.errors import CollectionAlteredError, EngineUnavailableError
 
 DOWN = EngineUnavailableError("down")
 SECONDS = 30.0
@@ -19,7 +19,7 @@ class Stepped:
     def __init__(self) -> None:
         self.waits: list[float] = []
         self._go: queue.Queue[bool] = queue.Queue()
-        self._answers: queue.Queue[EngineError | None] = queue.Queue()
+        self._answers: queue.Queue[Exception | None] = queue.Queue()
         self.probing: queue.Queue[State] = queue.Queue()
         self.breaker = Breaker("engine", self._probe, probe_seconds=1.5, wait=self._wait)
 
@@ -33,7 +33,7 @@ class Stepped:
         if answer is not None:
             raise answer
 
-    def probe(self, answer: EngineError | None) -> None:
+    def probe(self, answer: Exception | None) -> None:
         self._go.put(False)
         assert self.probing.get(timeout=SECONDS) is State.HALF_OPEN
         with pytest.raises(EngineUnavailableError):
@@ -81,6 +81,15 @@ def test_an_answer_that_cannot_be_right_opens_it_at_once() -> None:
     with pytest.raises(EngineUnavailableError, match="rows of others"):
         stepped.breaker.check()
     stepped.stop()
+
+
+def test_a_probe_that_meets_the_unforeseen_is_not_the_last() -> None:
+    stepped = Stepped()
+    stepped.breaker.failed(DOWN, at_once=True)
+    stepped.probe(ValueError("not enough values to unpack"))
+    stepped.probe(None)
+    stepped.join()
+    assert stepped.breaker.state is State.CLOSED
 
 
 def test_what_fails_while_it_is_open_starts_no_second_probe() -> None:
