@@ -12,12 +12,12 @@ import secrets
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from stat import S_IMODE, S_IWOTH
+from stat import S_IWOTH
 
 import structlog
 
+from service import changing
 from service.errors import TokensError
-from snapshot.files import write_text
 
 MOST_TOKENS = 64
 """Of one file. A given token is compared with as many digests, whatever the file holds: the time tells nothing of it."""
@@ -150,14 +150,12 @@ def add_token(path: Path, token: Token) -> None:
         TokensError: the file is wrong as it is, is full, or cannot be written; nothing is changed then.
     """
     try:
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
-        mode = S_IMODE(path.stat().st_mode) if path.exists() else None
-        text = f"{before}\n" if before and not before.endswith("\n") else before
-        text += f"{token.line}\n"
-        parse_tokens(text, path)
-        write_text(path, text)
-        if mode is not None:
-            path.chmod(mode)
+        with changing.alone(path):
+            before = path.read_text(encoding="utf-8") if path.exists() else ""
+            text = f"{before}\n" if before and not before.endswith("\n") else before
+            text += f"{token.line}\n"
+            parse_tokens(text, path)
+            changing.replace(path, text)
     except (OSError, UnicodeDecodeError) as error:
         raise TokensError(f"{path}: cannot be written ({error}); add this line elsewhere: {token.line}") from error
 

@@ -7,9 +7,7 @@ The file holds no secret. One SHA-256 is enough, since keys are 256 random bits 
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,13 +15,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from stat import S_IMODE, S_IWOTH
+from stat import S_IWOTH
 from typing import Annotated, Literal, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from service import changing
 from service.errors import KeysFileError
-from snapshot.files import write_text
 
 Permission = Literal["search", "embed"]
 PERMISSIONS: tuple[Permission, ...] = get_args(Permission)
@@ -200,10 +198,7 @@ def _changing(path: Path) -> Iterator[str]:
     """The text of a file, which is right, while no other command changes it."""
     with ExitStack() as held:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            folder = os.open(path.parent, os.O_RDONLY)
-            held.callback(os.close, folder)
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            held.enter_context(changing.alone(path))
         except OSError as error:
             raise KeysFileError(f"{path}: cannot be written ({error}); nothing was changed") from error
         before = _text(path) if path.exists() else ""
@@ -214,9 +209,6 @@ def _changing(path: Path) -> Iterator[str]:
 def _replace(path: Path, text: str) -> None:
     parse_keys(text, path)
     try:
-        mode = S_IMODE(path.stat().st_mode) if path.exists() else None
-        write_text(path, text)
-        if mode is not None:
-            path.chmod(mode)
+        changing.replace(path, text)
     except OSError as error:
         raise KeysFileError(f"{path}: cannot be written ({error}); nothing was changed") from error

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from serving import OPERATOR, TOKEN, tokens_file
 
 from offline.data.query_log import read_query_log
 from service.progress import AT_REST
+from service.tokens import parse_tokens
 from snapshot.layout import Layout
 from snapshot.registry import Registry
 
@@ -273,9 +275,18 @@ def other_desired(world: World) -> None:
     world.until_serving("OTHER")
 
 
+def with_alice(world: World) -> None:
+    """Beside the operator of every scene."""
+    world.until_serving("OTHER")
+    tokens_file(world.folder, **{OPERATOR: TOKEN, "alice": "of old"})
+
+
 def replaced(world: World) -> None:
-    """alice has come and gone; who was there is there."""
-    assert "alice" not in (world.folder / "admin-tokens").read_text()
+    """alice has another token than before; who was there is there."""
+    path = world.folder / "admin-tokens"
+    alice, ours = sorted(parse_tokens(path.read_text(), path), key=lambda token: token.name != "alice")
+    assert (alice.name, ours.name) == ("alice", OPERATOR)
+    assert alice.digest != sha256(b"of old").digest()
     assert world.get("/snapshots")["desired"] == world.names["OTHER"]
 
 
@@ -299,7 +310,7 @@ SCENES: dict[str, Scene] = {
     "It does not fit into the memory": (two, serves("OTHER"), nothing),
     "Signatures": (two, serves("OTHER"), nothing),
     "The disk is full": (two, serves("OTHER"), cleaned),
-    "Operators' routes answer 401, 404 or 503": (two, serves("OTHER"), replaced),
+    "Operators' routes answer 401, 404 or 503": (two, with_alice, replaced),
     STORE: (two, stored, wanted_there),
     "Before and after a deployment": (two, serves("OTHER"), nothing),
 }

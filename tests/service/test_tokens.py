@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -169,3 +170,11 @@ def test_a_file_that_is_wrong_is_not_added_to(tmp_path: Path) -> None:
     assert file.read_text() == "what is this\n"
     with pytest.raises(TokensError, match="cannot be written"):
         add_token(tmp_path / "tokens" / "below", make_token("bot")[1])
+
+
+def test_two_commands_at_once_lose_no_token(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    names = [f"t{number}" for number in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: add_token(file, make_token(name)[1]), names))
+    assert sorted(token.name for token in parse_tokens(file.read_text(), file)) == sorted(names)

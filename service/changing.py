@@ -1,0 +1,40 @@
+"""Changing a small file that several commands may change at once: one after the other, each whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from stat import S_IMODE
+
+from snapshot.files import write_text
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """While no other process is in here for a file of the same folder, which is made.
+
+    Raises:
+        OSError: the folder cannot be made or opened.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file anew with the permissions that it has, or those of a new file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    mode = S_IMODE(path.stat().st_mode) if path.exists() else None
+    write_text(path, text)
+    if mode is not None:
+        path.chmod(mode)
