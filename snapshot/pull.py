@@ -6,7 +6,6 @@ A pull works in ``.pulling-<id>`` beside the snapshots, which a kill leaves behi
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import threading
@@ -21,7 +20,6 @@ from snapshot.errors import (
     HashMismatchError,
     ManifestError,
     MissingFileError,
-    RegistryError,
     RemoteConflictError,
     SnapshotError,
     TransferCancelledError,
@@ -33,7 +31,7 @@ from snapshot.layout import MANIFEST, SIGNATURE, Layout
 from snapshot.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest, read_bytes
 from snapshot.paths import is_id
 from snapshot.progress import NullProgress, Progress
-from snapshot.registry import Registry
+from snapshot.registry import FULL, Registry, unwritable
 from snapshot.seal import files_of
 from snapshot.signing import Trust
 from snapshot.staging import PULLING, Held
@@ -43,7 +41,6 @@ _LOOK_SECONDS = 0.1
 _SPARE_BYTES = 16 << 20
 """Left free on a disk that others write to as well."""
 _SIGNATURE_LIMIT_BYTES = 4096
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def never() -> bool:
@@ -111,11 +108,11 @@ def pull_snapshot(store: Store, snapshot_id: str, registry: Registry, options: P
         raise UnknownSnapshotError(f"{snapshot_id[:200]!r} is not a snapshot id")
     proof = _Proof.read(store, snapshot_id)
     if snapshot_id in registry.ids():
-        return _again(registry, snapshot_id, proof, store)
+        return _again(registry, snapshot_id, proof, store, chosen.trust)
     with _writing(registry.root), _alone(registry.root, snapshot_id, chosen.cancelled) as held:
         if snapshot_id in registry.ids():  # another process was faster
             held.delete()
-            return _again(registry, snapshot_id, proof, store)
+            return _again(registry, snapshot_id, proof, store, chosen.trust)
         return _Pull(store, registry, held.folder, chosen).run(snapshot_id, proof)
 
 
@@ -143,17 +140,25 @@ class _Proof:
                 handle.write(self.signature)
 
 
-def _again(registry: Registry, snapshot_id: str, proof: _Proof, store: Store) -> Pulled:
-    """It is there; a signature may have been made since."""
+def _again(registry: Registry, snapshot_id: str, proof: _Proof, store: Store, trust: Trust | None) -> Pulled:
+    """It is there; a signature, or another one, may have been made since."""
     layout = registry.layout(snapshot_id)
     if read_bytes(layout.manifest) != proof.manifest:
         raise RemoteConflictError(
             f"{store.of(snapshot_id)}: not the {snapshot_id} that is in {registry.root}; remove the one that is wrong"
         )
-    if proof.signature is not None and not layout.signature.is_file():
+    if proof.signature is not None and not _holds(layout.signature, proof.signature):
+        if trust is not None:
+            trust.check_signature(proof.signature, proof.manifest, store.of(f"{snapshot_id}/{SIGNATURE}"))
         with registry.locked():
             proof.write_signature(layout.root)
+    if trust is not None:
+        trust.check(layout.root, proof.manifest)
     return Pulled(registry.read(snapshot_id), new=False)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
 
 
 class _Pull:
@@ -180,7 +185,7 @@ class _Pull:
         try:
             self._fetch(snapshot_id, wanted)
         except OSError as error:
-            if error.errno in _FULL:  # what is left of a full disk is for others
+            if error.errno in FULL:  # what is left of a full disk is for others
                 shutil.rmtree(self._work, ignore_errors=True)
             raise
         with atomic_write(Layout(folder).manifest) as handle:
@@ -345,12 +350,7 @@ def _writing(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in _FULL:
-            raise DiskFullError(
-                f"{root}: cannot be written ({reason}); make room, for example with: python -m snapshot gc --keep 3"
-            ) from error
-        raise RegistryError(f"{root}: cannot be written ({reason}); check the folder and its owner") from error
+        raise unwritable(root, error) from error
 
 
 def _is(path: Path, entry: FileEntry) -> bool:

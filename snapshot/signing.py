@@ -67,9 +67,15 @@ class Trust:
             return
         except OSError as error:
             raise SignatureError(f"{path}: cannot be read ({error.strerror}); sign the snapshot again") from error
+        self.check_signature(signature, manifest, str(path))
+
+    def check_signature(self, signature: bytes, manifest: bytes, where: str) -> None:
+        """Whether ``signature``, which is ``where``, is one of ``manifest`` by a trusted key; SignatureError where not."""
         if not _signed_by(self.keys, signature, manifest):
             known = ", ".join(map(key_id, self.keys))
-            raise SignatureError(f"{path}: not a signature of this manifest by a trusted key ({known}); do not use this snapshot")
+            raise SignatureError(
+                f"{where}: not a signature of this manifest by a trusted key ({known}); do not use this snapshot"
+            )
 
 
 def key_id(public: bytes) -> str:

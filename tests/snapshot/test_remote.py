@@ -259,6 +259,26 @@ def test_signatures_travel_also_when_made_later_and_are_checked_before_anything_
     verify(other.root / wanted(registry), trust=ours)
 
 
+def test_a_snapshot_that_is_there_is_held_against_the_keys_and_gets_its_new_signature(
+    url: str, registry: Registry, other: Registry, tmp_path: Path
+) -> None:
+    keys = [tmp_path / "old", tmp_path / "new"]
+    for key in keys:
+        generate(key, key.with_name(f"{key.name}.pub"))
+    old, new = (Trust.load([key.with_name(f"{key.name}.pub")], required=True) for key in keys)
+    push(registry, url)
+    pull(url, other, [wanted(registry)])
+    with pytest.raises(UnsignedError):
+        pull(url, other, [wanted(registry)], PullOptions(trust=old))
+    for key, trust in zip(keys, (old, new), strict=True):
+        registry.sign(wanted(registry), key)
+        push(registry, url)
+        pull(url, other, [wanted(registry)], PullOptions(trust=trust))
+        verify(other.root / wanted(registry), trust=trust)
+    with pytest.raises(SignatureError, match="not a signature"):
+        pull(url, other, [wanted(registry)], PullOptions(trust=old))
+
+
 def test_a_damaged_snapshot_is_not_pushed(bucket: str, registry: Registry, other: Registry) -> None:
     os.truncate(Layout(registry.root / wanted(registry)).tokenizer, 10)
     with pytest.raises(HashMismatchError):
