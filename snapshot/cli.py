@@ -45,7 +45,6 @@ def printable(text: str) -> str:
 
 def age_seconds(created_at: datetime) -> float:
     """Negative where the clock that made it was ahead of ours."""
-    created_at = created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC)
     return (datetime.now(UTC) - created_at).total_seconds()
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from snapshot.errors import FleetError, ReplicaError
 
@@ -39,7 +39,7 @@ class _Remote(BaseModel):
 
 
 class _Manifest(BaseModel):
-    created_at: datetime
+    created_at: AwareDatetime
 
 
 class _Trial(BaseModel):

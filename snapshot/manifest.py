@@ -6,11 +6,10 @@ Everything that must agree between training and serving and is not inside the ON
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from snapshot.errors import ManifestError, NewerSchemaError, UnsafePathError
 from snapshot.files import read_small
@@ -238,7 +237,8 @@ class Manifest(_Frozen):
 
     schema_version: Literal[1] = 1
     id: Annotated[str, Field(pattern=ID_PATTERN)]
-    created_at: datetime
+    created_at: AwareDatetime
+    """With its zone, which is UTC where we make it."""
     parent: str | None = None
     """Id of the snapshot that document vectors (an incremental snapshot) or index and documents (a new student) are from."""
     name: str

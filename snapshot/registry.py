@@ -13,6 +13,7 @@ from pathlib import Path
 
 from snapshot import gc, signing
 from snapshot.errors import (
+    DiskFullError,
     NothingPublishedError,
     ReasonMissingError,
     RegistryError,
@@ -32,6 +33,7 @@ _MAKE_ONE = "publish one with: python -m offline run RECIPE"
 _LOCK_WAIT_SECONDS = 30.0
 """Nothing slow is done under the lock: who holds it for so long has been stopped, or its mount is gone."""
 _LOCK_LOOK_SECONDS = 0.005
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _MAX_CURRENT_BYTES = 1024
 _MAX_PINS_BYTES = 1 << 20
 
@@ -376,9 +378,15 @@ class Registry:
         try:
             yield
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "make room, for example with: python -m snapshot gc --keep 3" if full else "check the folder and its owner"
-            raise RegistryError(f"{self.root}: cannot be written ({error.strerror or error}); {remedy}") from error
+            raise unwritable(self.root, error) from error
+
+
+def unwritable(root: Path, error: OSError) -> RegistryError:
+    """What to say where a registry's folder cannot be written: that the disk is full, or something else."""
+    where = f"{root}: cannot be written ({error.strerror or error})"
+    if error.errno in FULL:
+        return DiskFullError(f"{where}; make room, for example with: python -m snapshot gc --keep 3")
+    return RegistryError(f"{where}; check the folder and its owner")
 
 
 def _is_sealed(layout: Layout) -> bool:

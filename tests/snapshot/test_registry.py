@@ -1,5 +1,6 @@
 """The registry: publishing is all or nothing, activation is one rename, rollback goes back."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from make_snapshot import make_snapshot
 
 from snapshot.errors import (
+    DiskFullError,
     HashMismatchError,
     ManifestError,
     NothingPublishedError,
@@ -211,3 +213,16 @@ def test_who_waits_too_long_for_the_lock_is_told(registry: Registry, snapshots: 
             hurried.activate(a, "")
         assert not hurried.record_outcome(a, "served", "")
     hurried.activate(a, "")
+
+
+def test_a_full_disk_is_called_that(registry: Registry, snapshots: list[Layout], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    snapshot_id = registry.publish(snapshots[0].root).id
+    monkeypatch.setattr("snapshot.registry.write_text", full)
+    with pytest.raises(DiskFullError, match="make room"):
+        registry.activate(snapshot_id, "new documents")
+    monkeypatch.setattr("snapshot.registry.copy", full)
+    with pytest.raises(DiskFullError, match="make room"):
+        registry.publish(snapshots[1].root)

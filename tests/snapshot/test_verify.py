@@ -102,6 +102,7 @@ DAMAGE: list[tuple[Callable[[Layout], object], type[SnapshotError], str]] = [
     (lambda layout: layout.manifest.write_text("{"), ManifestError, "not a manifest"),
     (lambda layout: edit(layout, lambda m: m.update(schema_version=2)), NewerSchemaError, "schema version 2 is newer"),
     (lambda layout: edit(layout, lambda m: m["index"].update(kind="magic")), ManifestError, "index"),
+    (lambda layout: edit(layout, lambda m: m.update(created_at="2026-11-20T10:00:00")), ManifestError, "created_at"),
     (lambda layout: edit(layout, lambda m: m.update(surprise=1)), ManifestError, "surprise"),
     (lambda layout: edit(layout, lambda m: m.update(id="other")), ManifestError, "named by its id"),
     (lambda layout: edit(layout, lambda m: m["documents"].update(count=10**9)), CountMismatchError, "30 documents"),
