@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
+from offline.config import TrainConfig
 from offline.data.negatives import Negatives
 from offline.distributed import rank, world
 from offline.errors import TrainingError
@@ -153,28 +154,64 @@ class GroupedBatches(Batches):
 
     Documents cost most of a step: they are longer than queries. Where several queries ask for one document, it is
     encoded once for all of them, and an epoch over the same pairs costs a fraction. With one query a document this is
-    plain random batching. What a document has beyond ``per_document`` queries comes in other batches of the epoch.
+    plain random batching. What a document has beyond ``per_document`` queries comes in other batches of the epoch, what a
+    query has beyond ``per_query`` documents perhaps in another epoch.
     """
 
-    def __init__(self, rows: NDArray[np.int64], batch_size: int, per_document: int, seed: int) -> None:
+    def __init__(
+        self,
+        rows: NDArray[np.int64],
+        batch_size: int,
+        per_document: int,
+        seed: int,
+        queries: Sequence[str] = (),
+        per_query: int | None = None,
+    ) -> None:
+        """``queries``: of each pair, where ``per_query`` limits how many documents one has in an epoch."""
         super().__init__(batch_size, seed)
         self._per_document = per_document
-        order = np.argsort(rows, kind="stable")
-        self._groups = np.split(order, np.flatnonzero(np.diff(rows[order])) + 1)
-        self._chunks = sum(-(-len(group) // per_document) for group in self._groups)
+        self._rows = rows
+        self._queries = np.unique(np.array(queries), return_inverse=True)[1] if per_query is not None else rows
+        self._per_query = per_query
+        drawn = self._drawn(np.random.default_rng(seed))
+        self._length = max(1, round(sum(-(-len(group) // per_document) for group in self._groups(drawn)) / batch_size))
 
     def __len__(self) -> int:
-        return max(1, round(self._chunks / self.batch_size))
+        return self._length
 
     def __iter__(self) -> Iterator[list[int]]:
         random = self._random()
-        chunks = [chunk for group in self._groups for chunk in self._cut(random.permutation(group))]
+        groups = self._groups(self._drawn(random))
+        chunks = [chunk for group in groups for chunk in self._cut(random.permutation(group))]
         order = random.permutation(len(chunks))
         for batch in np.array_split(order, len(self)):  # even sizes: a small last batch would have hardly any negatives
             yield [int(pair) for chunk in batch for pair in chunks[chunk]]
 
+    def _drawn(self, random: np.random.Generator) -> NDArray[np.int64]:
+        """The pairs of an epoch, in their order."""
+        everything = np.arange(len(self._rows))
+        if self._per_query is None or np.bincount(self._queries).max() <= self._per_query:
+            return everything
+        mixed = random.permutation(everything)
+        by_query = mixed[np.argsort(self._queries[mixed], kind="stable")]
+        begins = np.flatnonzero(np.diff(self._queries[by_query], prepend=-1))
+        place = everything - np.repeat(begins, np.diff(begins, append=len(everything)))
+        return np.sort(by_query[place < self._per_query])
+
+    def _groups(self, pairs: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Those of one document together."""
+        order = pairs[np.argsort(self._rows[pairs], kind="stable")]
+        return np.split(order, np.flatnonzero(np.diff(self._rows[order])) + 1)
+
     def _cut(self, group: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         return [group[start : start + self._per_document] for start in range(0, len(group), self._per_document)]
+
+
+def grouped(pairs: Pairs, config: TrainConfig) -> GroupedBatches:
+    """The batches of a recipe."""
+    return GroupedBatches(
+        pairs.rows, config.batch_size, config.queries_per_document, config.seed, pairs.queries, config.positives_per_query
+    )
 
 
 class LengthBatches(Batches):

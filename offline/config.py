@@ -56,6 +56,11 @@ class DataConfig(Config):
     """``beir``: a folder in BEIR layout, given by ``--data``. ``pydocs``: the standard library's documentation."""
     max_documents: PositiveInt | None = None
     """Keep only the first so many documents (for trials)."""
+    leave_out_faulty: bool = False
+    """Leave out documents without title and text, and judgements of documents that are not there, with a warning. Otherwise the
+    first of them ends the run: mostly it is a mistake in what wrote the data."""
+    max_title_pairs: PositiveInt | None = None
+    """Where there is no train split: make at most so many pairs of titles and texts, a random sample."""
     unlabelled_per_document: Annotated[int, Field(ge=0)] = 8
     """At most so many sentences of each document become queries for distillation, beside its title."""
     spans_per_document: Annotated[int, Field(ge=0)] = 4
@@ -115,7 +120,7 @@ class DevConfig(Config):
     """Stop after so many measurements without a new best; None goes on to the end. The best weights are kept either way."""
     max_queries: PositiveInt = 1000
     held_out_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
-    """Where there is no dev split: share of the documents whose training queries become one."""
+    """Where there is no dev split, or hardly any: share of the training queries that are measured on instead of learnt."""
     shares: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(strict=False)] = ()
     """Mixtures of the best weights (this share) with the untouched ones, tried on dev at the end (WiSE-FT, arXiv 2109.01903)."""
 
@@ -147,6 +152,9 @@ class TrainConfig(Config):
     arXiv 2101.06983). None keeps all."""
     queries_per_document: PositiveInt = 8
     """At most so many queries come with a document in a batch, which encodes it once for all of them."""
+    positives_per_query: PositiveInt | None = 8
+    """Of a query with more positives so many are learnt in an epoch, drawn anew in each: it does not outweigh the others. None:
+    all of them."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 5e-5
     warmup_share: Share = 0.1
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
@@ -165,7 +173,7 @@ class TrainConfig(Config):
     """Widths below the whole at which the first numbers of a vector are trained too (arXiv 2205.13147)."""
     negatives: NegativesConfig = NegativesConfig()
     dev: DevConfig = DevConfig()
-    search_documents: PositiveInt = 50_000
+    search_documents: PositiveInt = 10_000
     """Mining and dev queries search at most so many documents: where there are more, the relevant ones and a random sample."""
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay, a step, of a moving average of the weights, which is what is measured and kept; None: the weights themselves."""

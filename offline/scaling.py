@@ -16,7 +16,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from offline import towers
-from offline.batches import GroupedBatches, Pairs
+from offline.batches import Pairs, grouped
 from offline.bootstrap import Values
 from offline.config import ScalingConfig, TowerSize, TrainConfig
 from offline.data.prepared import Prepared
@@ -124,7 +124,7 @@ def _shares(grid: Grid, config: ScalingConfig, size: Sequence[str], whole: Varia
 
 def _steps(pairs: Pairs, config: TrainConfig) -> int:
     """Of an epoch."""
-    return len(GroupedBatches(pairs.rows, config.batch_size, config.queries_per_document, config.seed))
+    return len(grouped(pairs, config))
 
 
 def train_and_measure(variant: Variant) -> Point:

@@ -14,7 +14,7 @@ from sentence_transformers.base.modules import Router
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from offline.adapters import finish, prepare
-from offline.batches import GroupedBatches, PairCollator, Pairs, Related
+from offline.batches import PairCollator, Pairs, Related, grouped
 from offline.config import TextConfig, TrainConfig
 from offline.data.negatives import Negatives
 from offline.data.prepared import Prepared
@@ -98,9 +98,16 @@ def load_pairs(prepared: Prepared, text: TextConfig, config: TrainConfig) -> Pai
     if different < 2:
         raise TrainingError(
             f"{prepared.folder}: {len(pairs)} training pairs with {different} different documents; at least 2 are "
-            "needed. Add qrels/train.tsv or documents with titles, or set train.epochs = 0 to take the backbone as it is"
+            f"needed. {_remedy(prepared)}, or set train.epochs = 0 to take the backbone as it is"
         )
     return pairs
+
+
+def _remedy(prepared: Prepared) -> str:
+    scores = [judgement["score"] for judgement in prepared.qrels.to_pylist() if judgement["split"] == "train"]
+    if not scores:
+        return "Add qrels/train.tsv or documents with titles"
+    return f"Look at data.relevance: the highest score in qrels/train.tsv is {max(scores)}"
 
 
 def make_towers(recipe: Recipe) -> Towers:
@@ -169,7 +176,7 @@ class _Work:
         self.prepared = prepared
         self.pairs = pairs
         self.dev = dev
-        self.batches = GroupedBatches(pairs.rows, self.config.batch_size, self.config.queries_per_document, self.config.seed)
+        self.batches = grouped(pairs, self.config)
         self.average = Average(self.config.ema) if self.config.ema is not None else None
         self.needs_search = dev is not None or self.config.negatives.per_document > 0
 

@@ -49,6 +49,26 @@ def test_a_document_with_many_queries_is_spread():
     assert all(2 <= sum(size.values()) <= 6 for size in sizes)
 
 
+def test_a_query_with_many_positives_learns_some_of_them_in_each_epoch():
+    rows, queries = np.arange(50), ["many"] * 40 + [f"q{i}" for i in range(10)]
+    batches = GroupedBatches(rows, batch_size=6, per_document=2, seed=1, queries=queries, per_query=8)
+    epochs = []
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        listed = list(batches)
+        assert len(listed) == len(batches) == 3
+        epochs.append({i for batch in listed for i in batch})
+        assert len(epochs[-1]) == 18
+        assert set(range(40, 50)) <= epochs[-1]
+    assert epochs[0] != epochs[1]
+
+
+def test_a_limit_that_no_query_reaches_changes_nothing():
+    queries = [f"q{i // 2}" for i in range(len(ROWS))]
+    limited = GroupedBatches(ROWS, 4, 2, seed=1, queries=queries, per_query=2)
+    assert list(limited) == list(GroupedBatches(ROWS, 4, 2, seed=1))
+
+
 def test_batches_are_of_even_size():
     batches = list(GroupedBatches(np.arange(130), batch_size=64, per_document=8, seed=1))
     assert [len(batch) for batch in batches] == [65, 65]
