@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from offline.batches import Pairs
 from offline.data.prepared import Prepared
-from offline.judged import Judged, judged_split
+from offline.judged import LEAST_JUDGED, Judged, judged_split
 from offline.learner import encode_with
 from offline.metrics import ndcg
 from offline.progress import say
@@ -80,31 +80,55 @@ def searched_rows(count: int, first: Sequence[Rows], limit: int, seed: int) -> R
 def split_dev(prepared: Prepared, recipe: Recipe, pairs: Pairs) -> tuple[Pairs, Judged | None]:
     """Pairs to learn from and dev queries, rendered, at most ``train.dev.max_queries``.
 
-    Where there is no dev split, all queries of a share of the documents are held out; of fewer than twenty documents none.
+    Where the dev split has none, or too few to tell weights apart and there is a train split to draw from, a share of the
+    training queries is held out and measured on too: all queries of some documents. Of fewer than twenty documents none is.
     """
     config = recipe.train.dev
     dev = judged_split(prepared, recipe, "dev")
-    if len(dev):
-        texts = tuple(render_query(recipe.text.query, text) for text in dev.texts)
-        return pairs, replace(dev, texts=texts).sample(config.max_queries, recipe.train.seed)
-    different = np.unique(pairs.rows)
-    if len(different) < _FEWEST_DOCUMENTS:
-        return pairs, None
-    size = max(1, round(config.held_out_share * len(different)))
-    rows = set(np.random.default_rng([recipe.train.seed, _HELD_OUT]).permutation(different)[:size].tolist())
-    positives = pairs.positives()
-    queries = {query for query, row in zip(pairs.queries, pairs.rows.tolist(), strict=True) if row in rows}
-    kept = [i for i, row in enumerate(pairs.rows.tolist()) if row not in rows and pairs.queries[i] not in queries]
-    say(f"  no dev split: {len(queries)} queries of {size} documents are held out to measure on")
-    return pairs.take(kept), _held_out(sorted(queries), positives).sample(config.max_queries, recipe.train.seed)
+    dev = replace(dev, texts=tuple(render_query(recipe.text.query, text) for text in dev.texts))
+    is_enough = len(dev) >= LEAST_JUDGED or (len(dev) > 0 and not len(judged_split(prepared, recipe, "train")))
+    if is_enough or len(np.unique(pairs.rows)) < _FEWEST_DOCUMENTS:
+        return pairs, dev.sample(config.max_queries, recipe.train.seed) if len(dev) else None
+    queries = _to_hold_out(pairs, config.held_out_share, recipe.train.seed)
+    kept = [i for i, query in enumerate(pairs.queries) if query not in queries]
+    say(f"  {len(dev) or 'no'} dev queries: {len(queries)} training queries are held out to measure on")
+    held_out = _held_out(sorted(queries), pairs.positives(), recipe.data.relevance)
+    return pairs.take(kept), _both(dev, held_out).sample(config.max_queries, recipe.train.seed)
 
 
-def _held_out(queries: Sequence[str], positives: Mapping[str, frozenset[int]]) -> Judged:
+def _to_hold_out(pairs: Pairs, share: float, seed: int) -> set[str]:
+    """So large a share of the queries, whole documents with all their queries; where those are too many, queries alone."""
+    asking: dict[int, set[str]] = {}
+    for query, row in zip(pairs.queries, pairs.rows.tolist(), strict=True):
+        asking.setdefault(row, set()).add(query)
+    everything = sorted(set(pairs.queries))
+    wanted = max(1, round(share * len(everything)))
+    random = np.random.default_rng([seed, _HELD_OUT])
+    chosen: set[str] = set()
+    for row in random.permutation(sorted(asking)).tolist():
+        more = chosen | asking[row]
+        chosen = more if len(more) <= wanted else chosen
+    return chosen or {everything[i] for i in random.permutation(len(everything))[:wanted]}
+
+
+def _held_out(queries: Sequence[str], positives: Mapping[str, frozenset[int]], score: int) -> Judged:
     return Judged(
         split="held-out",
         ids=tuple(queries),
         texts=tuple(queries),
-        judgements=tuple(dict.fromkeys(sorted(positives[query]), 1) for query in queries),
-        relevance=1,
+        judgements=tuple(dict.fromkeys(sorted(positives[query]), score) for query in queries),
+        relevance=score,
         skipped=0,
+    )
+
+
+def _both(dev: Judged, held_out: Judged) -> Judged:
+    """``held_out`` where there is no dev query, so that it keeps its name."""
+    if not len(dev):
+        return held_out
+    return replace(
+        dev,
+        ids=(*dev.ids, *held_out.ids),
+        texts=(*dev.texts, *held_out.texts),
+        judgements=(*dev.judgements, *held_out.judgements),
     )

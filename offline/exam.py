@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from offline import towers
 from offline.data.prepared import Prepared
-from offline.judged import Judged, judged_split
+from offline.judged import LEAST_JUDGED, Judged, judged_split
 from offline.metrics import NDCG, ndcg
 from offline.ranking import Rows, recall
 from offline.recipe import Recipe
@@ -18,8 +18,6 @@ from snapshot.manifest import TextSpec
 from snapshot.text import render_query
 
 DEPTH = 10
-LEAST_JUDGED = 100
-"""Judged queries that make a measure: with fewer, the best of several weights would be the luckiest."""
 _MAX_HELD_OUT, _HELD_OUT_SHARE = 500, 20
 
 

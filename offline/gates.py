@@ -9,7 +9,7 @@ import numpy as np
 from offline.data.prepared import Prepared
 from offline.exported import Gate
 from offline.graph import Graph, cosine_distance
-from offline.judged import Judged, judged_split
+from offline.judged import LEAST_JUDGED, Judged, judged_split
 from offline.metrics import ndcg
 from offline.ranking import Blocks, Floats, exact_top_k
 from offline.recipe import Recipe
@@ -43,14 +43,16 @@ def ndcg_gate(fp32: Graph, int8: Graph, judged: Judged, spec: TextSpec, document
 
 
 def judged_for_gate(prepared: Prepared, recipe: Recipe) -> Judged:
-    """Judged queries of dev, else training pairs, each with its own document as the only relevant one, else test.
+    """Judged queries of dev if they are enough, else training pairs, each with its own document as the only relevant one.
+
+    Without pairs dev, however few they are, else test:
 
     test comes last because int8 is chosen by them: the proof on test should not be.
     """
     dev = judged_split(prepared, recipe, "dev")
-    if len(dev):
-        return dev
     pairs = prepared.pairs.select(["query", "row"]).to_pylist()
+    if len(dev) >= LEAST_JUDGED or (len(dev) and not pairs):
+        return dev
     if not pairs:
         return judged_split(prepared, recipe, "test")
     pairs = pairs[:: max(1, len(pairs) // _MAX_PAIRS)]

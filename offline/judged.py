@@ -10,6 +10,9 @@ import numpy as np
 from offline.data.prepared import Prepared
 from offline.recipe import Recipe
 
+LEAST_JUDGED = 100
+"""Judged queries that make a measure: with fewer, the best of several weights would be the luckiest."""
+
 
 @dataclass(frozen=True)
 class Judged:

@@ -4,6 +4,7 @@ from tiny_models import make_tiny_bert
 from tiny_training import make_recipe
 from tiny_work import make_prepared
 
+from offline.batches import Pairs
 from offline.data.prepared import Prepared
 from offline.dev_search import searched_rows, split_dev
 from offline.learner import encode_with
@@ -33,10 +34,32 @@ def test_relevant_rows_come_first_where_they_are_many():
     assert searched_rows(1000, [np.array([900, 7]), np.arange(100, 120)], 12, seed=1).tolist()[-1] == 900
 
 
-def test_a_dev_split_is_taken_as_it_is(tmp_path):
-    pairs, learnt, dev = split(tmp_path)
+@pytest.mark.parametrize(("rows", "splits"), [(300, ("train", "dev", "test")), (60, ("dev", "test"))])
+def test_a_dev_split_is_taken_as_it_is_if_it_is_large_or_nothing_like_it_is_learnt(tmp_path, rows, splits):
+    pairs, learnt, dev = split(tmp_path, rows, splits)
     assert learnt is pairs
-    assert (dev.split, len(dev)) == ("dev", 20)
+    assert (dev.split, len(dev)) == ("dev", rows // len(splits))
+
+
+def test_a_dev_split_of_few_queries_gets_some_of_train(tmp_path, capsys):
+    pairs, learnt, dev = split(tmp_path, dev={"held_out_share": 0.1})
+    assert (dev.split, len(dev), len(dev.judgements)) == ("dev", 20 + 6, 20 + 6)
+    assert len(learnt) == len(pairs) - 6
+    assert set(dev.texts[20:]).isdisjoint(learnt.queries)
+    assert "20 dev queries: 6 training queries are held out" in capsys.readouterr().err
+
+
+def test_of_documents_that_all_ask_for_queries_alone_are_held_out(tmp_path):
+    recipe = make_recipe(tmp_path, train={"dev": {"held_out_share": 0.1}})
+    prepared = Prepared(make_prepared(tmp_path / "prepare", splits=()))
+    queries = [f"query {number}" for number in range(20) for _ in range(30)]
+    rows = np.tile(np.arange(30), 20)
+    pairs = Pairs(queries, [f"document {row}" for row in rows], rows)
+    learnt, dev = split_dev(prepared, recipe, pairs)
+    assert len(dev) == 2
+    assert len(learnt) == 18 * 30
+    assert set(dev.texts).isdisjoint(learnt.queries)
+    assert all(len(scores) == 30 for scores in dev.judgements)
 
 
 def test_a_sample_of_dev_is_the_same_each_time(tmp_path):
@@ -48,6 +71,7 @@ def test_a_sample_of_dev_is_the_same_each_time(tmp_path):
 
 def test_held_out_queries_and_documents_are_not_learnt(tmp_path):
     pairs, learnt, dev = split(tmp_path, splits=(), dev={"held_out_share": 0.1})
+    assert dev.split == "held-out"
     held = {row for scores in dev.judgements for row in scores}
     assert len(held) == 6
     assert held.isdisjoint(learnt.rows.tolist())

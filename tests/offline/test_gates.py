@@ -74,7 +74,7 @@ def test_the_ndcg_gate_measures_what_is_lost(fp32, prepared, tmp_path):
     assert found.value == pytest.approx(before - after)
     assert found.value > 0.005
     assert not found.passed
-    assert "20 dev queries" in found.detail
+    assert "60 training queries" in found.detail
 
 
 def test_nothing_lost_passes_the_ndcg_gate(fp32, prepared):
@@ -83,14 +83,21 @@ def test_nothing_lost_passes_the_ndcg_gate(fp32, prepared):
 
 
 @pytest.mark.parametrize(
-    ("splits", "used"),
-    [(("dev", "test"), "dev"), (("train", "test"), "training"), (("train",), "training"), ((), "training")],
+    ("rows", "splits", "used"),
+    [
+        (200, ("dev", "test"), "dev"),
+        (60, ("dev", "test"), "training"),
+        (60, ("train", "test"), "training"),
+        (60, ("train",), "training"),
+        (60, (), "training"),
+    ],
 )
-def test_int8_is_judged_by_dev_else_by_training_pairs(splits, used, tmp_path):
-    judged = judged_for_gate(Prepared(make_prepared(tmp_path, splits=splits)), RECIPE)
+def test_int8_is_judged_by_dev_if_it_is_large_else_by_training_pairs(rows, splits, used, tmp_path):
+    judged = judged_for_gate(Prepared(make_prepared(tmp_path, rows, splits)), RECIPE)
     assert judged.split == used
-    rows = [next(iter(scores)) for scores in judged.judgements]
-    assert all(ORACLE.texts[row].startswith(text) for row, text in zip(rows, judged.texts, strict=True))
+    found = [next(iter(scores)) for scores in judged.judgements]
+    texts = make_oracle(rows).texts
+    assert all(texts[row].startswith(text) for row, text in zip(found, judged.texts, strict=True))
 
 
 def test_with_nothing_to_judge_by_int8_fails(fp32):
