@@ -94,10 +94,13 @@ class Goal(_Finding):
     figure: float
     bound: float
     at_most: bool = False
+    above: bool = False
 
     @property
     def is_met(self) -> bool:
-        return self.figure <= self.bound if self.at_most else self.figure >= self.bound
+        if self.at_most:
+            return self.figure <= self.bound
+        return self.figure > self.bound if self.above else self.figure >= self.bound
 
     def describe(self) -> str:
         """The line that is printed."""

@@ -64,6 +64,7 @@ def test_what_a_run_took_is_judged_where_the_recipe_bounds_it():
 def test_a_bound_that_is_reached_is_met():
     assert Goal(name="x", figure=0.97, bound=0.97).is_met
     assert Goal(name="x", figure=60.0, bound=60.0, at_most=True).is_met
+    assert not Goal(name="x", figure=0.0, bound=0.0, above=True).is_met, "nothing is not more than nothing"
 
 
 def test_a_goal_that_nobody_knows_is_refused(tmp_path):
