@@ -25,6 +25,7 @@ from snapshot.documents import document_field
 
 _LAYOUT = "a folder in BEIR layout has corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each may end in .gz"
 _HEADER = ["query-id", "corpus-id", "score"]
+_LEAVE_OUT = "to leave out all such, with a warning: --set data.leave_out_faulty=true"
 _MAX_SCORE = 20
 """nDCG's gain, 2^score - 1, must stay within pytrec_eval's 32 bits; real grades end at 3 to 5."""
 
@@ -69,11 +70,11 @@ def load(folder: Path, config: DataConfig, learn: bool = True) -> Dataset:
         DataError: at the first fault, with file:line and what to do about it.
     """
     files = data_files(folder)
-    corpus = _read_corpus(files[0])
+    corpus = _read_corpus(files[0], leave_out=config.leave_out_faulty)
     texts = _read_queries(path) if (path := _find(folder / "queries.jsonl")) else {}
     judged = {split: path for split in SPLITS if (path := _find(folder / "qrels" / f"{split}.tsv"))}
     _warn_of_unread(folder / "qrels", judged.values())
-    known = _Known(texts, corpus.rows, must_be_there=learn)
+    known = _Known(texts, corpus.rows, must_be_there=learn and not config.leave_out_faulty)
     judgements = [entry for split, path in judged.items() for entry in _read_qrels(path, split, known)]
     dataset = _assemble(corpus, texts, judgements, config)
     return replace(dataset, pairs=_pairs(dataset, "train" in judged, config)) if learn else dataset
@@ -82,7 +83,7 @@ def load(folder: Path, config: DataConfig, learn: bool = True) -> Dataset:
 def _pairs(dataset: Dataset, has_train: bool, config: DataConfig) -> list[Pair]:
     held_out = pairs.held_out(dataset.queries)
     if not has_train:
-        return pairs.from_titles(dataset.titles, dataset.texts, held_out)
+        return pairs.from_titles(dataset.titles, dataset.texts, held_out, config.max_title_pairs)
     _warn_of_overlap(dataset.judgements, config.relevance)
     return pairs.from_judgements(dataset.queries, dataset.judgements, dataset.titles, dataset.texts, config.relevance, held_out)
 
@@ -111,19 +112,26 @@ def _find(path: Path) -> Path | None:
     return next((found for found in (path, packed) if found.is_file()), None)
 
 
-def _read_corpus(path: Path) -> _Corpus:
+def _read_corpus(path: Path, *, leave_out: bool) -> _Corpus:
     corpus = _Corpus({}, [], [], MetadataColumns())
     lines: dict[str, int] = {}
+    empty: list[str] = []
     for line, record in track(read_objects(path), f"reading {path.name}"):
         where = f"{path}:{line}"
         key = _id(record, where, lines, line)
         title, text = _string(record, "title", where), _string(record, "text", where)
         if not title.strip() and not text.strip():
-            raise DataError(f"{where}: document {key!r} has neither title nor text; give it one of them, or remove the line")
+            empty.append(where)
+            if leave_out:
+                continue
+            remedy = f"give it one of them, or remove the line; {_LEAVE_OUT}"
+            raise DataError(f"{where}: document {key!r} has neither title nor text; {remedy}")
         corpus.metadata.add(record.get("metadata"), where, line)
         corpus.rows[key] = len(corpus.rows)
         corpus.titles.append(title)
         corpus.texts.append(text)
+    if empty:
+        say(f"warning: {empty[0]}: {len(empty)} documents from this one on have neither title nor text; they are left out")
     if not corpus.rows:
         raise DataError(f'{path}: holds no document; write one JSON object a line: {{"_id": "1", "title": "...", "text": "..."}}')
     return corpus
@@ -183,7 +191,7 @@ def _judgement(cells: Sequence[str], where: str, known: _Known) -> tuple[str, st
     if query not in known.queries:
         raise DataError(f"{where}: query {query!r} is not in queries.jsonl; add it there, or remove the line")
     if known.must_be_there and document not in known.rows:
-        raise DataError(f"{where}: document {document!r} is not in corpus.jsonl; add it there, or remove the line")
+        raise DataError(f"{where}: document {document!r} is not in corpus.jsonl; add it there, or remove the line; {_LEAVE_OUT}")
     if not re.fullmatch(r"-?[0-9]{1,9}", score.strip()) or int(score) > _MAX_SCORE:
         raise DataError(f"{where}: score {score!r}; it must be a whole number of at most {_MAX_SCORE}, 0 or less if irrelevant")
     return query, document, max(0, int(score))

@@ -5,6 +5,7 @@ No text of a held-out (dev or test) query gets into either; texts are compared w
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from offline.data.dataset import Judgement, Pair, Query
 from offline.progress import say
 
 _BREAK = re.compile(r"(?<=[.!?])\s+|;\s|\n")
+_SEED = 17
 _MIN_WORDS, _MAX_WORDS = 3, 64
 
 
@@ -57,14 +59,19 @@ def from_judgements(
     ]
 
 
-def from_titles(titles: Sequence[str], texts: Sequence[str], forbidden: Set[str]) -> list[Pair]:
-    """A pair for each document that has both: its title as the query, its text without the title as the positive."""
+def from_titles(titles: Sequence[str], texts: Sequence[str], forbidden: Set[str], limit: int | None = None) -> list[Pair]:
+    """A pair for each document that has both: its title as the query, its text without the title as the positive.
+
+    Of more than ``limit`` a random sample, the same each time.
+    """
     pairs = []
     for row, (title, text) in enumerate(zip(titles, texts, strict=True)):
         query, positive = title.strip(), _without(title.strip(), text)
         if query and positive and fold(query) not in forbidden:
             pairs.append(Pair(query, "", positive, row))
-    return pairs
+    if limit is None or len(pairs) <= limit:
+        return pairs
+    return [pairs[i] for i in sorted(random.Random(_SEED).sample(range(len(pairs)), limit))]  # noqa: S311 - no secret
 
 
 def _without(title: str, text: str) -> str:

@@ -176,6 +176,19 @@ def test_refuses_bad_data_by_place_and_remedy(beir_folder, damage, message):
         load(folder)
 
 
+def test_faulty_lines_are_left_out_where_that_is_asked_for(beir_folder, capsys):
+    folder = beir_folder()
+    replace(CORPUS, 3, '{"_id": "d2", "title": "", "text": " "}')(folder)
+    replace(QRELS, 2, "q34-0\tzzz\t1")(folder)
+    dataset = load(folder, leave_out_faulty=True)
+    ids = dataset.documents["id"].to_pylist()
+    assert ids == ["d0", "d1", *(f"d{row}" for row in range(3, 40))]
+    assert all(dataset.titles[row] == dataset.documents["title"][row].as_py() for row in range(39))
+    said = capsys.readouterr().err
+    assert "corpus.jsonl:3: 1 documents from this one on have neither title nor text; they are left out" in said
+    assert "judgements are of documents that are not in the corpus; they are left out" in said
+
+
 def test_refuses_a_line_that_is_not_utf8(beir_folder):
     folder = beir_folder()
     content = (folder / CORPUS).read_bytes().replace(b"Volcanoes", b"Volc\xe3noes")

@@ -28,6 +28,9 @@ def test_pairs_of_titles_leave_the_title_out_of_the_text():
     titles = ["am", "", "Mug", "Cup", "Asked for"]
     texts = ["The AM program. am start; diagram", "text", "", "cup. ", "Something"]
     pairs = from_titles(titles, texts, forbidden={"asked for"})
+    assert from_titles(titles, texts, {"asked for"}, limit=len(pairs)) == pairs
+    (one,) = from_titles(titles, texts, {"asked for"}, limit=1)
+    assert one in pairs
     assert [(pair.query, pair.title, pair.text.split(), pair.row) for pair in pairs] == [
         ("am", "", ["The", "program.", "start;", "diagram"], 0)
     ]
