@@ -88,6 +88,12 @@ class Settings(KeySettings, LiveSettings, SloSettings, LogSettings, TracingSetti
         32 * 1024, description="Longest single text to search by or to encode, in bytes of UTF-8; beyond: 413, on every route."
     )
     max_batch: int = Field(256, ge=1, le=MOST_BATCH, description="Most searches or texts in one batch; beyond: 422.")
+    max_batch_hits: int = Field(
+        MOST_K,
+        ge=1,
+        le=MOST_BATCH * MOST_K,
+        description="Most hits that the searches of one batch may ask for together (the sum of their k); beyond: 422.",
+    )
     max_k: int = Field(1000, ge=1, le=MOST_K, description="Most hits that a search may ask for; beyond: 422.")
     max_window: int = Field(10_000, ge=1, le=MOST_WINDOW, description="Largest offset + k of a search; beyond: 422.")
 
@@ -305,6 +311,8 @@ class Settings(KeySettings, LiveSettings, SloSettings, LogSettings, TracingSetti
         if self.gate_min_documents_ratio > self.gate_max_documents_ratio:
             low, high = self.gate_min_documents_ratio, self.gate_max_documents_ratio
             raise ValueError(f"gate_min_documents_ratio {low:g} is above gate_max_documents_ratio {high:g}")
+        if self.max_k > self.max_batch_hits:
+            raise ValueError(f"max_k {self.max_k} is above max_batch_hits {self.max_batch_hits}")
         if self.max_k > self.max_window:
             raise ValueError(f"max_k {self.max_k} is above max_window {self.max_window}")
         return self

@@ -26,6 +26,7 @@ from snapshot.values import array_of, scalar_of
 
 MAX_DEPTH = 8
 MAX_CONDITIONS = 256
+"""Empty objects included."""
 MAX_LIST_VALUES = 1000
 """In all lists of a filter together."""
 
@@ -157,6 +158,8 @@ class _Parser:
             raise _error(f'expected an object such as {{"field": value}}, got {_kind(raw)}', path)
         if depth > MAX_DEPTH:
             raise _error(f"nested deeper than {MAX_DEPTH} levels", path)
+        if not raw:
+            self._count(path)  # it matches everything, which costs as much as a condition
         parts = [self._entry(str(key), value, (*path, str(key)), depth) for key, value in raw.items()]
         return parts[0] if len(parts) == 1 else All(tuple(parts))
 
@@ -189,9 +192,7 @@ class _Parser:
         return parts[0] if len(parts) == 1 else All(parts)
 
     def _operator(self, column: Column, operator: str, value: object, path: tuple[str, ...], depth: int) -> Filter:
-        self._conditions += 1
-        if self._conditions > MAX_CONDITIONS:
-            raise _error(f"more than {MAX_CONDITIONS} conditions", path)
+        self._count(path)
         if operator not in _OPERATORS:
             raise _error(f"unknown operator {operator!r}; there are {', '.join(_OPERATORS)}", path)
         match operator:
@@ -207,6 +208,11 @@ class _Parser:
                 return self._negated(column, value, path, depth + 1)
             case _:
                 return _comparison(column, operator, value, path)
+
+    def _count(self, path: tuple[str, ...]) -> None:
+        self._conditions += 1
+        if self._conditions > MAX_CONDITIONS:
+            raise _error(f"more than {MAX_CONDITIONS} conditions", path)
 
     def _scalars(self, column: Column, value: object, path: tuple[str, ...]) -> tuple[Scalar, ...]:
         if not isinstance(value, list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -357,6 +358,14 @@ def check_batch(size: int, settings: Settings, path: str) -> None:
     """InvalidRequestError where a batch is larger than the settings allow."""
     if size > settings.max_batch:
         raise InvalidRequestError(FieldError(path, f"{size} items; at most {settings.max_batch} (max_batch)"))
+
+
+def check_hits(batch: Sequence[SearchBody], settings: Settings, path: str) -> None:
+    """InvalidRequestError where the searches of a batch ask for more hits together than the settings allow."""
+    hits = sum(body.k for body in batch)
+    if hits > settings.max_batch_hits:
+        message = f"the items ask for {hits} hits together; at most {settings.max_batch_hits} (max_batch_hits)"
+        raise InvalidRequestError(FieldError(path, message))
 
 
 def check_text(text: str, settings: Settings, path: str) -> None:

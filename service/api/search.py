@@ -10,7 +10,16 @@ from starlette.requests import Request
 from service.admission import Lane
 from service.api.call import call_of
 from service.api.render import batch_answer, search_answer
-from service.api.schemas import BatchBody, BatchResponse, SearchBody, SearchResponse, check_batch, check_text, check_window
+from service.api.schemas import (
+    BatchBody,
+    BatchResponse,
+    SearchBody,
+    SearchResponse,
+    check_batch,
+    check_hits,
+    check_text,
+    check_window,
+)
 from service.api.turnstile import charge
 from service.api.work import WorkRoutes
 
@@ -37,6 +46,7 @@ class SearchRoutes(WorkRoutes):
         for i, item in enumerate(body):
             check_text(item.query, self._settings, f"{i}.query")
             check_window(item, self._settings, f"{i}.")
+        check_hits(body, self._settings, "body")
         charge(request.scope, len(body))
         call, searches = call_of(request), [item.search() for item in body]
         call.asked = searches

@@ -139,6 +139,7 @@ def test_several_fields_are_a_conjunction_and_an_empty_filter_matches_all() -> N
         ({"brand": {"$exists": 1}}, "brand.$exists", "true or false"),
         ({"brand": "\ud800"}, "brand", "surrogate"),
         ({"$or": [{"brand": "x"}] * (MAX_CONDITIONS + 1)}, f"$or.{MAX_CONDITIONS}.brand", "more than"),
+        ({"$and": [{}] * (MAX_CONDITIONS + 1)}, f"$and.{MAX_CONDITIONS}", "more than"),
     ],
 )
 def test_bad_filters_are_refused_with_their_path(raw: dict[str, Any], path: str, message: str) -> None:

@@ -146,6 +146,7 @@ def test_a_batch_is_answered_in_order(client: Client) -> None:
         ([{"query": "a"}, {"query": "b", "filter": {"colour": 1}}], "1.filter.colour"),
         ([{"query": "a"}, 5], "1"),
         ([{"query": "a"}] * 257, "body"),
+        ([{"query": "a", "k": 1000}] * 11, "body"),
     ],
 )
 def test_a_bad_item_is_named_by_its_index(client: Client, body: Any, path: str) -> None:
