@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from offline.distributed import gather_objects, rank, world
 from offline.losses import embed
+from offline.progress import lines
 from offline.towers import to_device, tokenize, training_autocast
 from snapshot.manifest import TextSpec
 
@@ -88,13 +89,14 @@ def encode_with(
     device = next(learner.parameters()).device
     mine: list[tuple[list[int], NDArray[np.float32]]] = []
     with evaluating(learner):
-        for rows in even[place::places]:
+        share = even[place::places]
+        for rows in lines(share, f"{task} vectors, batches", len(share)):
             tokens = to_device(tokenize(tower, spec, [texts[i] for i in rows]), device)
             vectors = learner(**prefixed(task, tokens))["vectors"].float()
             mine.append((rows, nn.functional.normalize(vectors, dim=1).cpu().numpy()))
     found = np.empty((len(texts), mine[0][1].shape[1]), np.float32)
-    for share in [mine] if alone else gather_objects(mine):
-        for rows, vectors in share:
+    for one in [mine] if alone else gather_objects(mine):
+        for rows, vectors in one:
             found[rows] = vectors
     return found
 

@@ -36,10 +36,11 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
         with Progress(*columns, console=out, transient=True) as bar:
             yield from bar.track(items, total=size)
         return
-    yield from _lines(items, what, size)
+    yield from lines(items, what, size)
 
 
-def _lines(items: Iterable[T], what: str, size: int | None) -> Iterator[T]:
+def lines(items: Iterable[T], what: str, size: int | None) -> Iterator[T]:
+    """Yield ``items`` and say now and then how far the work is: within other work, which may have a bar."""
     started = last = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
