@@ -103,8 +103,11 @@ class Stage:
         check(status == 200, f"/info answered {status}")
         return dict(body)
 
-    def refused(self, snapshot_id: str, code: str) -> str:
-        """Want what must be refused by ``code`` (a pattern): in /info and the log, and the former serves. What was said."""
+    def refused(self, snapshot_id: str, code: str, *verify: str) -> str:
+        """Want what must be refused by ``code`` (a pattern): in /info and the log, and the former serves. What was said.
+
+        ``python -m snapshot verify --deep`` must refuse it too, with the further arguments ``verify``.
+        """
         self.want(snapshot_id)
         failure = self._until(lambda: self._failure(snapshot_id), f"{snapshot_id} refused")
         check(bool(re.fullmatch(code, failure["code"])), f"refused as {failure['code']}, not {code}: {failure['reason']}")
@@ -112,6 +115,8 @@ class Stage:
         self.serves(self.former)
         ready, said = self.live.get("/readyz")
         check(ready == 200, f"/readyz answered {ready}: {said}")
+        if self.thorough:
+            self.command("verify", snapshot_id, "--deep", "--against", self.former, *verify).refused("verify --deep")
         return f"{failure['code']}: {failure['reason'].replace(str(self.registry.root), '')}"
 
     def serves(self, snapshot_id: str) -> None:

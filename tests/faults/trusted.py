@@ -49,7 +49,7 @@ def _signature(stage: Stage, change: Callable[[Layout, Path], None], code: str) 
     with _trusting(stage, keys) as own:
         layout = own.bring()
         change(layout, keys)
-        return own.refused(layout.root.name, code)
+        return own.refused(layout.root.name, code, "--key", str(keys / "public.pem"))
 
 
 def _keys(folder: Path) -> Path:
