@@ -126,6 +126,8 @@ class Metrics:
         age.set(settings.slo_snapshot_age_seconds)
         over = Counter(f"{PREFIX}_over_budget", "Answers after the request's own budget", ["route"], registry=registry)
         self._over_budget: dict[str, Counter] = {route: over.labels(route) for route in WORK_ROUTES}
+        sent = Counter(f"{PREFIX}_sent_elsewhere", "Answers 503 too_slow: another replica is asked", ["route"], registry=registry)
+        self._sent_elsewhere: dict[str, Counter] = {route: sent.labels(route) for route in WORK_ROUTES}
 
     def _overload(self, registry: CollectorRegistry, settings: Settings, threads: ThreadPlan) -> None:
         degraded = Counter(f"{PREFIX}_degraded", "Searches that gave something up", ["cause"], registry=registry)
@@ -254,6 +256,10 @@ class Metrics:
         if status in SERVED and (status != HTTPStatus.OK or seconds * 1000 > budget_ms):
             self._over_budget[route].inc()
 
+    def sent_elsewhere(self, route: str) -> None:
+        """Count an answer that the balancer puts to another replica, since the budget was hopeless here."""
+        self._sent_elsewhere[route].inc()
+
     def searched(self, plan: SearchPlan) -> None:
         """Count a search, and what it gave up."""
         self._of_effort("exact" if plan.exact else str(plan.effort)).inc()
@@ -343,12 +349,13 @@ class Metrics:
         )
 
     def vitals(self) -> Vitals:
-        """Answers of the routes that work on queries, errors and late ones among them."""
+        """Answers of the routes that work on queries, errors and late ones among them; late is also what was sent elsewhere."""
         found = {200: 0.0, 500: 0.0, 504: 0.0}
         for (route, status), counter in list(self._answers.items()):
             if status in found and route in WORK_ROUTES:
                 found[status] += _count(counter)
-        return Vitals(sum(found.values()), found[500], found[504])
+        late = found.pop(504) + sum(map(_count, self._sent_elsewhere.values()))
+        return Vitals(sum(found.values()) + late, found[500], late)
 
     def mirror_entered(self, state: MirrorState) -> None:
         """MirrorObserver: another state."""

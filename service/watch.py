@@ -17,7 +17,7 @@ class Vitals(NamedTuple):
     Attributes:
         answers: all but those refused at the door, which no snapshot has seen.
         errors: of them, 500: faults of the service.
-        late: of them, 504: the budget was spent.
+        late: of them, 504: the budget was spent; and 503 too_slow: it would be, so that another instance is asked.
     """
 
     answers: float

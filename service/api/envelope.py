@@ -13,7 +13,7 @@ from service.api.call import Call, Reply, open_call, opened_call, sent_at_once
 from service.api.problems import problem, reply_of
 from service.api.turnstile import caller_name
 from service.api.work import WorkRoute
-from service.errors import CallerGoneError, DrainingError, ServiceError
+from service.errors import CallerGoneError, DrainingError, ServiceError, TooSlowError
 from service.headers import SAFE, missing
 from service.parts import Parts
 
@@ -48,6 +48,8 @@ class Ledger:
         if call.walk is not None:
             metrics.timed(route, status, seconds, call.walk.deadline.budget_ms)
             self._parts.pipeline.account(call.walk, recorded)
+        if call.code == TooSlowError.code:
+            metrics.sent_elsewhere(route)
         reason = None if self._access is None else self._access.reason(route, call, status, seconds)
         if reason is not None or call.span is not None:
             self._tell(route, scope, call, status, seconds, reason)

@@ -191,10 +191,15 @@ def test_a_replica_too_slow_for_a_budget_sends_the_balancer_elsewhere_at_once(re
         answers = (client.post("/search", ask, headers=elsewhere) for _ in iter(within.passed, True))
         problem = assert_problem(next(answer for answer in answers if answer.status_code != 504), 503, "too_slow")
         assert problem["spent_ms"]["total"] < 10
+        assert client.metric("scalingnote_sent_elsewhere_total", route="/search") == 1
+        before = client.parts.metrics.vitals()
         assert_problem(client.post("/search", ask), 504, "deadline_exceeded")
         client.parts.generations._slot.generation = hooked(client.parts.generations.current, slow(clock, {"encode": 60}))
         late = client.post("/search", {"query": "a", "timeout_ms": 150}, headers=elsewhere)
         assert_problem(late, 504, "deadline_exceeded")  # nothing is left for another one
+        client.post("/search", ask, headers=elsewhere)
+        since = client.parts.metrics.vitals() - before
+        assert (since.answers, since.late, client.metric("scalingnote_sent_elsewhere_total", route="/search")) == (3, 3, 2)
 
 
 def test_the_least_budget_of_a_batch_holds_for_all(registry: Path) -> None:
