@@ -163,7 +163,15 @@ def test_a_connection_that_breaks_after_the_request_is_not_asked_again(pair: tup
 def test_operators_routes_are_not_reached_through_it(pair: tuple[int, list[Replica]]) -> None:
     port, replicas = pair
     answering(replicas, 200, 200)
-    for path in ("/snapshots", "/snapshots/rollback", "/snapshots/A/activate", "/metrics"):
+    for path in (
+        "/snapshots",
+        "/snapshots/rollback",
+        "/snapshots/A/activate",
+        "/metrics",
+        "/history",
+        "/%6detrics",
+        "/%73napshots",
+    ):
         assert ask(port, path)[0] == 404
     assert not any(replica.seen for replica in replicas)
 
