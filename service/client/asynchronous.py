@@ -49,6 +49,8 @@ class AsyncClient:
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
     ) -> None:
+        self.closing = False
+        """Set by who cancels what is under way, so that it ends with UnreachableError."""
         self._timeout_ms = _checked(timeout_ms)
         self._retry = retry or Retry()
         self._clock = clock
@@ -83,6 +85,14 @@ class AsyncClient:
         await self.aclose()
 
     async def _run(self, call: Call[A]) -> A:
+        try:
+            return await self._answer(call)
+        except asyncio.CancelledError as error:
+            if self.closing:
+                raise UnreachableError("the client was closed before the answer came", call.request_id) from error
+            raise
+
+    async def _answer(self, call: Call[A]) -> A:
         timeout_ms = self._timeout_ms if call.timeout_ms is None else _checked(call.timeout_ms)
         end = self._clock() + timeout_ms / 1000.0
         made = 0

@@ -37,6 +37,8 @@ class Client:
         self._client = AsyncClient(
             base_url, timeout_ms=timeout_ms, retry=retry, api_key=api_key, headers=headers, transport=transport
         )
+        self._lock = threading.Lock()
+        self._closing = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scalingnote-client", daemon=True)
         self._thread.start()
@@ -54,13 +56,26 @@ class Client:
         return self._wait(self._client.embed(texts, **options))
 
     def close(self) -> None:
-        """Close the connections and end the thread; once is enough, more does nothing."""
-        if self._loop.is_closed():
-            return
-        self._wait(self._client.aclose())
+        """Close the connections and end the thread; once is enough, more does nothing.
+
+        Calls of other threads that are under way end with UnreachableError.
+        """
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        self._client.closing = True
+        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await self._client.aclose()
 
     def __enter__(self) -> Self:
         return self
@@ -69,10 +84,11 @@ class Client:
         self.close()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed():
-            work.close()
-            raise RuntimeError("this client is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._lock:
+            if self._closing:
+                work.close()
+                raise RuntimeError("this client is closed")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
         except BaseException:  # ctrl-C in the caller's thread: what nobody waits for any more must not go on

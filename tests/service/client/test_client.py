@@ -139,6 +139,31 @@ def test_after_close_it_says_so() -> None:
         client.search("apple")
 
 
+def test_closing_ends_the_calls_of_other_threads() -> None:
+    waiting, ended = threading.Event(), []
+
+    async def never(request: httpx.Request) -> httpx.Response:
+        waiting.set()
+        await asyncio.Event().wait()
+        raise AssertionError(request)
+
+    client = Client("http://service", timeout_ms=PATIENT, transport=httpx.MockTransport(never))
+
+    def search() -> None:
+        try:
+            client.search("apple")
+        except UnreachableError as error:
+            ended.append(str(error))
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    assert waiting.wait(PATIENT / 1000)
+    client.close()
+    thread.join(PATIENT / 1000)
+    (said,) = ended
+    assert said.startswith("the client was closed before the answer came (request_id ")
+
+
 class Script:
     """A transport that answers as told, and keeps what was asked."""
 
