@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 
 from service.cores import available_cores, plan_threads
@@ -85,8 +85,7 @@ def check_registry(settings: Settings, snapshot: str | None, timer: Timer = time
 
 def newest(settings: Settings) -> datetime | None:
     """When the registry's newest snapshot was made; None where it has none."""
-    made = (manifest.created_at for manifest in Registry(settings.registry).manifests())
-    return max((at if at.tzinfo else at.replace(tzinfo=UTC) for at in made), default=None)
+    return max((manifest.created_at for manifest in Registry(settings.registry).manifests()), default=None)
 
 
 def manifest_of(settings: Settings, snapshot: str | None) -> Manifest | None:

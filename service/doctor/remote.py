@@ -33,6 +33,7 @@ from service.doctor.running import (
 )
 from service.doctor.timings import Timing, check_timing
 from service.errors import UnreachableError
+from service.metrics import WORK_ROUTES
 from snapshot.errors import ManifestError
 from snapshot.manifest import Effort
 
@@ -219,9 +220,10 @@ def _of_machine(info: Info, samples: Samples) -> list[Finding]:
 
 
 def _of_traffic(info: Info, samples: Samples) -> list[Finding]:
-    answers = samples.total("requests_total", route="/search")
-    faults = samples.total("requests_total", code="500")
-    late = samples.total("over_budget_total", route="/search")
+    answers, faults = (
+        sum(samples.total("requests_total", route=route, **code) for route in WORK_ROUTES) for code in ({}, {"code": "500"})
+    )
+    late = samples.total("over_budget_total")
     shed = samples.total("shed_total", cause="overloaded")
     return check_faults(answers, faults, late, shed, info.settings.slo_in_budget)
 

@@ -141,9 +141,9 @@ def check_faults(answers: float, faults: float, late: float, shed: float, in_bud
     """Shares of answers since the start that were faults, late, or refused.
 
     Args:
-        answers: of /search.
-        faults: 500s of any route.
-        late: answers of /search beyond their budget.
+        answers: of the routes that work on queries, as the others.
+        faults: 500s.
+        late: answers beyond their budget.
         shed: refusals for overload.
         in_budget: the objective.
     """

@@ -12,6 +12,8 @@ from service.errors import FieldError, InvalidRequestError, UnreachableError
 from service.explain.question import Question
 from snapshot.cli import print_json, print_table, printable
 
+_EXACT_MS = 60_000.0
+"""Exact search may take longer than any search is to; the service caps this at its max_timeout_ms."""
 _NOT_KNOWN = "what encoder and int8 lost is known to the snapshot only: explain it by --registry"
 
 
@@ -50,7 +52,7 @@ def explain_service(asker: Asker, question: Question) -> Answers:
     body |= {} if question.filter is None else {"filter": question.filter}
     timed = body if question.timeout_ms is None else {**body, "timeout_ms": question.timeout_ms}
     found, seconds = _search(asker, timed)
-    truth, _ = _search(asker, {**body, "exact": True})
+    truth, _ = _search(asker, {**body, "exact": True, "timeout_ms": _EXACT_MS})
     if found["snapshot"] != truth["snapshot"]:
         raise UnreachableError(f"{asker.url}: {truth['snapshot']} came to serve meanwhile; ask again")
     hits, best = ([str(hit["id"]) for hit in answer["hits"]] for answer in (found, truth))

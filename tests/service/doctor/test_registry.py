@@ -114,7 +114,7 @@ def test_the_newest_snapshot_and_the_one_that_is_looked_at(tmp_path: Path) -> No
     manifest = manifest_of(settings, None)
     assert manifest is not None
     assert (manifest.id, newest(settings)) == (layout.root.name, manifest.created_at)
-    later = layout.manifest.read_text().replace(manifest.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"), "2999-01-01T00:00:00")
+    later = layout.manifest.read_text().replace(manifest.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"), "2999-01-01T00:00:00Z")
     layout.manifest.write_text(later)
     assert newest(settings) == datetime(2999, 1, 1, tzinfo=UTC)
 

@@ -113,7 +113,8 @@ def test_a_running_service_is_asked_twice(capsys: pytest.CaptureFixture[str]) ->
     service = Service(answer("a", "c", degraded=degraded), answer("a", "b"))
     found = explain_service(service, Question(QUERY, 2, {"kind": "tool"}, timeout_ms=5.0))  # type: ignore[arg-type]
     assert service.asked[0] == {"path": "/search", "query": QUERY, "k": 2, "filter": {"kind": "tool"}, "timeout_ms": 5.0}
-    assert service.asked[1] == {"path": "/search", "query": QUERY, "k": 2, "filter": {"kind": "tool"}, "exact": True}
+    exact = {"exact": True, "timeout_ms": 60_000.0}
+    assert service.asked[1] == {"path": "/search", "query": QUERY, "k": 2, "filter": {"kind": "tool"}, **exact}
     assert (found.lost, found.points, found.hits) == (["b"], 0.5, ["a", "c"])
     show_answers(found, as_json=False)
     printed = capsys.readouterr().out
