@@ -49,7 +49,7 @@ class Sample:
         seconds: how long it was.
         requests_per_second: answers of /search, refusals among them.
         p50_ms, p99_ms: of their latency, refusals among them; None without any.
-        in_budget_share: of them, answered within the default budget; exact, since that is an edge of the histogram.
+        in_budget_share: of the requests that were let in, on any route that works on queries, those answered within their budget.
         degraded_share: of the answered searches, by what was given up; None without any.
         shed_per_second: requests that were refused at the door, on any route.
         late_per_second: requests that were answered 504, on any route that works on queries.
@@ -131,7 +131,7 @@ class History:
         self._before = after
         buckets = [late - early for late, early in zip(after.buckets, before.buckets, strict=True)]
         edges, _ = self._source.search_seconds()
-        vitals = [(late - early) / seconds for late, early in zip(after.vitals, before.vitals, strict=True)]
+        vitals = after.vitals - before.vitals
         self._samples.append(
             Sample(
                 at=self._now(),
@@ -139,11 +139,11 @@ class History:
                 requests_per_second=buckets[-1] / seconds,
                 p50_ms=quantile_ms(0.5, edges, buckets),
                 p99_ms=quantile_ms(0.99, edges, buckets),
-                in_budget_share=share_within(self.budget_ms, edges, buckets),
+                in_budget_share=_in_budget(after.vitals - before.vitals),
                 degraded_share=_degraded(before, after),
                 shed_per_second=(after.shed - before.shed) / seconds,
-                late_per_second=vitals[2],
-                failed_per_second=vitals[1],
+                late_per_second=vitals.late / seconds,
+                failed_per_second=vitals.errors / seconds,
                 recall=self._recall(),
             )
         )
@@ -173,12 +173,8 @@ def quantile_ms(share: float, edges: Sequence[float], cumulative: Sequence[int])
     return 1000 * (start + (edges[bucket] - start) * ((wanted - below) / inside if inside else 1.0))
 
 
-def share_within(budget_ms: float, edges: Sequence[float], cumulative: Sequence[int]) -> float | None:
-    """Share of the observations up to the highest edge that is within a budget."""
-    if cumulative[-1] == 0:
-        return None
-    within = sum(edge <= budget_ms / 1000 for edge in edges)
-    return cumulative[within - 1] / cumulative[-1] if within else 0.0
+def _in_budget(vitals: Vitals) -> float | None:
+    return 1 - (vitals.over_budget + vitals.errors) / vitals.answers if vitals.answers else None
 
 
 def _degraded(before: _Totals, after: _Totals) -> dict[Cause, float] | None:

@@ -354,8 +354,10 @@ class Metrics:
         for (route, status), counter in list(self._answers.items()):
             if status in found and route in WORK_ROUTES:
                 found[status] += _count(counter)
-        late = found.pop(504) + sum(map(_count, self._sent_elsewhere.values()))
-        return Vitals(sum(found.values()) + late, found[500], late)
+        elsewhere = sum(map(_count, self._sent_elsewhere.values()))
+        late = found.pop(504) + elsewhere
+        over = sum(map(_count, self._over_budget.values())) + elsewhere
+        return Vitals(sum(found.values()) + late, found[500], late, over)
 
     def mirror_entered(self, state: MirrorState) -> None:
         """MirrorObserver: another state."""

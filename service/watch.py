@@ -18,14 +18,16 @@ class Vitals(NamedTuple):
         answers: all but those refused at the door, which no snapshot has seen.
         errors: of them, 500: faults of the service.
         late: of them, 504: the budget was spent; and 503 too_slow: it would be, so that another instance is asked.
+        over_budget: of them, those that did not come within their own budget: the late ones, and what was sent too late.
     """
 
     answers: float
     errors: float
     late: float
+    over_budget: float = 0.0
 
     def __sub__(self, before: Vitals) -> Vitals:
-        return Vitals(self.answers - before.answers, self.errors - before.errors, self.late - before.late)
+        return Vitals(*(late - early for late, early in zip(self, before, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -335,7 +335,9 @@ class SampleModel(Answer):
     requests_per_second: float = Field(description="Answers of /search, refusals among them.")
     p50_ms: float | None = Field(description="Of their latency; null without any.")
     p99_ms: float | None
-    in_budget_share: float | None = Field(description="Of them, answered within budget_ms.")
+    in_budget_share: float | None = Field(
+        description="Of what was let in, on any route that works on queries: the share answered within its own budget."
+    )
     degraded_share: dict[str, float] | None = Field(
         description="Of the answered searches, by what was given up for want of time."
     )

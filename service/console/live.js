@@ -12,12 +12,12 @@ let timer = null;
 
 // Each: its id, title, how a value is written, and lines: name, class and value of a sample. `limit` is a line across.
 const CHARTS = (history) => [
-  { id: "rate", title: "Searches", write: perSecond, lines: [["answered", "one", (s) => s.requests_per_second]] },
+  { id: "rate", title: "Searches", write: perSecond, lines: [["asked", "one", (s) => s.requests_per_second]] },
   {
     id: "latency", title: "Latency, refusals among it", write: milliseconds, limit: ["budget", history.budget_ms],
     lines: [["p50", "one", (s) => s.p50_ms], ["p99", "two", (s) => s.p99_ms]],
   },
-  { id: "budget", title: "Within the budget", write: percent, most: 1, lines: [["share", "good-line", (s) => s.in_budget_share]] },
+  { id: "budget", title: "Within the budget, of those let in", write: percent, most: 1, lines: [["share", "good-line", (s) => s.in_budget_share]] },
   {
     id: "degraded", title: "Degraded share", write: percent, least: 0.01,
     lines: [["less effort", "one", (s) => s.degraded_share?.deadline_effort ?? null], ["no fields", "two", (s) => s.degraded_share?.deadline_fields ?? null]],

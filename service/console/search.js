@@ -16,8 +16,8 @@ function readForm() {
   const body = { query: $("query").value, k: Number($("k").value) };
   const filter = $("filter").value.trim();
   if (filter) body.filter = JSON.parse(filter);
-  if ($("timeout").value) body.timeout_ms = Number($("timeout").value);
-  if ($("exact").checked) body.exact = true;
+  if ($("timeout").value && !asOperator()) body.timeout_ms = Number($("timeout").value);
+  if ($("exact").checked && !asOperator()) body.exact = true;
   return body;
 }
 
@@ -79,11 +79,20 @@ async function search() {
   }
 }
 
+// An effort or another snapshot: searched by the operators' route, which has no budget, no exact search and is not for anybody's curl.
+function asOperator() {
+  return $("effort").value !== "" || !["", EXACT].includes($("beside").value);
+}
+
+function chosen() {
+  $("timeout").disabled = $("exact").disabled = asOperator();
+}
+
 async function columns(body) {
   const effort = $("effort").value === "" ? null : Number($("effort").value);
   const beside = $("beside").value;
+  if (asOperator()) return comparing.onSnapshots(["", EXACT].includes(beside) ? [serving] : [serving, beside], body, effort);
   if (beside === EXACT) return comparing.exactly(body, post, limits);
-  if (beside !== "" || effort !== null) return comparing.onSnapshots(beside === "" ? [serving] : [serving, beside], body, effort);
   return [column(await post(body))];
 }
 
@@ -119,6 +128,7 @@ function show(made, body) {
   $("columns").replaceChildren(...made);
   $("columns").className = made.length > 1 ? "columns two" : "columns";
   $("curl").textContent = curlLine(body);
+  $("curl").parentElement.hidden = asOperator();
 }
 
 function curlLine(body) {
@@ -187,6 +197,7 @@ export async function describeOpen() {
     }
   }
   fill($("beside"), [option("", "nothing"), option(EXACT, "exact search"), ...others]);
+  chosen();
 }
 
 export function start() {
@@ -200,6 +211,7 @@ export function start() {
     $("key").value = "";
     search();
   });
+  for (const id of ["effort", "beside"]) $(id).addEventListener("change", chosen);
   $("add").addEventListener("click", addCondition);
   $("value").addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;

@@ -33,7 +33,8 @@ SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
 
 
 def ask(page: Any, query: str = QUERY) -> None:
-    page.get_by_label("budget, ms").fill(str(PATIENT_MS))
+    if page.get_by_label("budget, ms").is_enabled():
+        page.get_by_label("budget, ms").fill(str(PATIENT_MS))
     page.get_by_role("searchbox").fill(query)
     page.keyboard.press("Enter")
     page.locator("#columns .hit").first.wait_for()
@@ -104,6 +105,12 @@ def test_two_snapshots_and_an_effort_are_for_operators(browser: Any, place: Plac
         row(page, place.first).locator(".badge", has_text="kept open").wait_for()
         page.get_by_role("link", name="search").click()
         page.get_by_label("effort").select_option("16")
+        assert page.locator("#timeout").is_disabled()
+        assert page.locator("#exact").is_disabled()
+        page.get_by_label("beside it").select_option("exact")
+        ask(page)
+        text(page, ".column .note", "effort 16")
+        assert page.locator("#curl").is_hidden()
         page.get_by_label("beside it").select_option(place.first)
         ask(page)
         text(page, ".column:nth-child(2) h2", "Compared")

@@ -10,7 +10,7 @@ from manual_clock import ManualClock
 from prometheus_client import CollectorRegistry
 
 from service.cores import ThreadPlan
-from service.history import INTERVAL_SECONDS, KEPT_SECONDS, History, quantile_ms, share_within
+from service.history import INTERVAL_SECONDS, KEPT_SECONDS, History, quantile_ms
 from service.metrics import Metrics
 from service.plan import SearchPlan
 from service.settings import Settings
@@ -43,6 +43,7 @@ def test_a_sample_tells_what_happened_since_the_last_one() -> None:
         bench.metrics.searched(WHOLE)
     for status in (504, 500):
         bench.metrics.answered("/search", status, 0.060)
+        bench.metrics.timed("/search", status, 0.060, BUDGET_MS)
     bench.metrics.searched(LESS)
     bench.metrics.searched(LESS)
     bench.later()
@@ -55,6 +56,17 @@ def test_a_sample_tells_what_happened_since_the_last_one() -> None:
     assert sample.degraded_share == {"deadline_effort": pytest.approx(0.2), "deadline_fields": 0.0}
     assert (sample.late_per_second, sample.failed_per_second) == (pytest.approx(0.2), pytest.approx(0.2))
     assert sample.recall == 0.97
+
+
+def test_refusals_are_not_within_the_budget_and_what_comes_too_late_neither() -> None:
+    bench = Bench()
+    for _ in range(90):
+        bench.metrics.answered("/search", 429, 0.001)
+    for seconds in (0.010, 2 * BUDGET_MS / 1000):
+        bench.metrics.answered("/search", 200, seconds)
+        bench.metrics.timed("/search", 200, seconds, BUDGET_MS)
+    bench.later()
+    assert bench.history.samples[-1].in_budget_share == pytest.approx(0.5)
 
 
 def test_without_requests_nothing_is_made_up() -> None:
@@ -92,8 +104,3 @@ def test_a_quantile_is_within_its_bucket(share: float) -> None:
 
 def test_beyond_the_last_edge_a_quantile_is_that_edge() -> None:
     assert quantile_ms(0.99, [0.1, 0.2], [0, 0, 5]) == pytest.approx(200)
-
-
-def test_the_share_within_a_budget_that_is_an_edge_is_exact() -> None:
-    assert share_within(200, [0.1, 0.2, 0.4], [1, 3, 3, 4]) == 0.75
-    assert share_within(50, [0.1, 0.2, 0.4], [1, 3, 3, 4]) == 0.0
