@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -16,25 +17,27 @@ from snapshot.manifest import Space
 SHARDS = "shards"
 SPACE = "space.json"
 BLOCK_ROWS = 65_536
+_MAPPED = 256
 
 
 class Vectors:
-    """float32[n, dim] in the ``*.npy`` files of a folder, in the order of their names; read where they lie.
+    """float32[n, dim] in the ``*.npy`` files of a folder, in the order of their numbers; read where they lie.
+
+    A corpus may have more files than a process may have open: of those that were read the latest stay mapped.
 
     Raises:
         StageError: there are none.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._paths = sorted(folder.glob("*.npy"))
-        self._shards: list[Floats] = [np.load(path, mmap_mode="r") for path in self._paths]
-        if not self._shards:
-            raise StageError(f"{folder}: no vectors; run the stage encode first")
-        self._starts = [0, *accumulate(len(shard) for shard in self._shards)]
-        self.dim = int(self._shards[0].shape[1])
+        self._paths = _shards_in(folder)
+        shapes = [_open(path).shape for path in self._paths]
+        self._starts = [0, *accumulate(rows for rows, _ in shapes)]
+        self.dim = int(shapes[0][1])
+        self._mapped = lru_cache(_MAPPED)(self._opened)
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return int(self._starts[-1])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -42,8 +45,8 @@ class Vectors:
         return len(self), self.dim
 
     def take(self, rows: Rows) -> Floats:
-        """A copy of the rows int64[m] asked for, float32[m, dim], in that order; what was read stays mapped."""
-        return self._gather(rows, self._shards.__getitem__)
+        """A copy of the rows int64[m] asked for, float32[m, dim], in that order; what was read stays mapped for a while."""
+        return self._gather(rows, self._mapped)
 
     def read(self, rows: Rows) -> Floats:
         """As ``take``, but nothing stays mapped: for rows that are read once."""
@@ -58,8 +61,7 @@ class Vectors:
         return found
 
     def _opened(self, number: int) -> Floats:
-        opened: Floats = np.load(self._paths[number], mmap_mode="r")
-        return opened
+        return _open(self._paths[number])
 
     def blocks(self, begin: int = 0, end: int | None = None, rows: int = BLOCK_ROWS) -> Iterator[tuple[int, Floats]]:
         """The first row of each block from row ``begin`` to before ``end``, and its vectors; copies, at most ``rows`` at a time.
@@ -81,10 +83,22 @@ class Vectors:
 
 def load_vectors(folder: Path, shards: str = SHARDS) -> Floats:
     """All document vectors, float32[rows, dim], L2-normalised, in the order of the rows; ``shards`` is where in ``folder``."""
-    paths = sorted((folder / shards).glob("*.npy"))
+    vectors = Vectors(folder / shards)
+    [(_, everything)] = vectors.blocks(rows=len(vectors))
+    return everything
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    """In the order of their numbers, which may have more digits than the names of the first have; StageError without any."""
+    paths = sorted(folder.glob("*.npy"), key=lambda path: (len(path.name), path.name))
     if not paths:
-        raise StageError(f"{folder / shards}: no vectors; run the stage encode first")
-    return np.concatenate([np.load(path, mmap_mode="r") for path in paths])
+        raise StageError(f"{folder}: no vectors; run the stage encode first")
+    return paths
+
+
+def _open(path: Path) -> Floats:
+    opened: Floats = np.load(path, mmap_mode="r")
+    return opened
 
 
 def load_space(folder: Path) -> Space:
