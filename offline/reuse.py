@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from offline import evaluate, export, index, refine
 from offline.append import sizes_in
 from offline.assemble import Content, assemble
-from offline.data.prepared import QRELS, TOWER_TEXTS, Prepared, write_table
+from offline.data.prepared import TOWER_TEXTS, Prepared, write_table
 from offline.encode import parts_of, write_shard
 from offline.encoded import SHARDS, SPACE, Vectors, load_space
 from offline.index import Plan, Ruler, load_description
@@ -34,8 +34,7 @@ from snapshot.files import link_or_copy, write_text
 from snapshot.manifest import Column
 from snapshot.verify import verify
 
-_TABLES = ("queries.arrow", "texts.arrow", "pairs.arrow")
-"""Of the pairs only the queries are read, to tell which words they had: their rows are those of the data, not of the parent."""
+_TABLES = ("queries.arrow", "texts.arrow")
 _BLOCK_ROWS = 65_536
 
 
@@ -55,7 +54,8 @@ def take_documents(job: Job) -> Summary:
         link_or_copy(prepared.folder / name, job.folder / name)
     write_table(parent.documents.select(["id"]), job.folder / "documents.arrow")
     write_table(_texts(parent, prepared), job.folder / "tower_texts.arrow")
-    judged = _moved(prepared, parent)
+    write_table(_moved(prepared.pairs, prepared, parent), job.folder / "pairs.arrow")
+    judged = _moved(prepared.qrels, prepared, parent)
     write_table(judged, job.folder / "qrels.arrow")
     lost = prepared.qrels.num_rows - judged.num_rows
     return {"parent": parent.manifest.id, "documents": parent.documents.num_rows, "judgements of dropped documents": lost or None}
@@ -75,11 +75,12 @@ def _texts(parent: Parent, prepared: Prepared) -> pa.Table:
     return pa.table(columns, schema=TOWER_TEXTS)
 
 
-def _moved(prepared: Prepared, parent: Parent) -> pa.Table:
-    """Judgements with the parent's rows; those of documents that it lacks are left out."""
-    ids = prepared.documents.column("id").take(prepared.qrels.column("row"))
+def _moved(table: pa.Table, prepared: Prepared, parent: Parent) -> pa.Table:
+    """Judgements or pairs with the parent's rows; those of documents that it lacks are left out."""
+    ids = prepared.documents.column("id").take(table.column("row"))
     rows = pc.index_in(ids, value_set=parent.documents.column("id").combine_chunks())
-    moved = prepared.qrels.set_column(QRELS.get_field_index("row"), QRELS.field("row"), rows)
+    place = table.schema.get_field_index("row")
+    moved = table.set_column(place, table.schema.field(place), rows.cast(table.schema.field(place).type))
     return moved.filter(pc.is_valid(rows))
 
 

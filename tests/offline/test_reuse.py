@@ -121,6 +121,16 @@ def test_the_report_reads_whole_texts(made):
     assert [row["title"] for row in texts] == [corpus[key][0].split()[0] for key in ids]
 
 
+def test_training_pairs_name_the_parents_rows(made):
+    here, parent, _ = made
+    ids, pairs = Parent(parent).ids, Prepared(here.work / "reuse" / "prepare").pairs.to_pylist()
+    before = Prepared(here.work / "prepare")
+    known = before.documents.column("id").to_pylist()
+    expected = [(pair["query"], known[pair["row"]]) for pair in before.pairs.to_pylist()]
+    assert [(pair["query"], ids[pair["row"]]) for pair in pairs] == [each for each in expected if each[1] in set(ids)]
+    assert [pair["row"] for pair in pairs] != [pair["row"] for pair in before.pairs.to_pylist()]
+
+
 def test_a_second_run_keeps_everything(made):
     here, parent, _ = made
     walk = here.walk(parent=parent.root)
