@@ -185,16 +185,15 @@ def label(lesson: Lesson, job: Job) -> tuple[dict[int, Rows], Floats]:
     """
     config, spec = job.recipe.refine, job.recipe.text.query
     judged = judged_split(Prepared(job.inputs["prepare"]), job.recipe, "train")
-    relevant = {
-        text: np.array([row for row, score in scores.items() if score >= judged.relevance], np.int64)
-        for text, scores in zip(rendered(judged, spec), judged.judgements, strict=True)
-    }
+    relevant: dict[str, set[int]] = {}
+    for text, scores in zip(rendered(judged, spec), judged.judgements, strict=True):  # logs have a text more than once
+        relevant.setdefault(text, set()).update(row for row, score in scores.items() if score >= judged.relevance)
     is_confident = lesson.shortlists.confidence(config.pseudo_documents, config.temperature) >= config.pseudo_confidence
     labels: dict[int, Rows] = {}
     weights = np.zeros(len(lesson.texts), np.float32)
     for number, text in enumerate(lesson.texts):
         if text in relevant:
-            labels[number], weights[number] = relevant[text], config.contrastive_weight
+            labels[number], weights[number] = np.array(sorted(relevant[text]), np.int64), config.contrastive_weight
         elif config.pseudo_weight and is_confident[number]:
             rows = lesson.shortlists.rows[number, : config.pseudo_documents]
             labels[number], weights[number] = rows[rows >= 0], config.pseudo_weight

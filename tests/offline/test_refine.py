@@ -1,13 +1,16 @@
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from tiny_models import WIDTH, make_tiny_bert
 from tiny_training import make_job, run, vectors_of
 from tiny_work import assemble, make_prepared
 
-from offline import exam, shortlists
+from offline import exam, refine, shortlists
 from offline.config import RefineConfig
 from offline.data.prepared import TEXTS, Prepared, write_table
 from offline.encoded import load_vectors
@@ -81,6 +84,21 @@ def test_each_term_can_be_the_only_one(work, term):
     log = json.loads((work / "refine" / "training.json").read_text())["log"]
     assert summary["labelled"] == {"contrastive_weight": 18, "pseudo_weight": 39}.get(term, 0)
     assert [entry["loss"] > 0 for entry in log] == [True]
+
+
+def test_queries_of_one_text_share_their_documents(work, base):
+    (work / "prepare").unlink()
+    shutil.copytree(base / "prepare", work / "prepare")
+    prepared = Prepared(work / "prepare")
+    queries, qrels = prepared.queries.to_pydict(), prepared.qrels.to_pydict()
+    first, second = [place for place, split in enumerate(queries["split"]) if split == "train"][:2]
+    queries["text"][second] = queries["text"][first]
+    write_table(pa.table(queries, schema=prepared.queries.schema), work / "prepare" / "queries.arrow")
+    lesson = SimpleNamespace(texts={queries["text"][first]: ""}, shortlists=SimpleNamespace(confidence=lambda *_: np.zeros(1)))
+    labels, _ = refine.label(lesson, make_job(work, "refine"))
+    ids = {queries["id"][first], queries["id"][second]}
+    assert labels[0].tolist() == sorted(row for row, query in zip(qrels["row"], qrels["query_id"], strict=True) if query in ids)
+    assert len(labels[0]) == 2
 
 
 @pytest.mark.parametrize("settings", [{"epochs": 0}, {**OFF, "epochs": 3}])
