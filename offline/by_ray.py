@@ -108,9 +108,23 @@ def _session(ray: Any, config: RayConfig) -> Iterator[None]:
             "ray.address out"
         ) from error
     try:
+        _check_room(ray, config)
         yield
     finally:
         ray.shutdown()
+
+
+def _check_room(ray: Any, config: RayConfig) -> None:
+    """WorkerError where no node has what a shard takes, for which Ray would wait for ever; a cluster may get another node."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(node.get("CPU", 0.0) >= config.cpus and node.get("GPU", 0.0) >= config.gpus for node in nodes):
+        return
+    there = "; ".join(f"{node.get('CPU', 0.0):g} cores, {node.get('GPU', 0.0):g} GPUs" for node in nodes)
+    takes = f"{config.cpus:g} cores (ray.cpus) and {config.gpus:g} GPUs (ray.gpus)"
+    what = f"no node has what a shard takes, {takes}; there: {there}"
+    if config.address is None:
+        raise WorkerError(f"{what}; ask for less")
+    say(f"warning: {what}; nothing is encoded until one is there")
 
 
 @contextmanager

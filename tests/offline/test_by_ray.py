@@ -51,6 +51,9 @@ class FakeRay:
             raise self.init_fails
         self.started = options
 
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}]
+
     def shutdown(self):
         self.started = "ended"
 
@@ -98,6 +101,15 @@ def test_every_task_comes_back_once_and_no_more_are_handed_over_than_workers_nee
     assert ray.most == 6
     assert ray.options == {"num_cpus": 1.5, "num_gpus": 0.5, "max_retries": 2, "retry_exceptions": False}
     assert ray.started == "ended"
+
+
+@pytest.mark.parametrize("wanted", [{"gpus": 2.0}, {"cpus": 8.0}])
+def test_what_no_node_has_room_for_is_said_and_not_waited_for(wanted, use, capsys):
+    use(FakeRay())
+    with pytest.raises(WorkerError, match=r"no node has what a shard takes, .*; there: 4 cores, 1 GPUs; ask for less"):
+        dict(RayRunner(RayConfig(**wanted)).run(square, range(3)))
+    assert dict(RayRunner(RayConfig(address="auto", **wanted)).run(square, range(3))), "a cluster may get another node"
+    assert "warning: no node has what a shard takes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("address", "expected"), [(None, {"num_cpus": 4}), ("10.0.0.1:6379", {"address": "10.0.0.1:6379"})])
