@@ -93,9 +93,17 @@ def with_best(recipe: Recipe, found: Findings) -> Recipe:
 
 
 def overrides(changed: Recipe, recipe: Recipe) -> list[str]:
-    """What makes ``recipe`` so, as options of ``--set``."""
-    before, after = (one.distill.model_dump(mode="json") for one in (recipe, changed))
-    return [f"distill.{key}={json.dumps(value, separators=(',', ':'))}" for key, value in after.items() if value != before[key]]
+    """What makes ``recipe`` so, as options of ``--set``: the whole section, since TOML cannot say that a key is not set."""
+    if changed.distill == recipe.distill:
+        return []
+    return [f"distill={_toml(changed.distill.model_dump(mode='json', exclude_defaults=True))}"]
+
+
+def _toml(value: object) -> str:
+    """JSON is TOML but for tables, and for null, which such a section has nowhere but as a default."""
+    if not isinstance(value, Mapping):
+        return json.dumps(value)
+    return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
 
 
 def candidates(recipe: Recipe, depth: int, width: int) -> dict[str, Recipe]:

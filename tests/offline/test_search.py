@@ -11,7 +11,7 @@ from tiny_work import make_prepared, trace_student
 from offline import search, train
 from offline.encode import STAGE as ENCODE
 from offline.errors import RecipeError
-from offline.recipe import Recipe
+from offline.recipe import Recipe, load_recipe
 from offline.stages import INPUTS, RECEIPT, Source, run_stage
 from offline.walk import Walk
 
@@ -78,7 +78,11 @@ def test_the_best_is_told_as_options_that_make_the_recipe_so(walk):
     found = search.search(walk, budget_ms=0.5)
     changed = search.with_best(walk.recipe, found)
     assert changed.distill.student == "static"
-    assert 'distill.student="static"' in search.overrides(changed, walk.recipe)
+    (option,) = search.overrides(changed, walk.recipe)
+    path = walk.work / "narrow.toml"
+    path.write_text('name = "tiny"\n[distill]\nstudent = "narrow"\nwidth = 8\n')
+    assert load_recipe(path, [option]).distill == changed.distill, "whatever the recipe sets that the best has not"
+    assert search.overrides(changed, changed) == []
 
 
 def test_candidates_come_from_the_teachers_size_unless_the_recipe_names_them():
