@@ -19,6 +19,7 @@ from offline.efforts import default_effort, measure, open_described, open_index
 from offline.encoded import SHARDS, Vectors, load_vectors
 from offline.errors import RecipeError
 from offline.exported import open_graph
+from offline.parent import parent_of
 from offline.probes import probe_queries
 from offline.progress import say, track
 from offline.ranking import Blocks, Floats, Rows, exact_top_k
@@ -230,15 +231,19 @@ def _efforts(kind: Kind, sizes: Mapping[str, Any]) -> tuple[int, ...]:
 def _queries(job: Job) -> Floats:
     """The student's vectors of real queries."""
     spec = job.recipe.text.query
-    texts = probe_queries(Prepared(job.inputs["prepare"]), job.recipe.index.probe_queries)
+    count = job.recipe.index.probe_queries
+    texts = probe_queries(Prepared(job.inputs["prepare"]), count)
+    if job.source.parent is not None:  # whose data may have no query of its own, and no titles
+        texts = list(dict.fromkeys([*parent_of(job.source).golden_queries, *texts]))[:count]
     return open_graph(job.inputs["export"], spec).encode([render_query(spec, text) for text in texts])
 
 
-def _server(recipe: Recipe, _source: Source) -> Mapping[str, Any]:
-    """Where the vectors go, if they go to a server."""
-    return {"milvus": recipe.milvus.model_dump(mode="json")} if recipe.index.kind == "milvus" else {}
+def on_server(recipe: Recipe, _source: Source) -> Mapping[str, Any]:
+    """Where the vectors go, if they go to a server; how it is reached and what else points there changes nothing."""
+    kept = {"uri", "database", "stored_fields", "effort_queries"}
+    return {"milvus": recipe.milvus.model_dump(mode="json", include=kept)} if recipe.index.kind == "milvus" else {}
 
 
 STAGE = Stage(
-    name="index", run=run, needs=("prepare", "export", "encode"), sections=("text", "index", "sharded"), outside=_server
+    name="index", run=run, needs=("prepare", "export", "encode"), sections=("text", "index", "sharded"), outside=on_server
 )

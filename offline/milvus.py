@@ -44,6 +44,7 @@ from snapshot.collection import (
     value_field,
 )
 from snapshot.documents import columns_of
+from snapshot.files import write_text
 from snapshot.layout import Layout
 from snapshot.manifest import Column, Effort, Manifest, MilvusIndex
 
@@ -55,6 +56,8 @@ V = TypeVar("V")
 _BLOCK_ROWS = 500
 """Of one insertion: with texts of the greatest length, half of the 64 MB that a server takes."""
 _MOST_LISTS = 65_536
+_WRITTEN = "written"
+"""File of the stage, which goes with its inputs: a collection's name is of a sample of its rows, and others may have it."""
 _CHANNEL = {"grpc.keepalive_permit_without_calls": False, "grpc.use_local_subchannel_pool": 1}
 """Of the library's own: pymilvus pings an idle connection so often that gRPC servers close it ("too many pings"), and channels
 to one server would share it."""
@@ -70,8 +73,10 @@ def build(job: Job) -> Summary:
     vectors, documents = load_vectors(job.inputs["encode"]), Prepared(job.inputs["prepare"]).documents
     content = Content(vectors, documents, stored=job.recipe.milvus.stored_fields)
     with connected(job.recipe.milvus) as client:
-        if not _holds(client, content.building, len(vectors)):
+        written = job.folder / _WRITTEN
+        if not written.exists() or not _holds(client, content.building, len(vectors)):
             write(client, content, job.recipe.milvus.timeout_seconds)
+            write_text(written, f"{content.building}\n")
         client.load_collection(content.building, timeout=job.recipe.milvus.timeout_seconds)
         described = describe(client, content, Ruler.make(job, vectors), job.recipe.milvus.effort_queries)
     write_description(described, job.folder)

@@ -226,7 +226,7 @@ STAGES = {
         name="since/index",
         run=append.run,
         needs=("since/prepare", "since/export", "since/encode"),
-        outside=on_parent,
+        outside=lambda recipe, source: {**index.on_server(recipe, source), **on_parent(recipe, source)},
     ),
     "pack": Stage(
         name="since/pack",
