@@ -273,7 +273,7 @@ def _judge(values: Mapping[str, Values], goals: Sequence[Lead], config: Evaluate
     for goal in goals:
         if goal.row in values and goal.over in values:
             lead = difference_interval(values[goal.row], values[goal.over], config.bootstrap, config.seed)
-            yield Goal(name=goal.name, figure=lead.high if goal.unbeaten else lead.low, bound=0.0)
+            yield Goal(name=goal.name, figure=lead.high if goal.unbeaten else lead.low, bound=0.0, above=not goal.unbeaten)
 
 
 def page(report: Report) -> str:

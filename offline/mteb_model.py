@@ -24,13 +24,14 @@ from sentence_transformers import SentenceTransformer
 
 from offline import towers
 from offline.data.prepared import Prepared
-from offline.errors import DataError
+from offline.errors import DataError, StageError
 from offline.judged import Judged, judged_split
 from offline.ranking import Floats
 from offline.recipe import Recipe
 from snapshot.text import render, render_query
 
 STUDENTS = ("refine/student", "distill/student")
+_TEACHER = "train/query_tower"
 _NDCG = "ndcg_at_10"
 
 
@@ -44,8 +45,15 @@ class Towers:
 
     @classmethod
     def load(cls, work: Path, recipe: Recipe, student: bool = True) -> Towers:
-        """The towers of a work folder: the last student with the teacher's document tower, or the teacher itself."""
-        query = next((work / name for name in STUDENTS if student and (work / name).is_dir()), work / "train" / "query_tower")
+        """The towers of a work folder: the last student with the teacher's document tower, or the teacher itself.
+
+        Raises:
+            StageError: there is no student yet.
+        """
+        names = STUDENTS if student else (_TEACHER,)
+        query = next((work / name for name in names if (work / name).is_dir()), None)
+        if query is None:
+            raise StageError(f"{work}: there is no student; run the stage distill first, or ask for the teacher with --teacher")
         return cls(towers.load_tower(query), towers.load_tower(work / "train" / "document_tower"), recipe)
 
     @property

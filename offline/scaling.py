@@ -95,7 +95,8 @@ def _overrides(grid: Grid, size: TowerSize, config: ScalingConfig) -> list[str]:
     always = [f"train.epochs={config.epochs}", UNDISTILLED]
     if size.width is not None:
         layers = size.layers or _FRESH_LAYERS
-        folder = grid.folder.resolve() / "backbones" / f"{Path(size.backbone).name.replace(':', '-')}-{layers}x{size.width}"
+        name = f"{Path(size.backbone).name.replace(':', '-')}-{layers}x{size.width}-{backbone_fingerprint(size.backbone)[:12]}"
+        folder = grid.folder.resolve() / "backbones" / name
         if not folder.is_dir():
             write_narrow(size.backbone, layers, size.width, folder)
         rate = f"train.learning_rate={config.fresh_learning_rate}"

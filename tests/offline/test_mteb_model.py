@@ -8,7 +8,7 @@ pytest.importorskip("mteb", exc_type=ImportError)
 
 from offline import towers
 from offline.data.prepared import Prepared
-from offline.errors import DataError
+from offline.errors import DataError, StageError
 from offline.judged import judged_split
 from offline.metrics import NDCG, score
 from offline.mteb_model import Towers, evaluate
@@ -46,5 +46,12 @@ def test_the_teacher_can_be_asked_for(tmp_path):
 def test_a_split_without_judgements_is_refused(tmp_path):
     prepared, recipe = Prepared(make_prepared(tmp_path / "prepare", splits=("train",))), Recipe(name="toy")
     make_towers(tmp_path / "train")
+    make_student(tmp_path / "distill")
     with pytest.raises(DataError, match="no judged query with a relevant document in test"):
         evaluate(Towers.load(tmp_path, recipe), prepared, recipe, "test")
+
+
+def test_without_a_student_the_teacher_is_not_measured_in_its_place(tmp_path):
+    make_towers(tmp_path / "train")
+    with pytest.raises(StageError, match="there is no student; run the stage distill"):
+        Towers.load(tmp_path, Recipe(name="toy"))
