@@ -175,6 +175,8 @@ def _verdict(layout: Layout, values: Mapping[End, Mapping[str, Value]], demand: 
     alone = likely["alone_p99_ms"]
     if likely.get("busy") is None:
         return f"too slow: by itself, a search takes {alone:.3g} ms at p99, of {demand.p99_ms:g}", False
+    if likely["boxes"] is None:
+        return f"does not fit: a process takes more than the {box.cores:g} cores of a box", False
     if layout.needs_gb is not None:
         needed = [values[end][layout.needs_gb] for end in ENDS]
         gigabytes = needed[1] or 0.0

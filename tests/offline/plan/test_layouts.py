@@ -120,6 +120,9 @@ def test_verdicts_say_why(plan) -> None:
     roomy = make_plan(Demand(1e9, 384, 1, 1000), Box(memory_gb=huge.larger_box_gb), load_figures(), layouts=[HNSW]).layouts[0]
     assert roomy.feasible
     assert roomy.larger_box_gb is None
+    small = make_plan(Demand(1e6, 384, 100, 50), Box(cores=1), load_figures(), layouts=[HNSW])
+    assert small.layouts[0].verdict == "does not fit: a process takes more than the 1 cores of a box"
+    assert small.advised is None
     hurried = make_plan(Demand(1e6, 384, 100, 1), Box(), load_figures())
     assert all(each.verdict.startswith("too slow") for each in hurried.layouts)
     assert hurried.advised is None
