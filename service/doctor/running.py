@@ -67,7 +67,7 @@ def check_converged(desired: str | None, serving: str | None, state: str, code: 
     expected = "what is desired serves"
     if desired == serving and desired is not None:
         return Finding("converged", "ok", seen, expected)
-    if state in _LOADING:
+    if state in _LOADING and not code:  # what was refused is loaded again now and then, and will be refused again
         return Finding("converged", "warn", seen, expected, "it is being loaded: look again in a minute, or at /snapshots/swap")
     advice = (
         f"{code}: {reason}; docs/runbook.md#the-desired-snapshot-is-not-the-one-that-serves" if code else "activate a snapshot"

@@ -35,6 +35,7 @@ def test_ready_says_why_not() -> None:
         ("a", "a", "serving", "an_old_failure", "ok"),
         ("b", "a", "proving", "", "warn"),
         ("b", "a", "failed", "hash_mismatch", "wrong"),
+        ("b", "a", "verifying", "hash_mismatch", "wrong"),
         (None, None, "idle", "", "wrong"),
     ],
 )
