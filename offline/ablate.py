@@ -6,6 +6,7 @@ A command rather than a stage: each row is a variant of the recipe (``offline.gr
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -109,9 +110,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the stage of a row left: nDCG@10 float64[q] and the size of its query tower."""
+    """What the stage of a row left: nDCG@10 float64[q], a digest of the ids of those queries, and the size of its query tower."""
 
     split: str
+    queries: str
     ndcg: Values
     layers: int
     parameters: int
@@ -189,7 +191,7 @@ def _run(variant: Variant, query_tower: QueryTower, split: str) -> Measured:
     variant.run(stage)
     folder = variant.work / stage.name
     found, told = np.load(folder / _VALUES), json.loads((folder / "told.json").read_text(encoding="utf-8"))
-    return Measured(told["split"], found["ndcg"], told["layers"], told["parameters"])
+    return Measured(told["split"], told["queries"], found["ndcg"], told["layers"], told["parameters"])
 
 
 def _after_training() -> list[str]:
@@ -209,6 +211,7 @@ def _stage(query_tower: QueryTower, split: str) -> Stage:
             "query_tower": query_tower,
             "queries": recipe.evaluate.max_queries,
             "seed": recipe.evaluate.seed,
+            "told": 2,  # of what the stage writes
         },
     )
 
@@ -222,6 +225,7 @@ def _measure(job: Job, tower: Path, split: str) -> Summary:
     values = ndcg(judged, exact_top_k(queries, load_vectors(job.inputs["encode"]), _DEPTH)[1])
     told: dict[str, str | int] = {
         "split": judged.split,
+        "queries": hashlib.sha256("\n".join(judged.ids).encode()).hexdigest()[:12],
         "layers": int(getattr(towers.backbone_of(model).config, "num_hidden_layers", 0)),
         "parameters": towers.count_body_parameters(model),
     }
@@ -241,6 +245,12 @@ def _judged(prepared: Prepared, recipe: Recipe, split: str) -> Judged:
 
 def _write(grid: Grid, recipe: Recipe, results: Sequence[tuple[Row, Measured]], goals: Sequence[Lead]) -> Report:
     config, (_, default) = recipe.evaluate, results[0]
+    for row, measured in results:
+        if measured.queries != default.queries:
+            raise RecipeError(
+                f"row {row.name!r} is measured on other queries than the default ({len(measured.ndcg)} and {len(default.ndcg)}): "
+                "it changes which are judged, so that nothing can be paired. Change such settings for all rows, by --set"
+            )
     report = Report(
         recipe=recipe.name,
         overrides=grid.overrides,

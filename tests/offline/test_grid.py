@@ -107,6 +107,15 @@ def test_a_row_that_does_not_fit_the_backbone_is_told_before_anything_runs(home)
     assert not grid.folder.exists()
 
 
+def test_rows_of_other_queries_are_not_compared(home, tmp_path):
+    path = tmp_path / "grid.toml"
+    rows = [("default", ""), ("few", 'set = ["data.max_documents=20"]')]
+    path.write_text("\n".join(f'[[row]]\nname = "{name}"\ngroup = "g"\nabout = "x"\n{change}' for name, change in rows))
+    grid = make_grid(home, "others")
+    with pytest.raises(RecipeError, match=r"row 'few' is measured on other queries than the default"):
+        ablate.ablate(grid, load_grid(path), "dev")
+
+
 def test_goals_compare_rows_by_query(home):
     goals = [
         ablate.Lead(name="better", row="a", over="b"),
