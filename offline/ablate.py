@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from offline import plots_grid, towers
 from offline.bootstrap import Interval, Values, difference_interval, mean_interval
-from offline.config import EvaluateConfig
+from offline.config import Config, EvaluateConfig
 from offline.data.prepared import Prepared
 from offline.encoded import load_vectors
 from offline.errors import DataError, OfflineError, RecipeError
@@ -108,6 +108,13 @@ class Rows:
     goals: tuple[Lead, ...] = ()
 
 
+class _File(Config):
+    """A grid as it is written."""
+
+    row: Annotated[tuple[Row, ...], Field(strict=False)] = ()
+    goal: Annotated[tuple[Lead, ...], Field(strict=False)] = ()
+
+
 @dataclass(frozen=True)
 class Measured:
     """What the stage of a row left: nDCG@10 float64[q], a digest of the ids of those queries, and the size of its query tower."""
@@ -128,13 +135,13 @@ def load_grid(path: Path, wanted: Sequence[str] = ()) -> Rows:
         RecipeError: the file cannot be read, is no grid, or has no such row.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        rows = [Row.model_validate(row) for row in raw.get("row", ())]
-        goals = [Lead.model_validate(goal) for goal in raw.get("goal", ())]
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise RecipeError(
-            f"{path}: not a grid of [[row]] tables with name, group, about and set, and [[goal]]: {error}"
-        ) from error
+        told = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: not a grid of [[row]] tables (name, group, about, set) and [[goal]]: {error}") from error
+    except ValidationError as error:
+        wrong = (f"{path}: {'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
+        raise RecipeError("\n".join(wrong)) from error
+    rows, goals = told.row, told.goal
     names = [row.name for row in rows]
     if DEFAULT not in names or len(set(names)) != len(names):
         raise RecipeError(f"{path}: a grid needs a row named {DEFAULT}, and each name once; it has {', '.join(names) or 'none'}")

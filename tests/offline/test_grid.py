@@ -148,6 +148,7 @@ def test_every_row_of_a_group_is_another_recipe(home):
     ("content", "wanted", "said"),
     [
         ("x =", [], "not a grid"),
+        ('[[row]]\nname = "default"\nabout = "x"', [], r"grid\.toml: row\.0\.group: Field required$"),
         ('[[row]]\nname = "a"\ngroup = "g"\nabout = "x"', [], "needs a row named default"),
         ('[[row]]\nname = "default"\ngroup = "g"\nabout = "x"\nsets = []', [], "sets"),
         ('[[row]]\nname = "default"\ngroup = "g"\nabout = "x"', ["mse"], "no row or group mse; there are default"),
