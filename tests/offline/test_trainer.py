@@ -89,7 +89,7 @@ def test_the_result_stays_and_checkpoints_go(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr("offline.losses.info_nce", lambda *given, **_: given[0].sum() * float("nan"))
-    with pytest.raises(TrainingError, match=r"the loss is nan at step 1 of 16; lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 1 of 14; lower learning_rate"):
         run(tmp_path, "train")
 
 
@@ -102,10 +102,13 @@ def test_progress_is_told_in_lines_and_nothing_else_is_written(tmp_path, monkeyp
     captured = capfd.readouterr()
     assert captured.out == ""
     lines = captured.err.splitlines()
-    assert lines[0] == "  60 pairs, 8 steps an epoch, 2 epochs"
-    told = [re.sub(r"[\d.]+ ", "", line).strip() for line in lines[1:]]
+    assert lines[:2] == [
+        "  20 dev queries: 3 training queries are held out to measure on",
+        "  57 pairs, 7 steps an epoch, 2 epochs",
+    ]
+    told = [re.sub(r"[\d.]+ ", "", line).strip() for line in lines[2:]]
     # A slow machine is told how far it is between the epochs too.
-    assert [line for line in told if not line.startswith("train: ")] == [
+    assert [line for line in told if not re.match(r"train: |\w+ vectors, batches: ", line)] == [
         "dev nDCG@after epochs",
         "hard negatives of queries",
         "dev nDCG@after epochs",
@@ -123,7 +126,7 @@ def test_too_little_memory_is_named_with_what_to_do(tmp_path, monkeypatch, fault
         raise fault
 
     monkeypatch.setattr("offline.losses.info_nce", fail)
-    with pytest.raises(TrainingError, match=r"out of memory at step 1 of 16\. Set mini_batch_size"):
+    with pytest.raises(TrainingError, match=r"out of memory at step 1 of 14\. Set mini_batch_size"):
         run(tmp_path, "train")
 
 
