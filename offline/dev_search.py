@@ -10,6 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from offline.batches import Pairs
+from offline.config import DevConfig
 from offline.data.prepared import Prepared
 from offline.judged import LEAST_JUDGED, Judged, judged_split
 from offline.learner import encode_with
@@ -89,25 +90,30 @@ def split_dev(prepared: Prepared, recipe: Recipe, pairs: Pairs) -> tuple[Pairs, 
     is_enough = len(dev) >= LEAST_JUDGED or (len(dev) > 0 and not len(judged_split(prepared, recipe, "train")))
     if is_enough or len(np.unique(pairs.rows)) < _FEWEST_DOCUMENTS:
         return pairs, dev.sample(config.max_queries, recipe.train.seed) if len(dev) else None
-    queries = _to_hold_out(pairs, config.held_out_share, recipe.train.seed)
+    queries = _to_hold_out(pairs, config, recipe.train.seed)
     kept = [i for i, query in enumerate(pairs.queries) if query not in queries]
     say(f"  {len(dev) or 'no'} dev queries: {len(queries)} training queries are held out to measure on")
     held_out = _held_out(sorted(queries), pairs.positives(), recipe.data.relevance)
     return pairs.take(kept), _both(dev, held_out).sample(config.max_queries, recipe.train.seed)
 
 
-def _to_hold_out(pairs: Pairs, share: float, seed: int) -> set[str]:
-    """So large a share of the queries, whole documents with all their queries; where those are too many, queries alone."""
+def _to_hold_out(pairs: Pairs, config: DevConfig, seed: int) -> set[str]:
+    """A share of the queries, no more than are measured: whole documents with all their queries; where those are too many,
+    queries alone.
+    """
     asking: dict[int, set[str]] = {}
     for query, row in zip(pairs.queries, pairs.rows.tolist(), strict=True):
         asking.setdefault(row, set()).add(query)
     everything = sorted(set(pairs.queries))
-    wanted = max(1, round(share * len(everything)))
+    wanted = min(config.max_queries, max(1, round(config.held_out_share * len(everything))))
     random = np.random.default_rng([seed, _HELD_OUT])
     chosen: set[str] = set()
     for row in random.permutation(sorted(asking)).tolist():
-        more = chosen | asking[row]
-        chosen = more if len(more) <= wanted else chosen
+        fresh = asking[row] - chosen
+        if len(chosen) + len(fresh) <= wanted:
+            chosen |= fresh
+        if len(chosen) == wanted:
+            break
     return chosen or {everything[i] for i in random.permutation(len(everything))[:wanted]}
 
 

@@ -49,6 +49,12 @@ def test_a_dev_split_of_few_queries_gets_some_of_train(tmp_path, capsys):
     assert "20 dev queries: 6 training queries are held out" in capsys.readouterr().err
 
 
+def test_no_more_are_held_out_than_are_measured(tmp_path):
+    pairs, learnt, dev = split(tmp_path, splits=(), dev={"held_out_share": 0.5, "max_queries": 7})
+    assert len(dev) == 7
+    assert len(learnt) == len(pairs) - 7
+
+
 def test_of_documents_that_all_ask_for_queries_alone_are_held_out(tmp_path):
     recipe = make_recipe(tmp_path, train={"dev": {"held_out_share": 0.1}})
     prepared = Prepared(make_prepared(tmp_path / "prepare", splits=()))
