@@ -125,9 +125,8 @@ class Metrics:
         age = Gauge(f"{PREFIX}_slo_snapshot_age_seconds", "Age at which a snapshot is too old; 0: never", registry=registry)
         age.set(settings.slo_snapshot_age_seconds)
         over = Counter(f"{PREFIX}_over_budget", "Answers after the request's own budget", ["route"], registry=registry)
-        self._over_budget: dict[str, Counter] = {route: over.labels(route) for route in WORK_ROUTES}
         sent = Counter(f"{PREFIX}_sent_elsewhere", "Answers 503 too_slow: another replica is asked", ["route"], registry=registry)
-        self._sent_elsewhere: dict[str, Counter] = {route: sent.labels(route) for route in WORK_ROUTES}
+        self._over_budget, self._sent_elsewhere = ({route: one.labels(route) for route in WORK_ROUTES} for one in (over, sent))
 
     def _overload(self, registry: CollectorRegistry, settings: Settings, threads: ThreadPlan) -> None:
         degraded = Counter(f"{PREFIX}_degraded", "Searches that gave something up", ["cause"], registry=registry)
@@ -356,8 +355,7 @@ class Metrics:
                 found[status] += _count(counter)
         elsewhere = sum(map(_count, self._sent_elsewhere.values()))
         late = found.pop(504) + elsewhere
-        over = sum(map(_count, self._over_budget.values())) + elsewhere
-        return Vitals(sum(found.values()) + late, found[500], late, over)
+        return Vitals(sum(found.values()) + late, found[500], late, elsewhere + sum(map(_count, self._over_budget.values())))
 
     def mirror_entered(self, state: MirrorState) -> None:
         """MirrorObserver: another state."""
@@ -392,8 +390,7 @@ def _count(counter: Counter) -> float:
 
 
 def _available() -> float:
-    found = available_bytes()
-    return math.nan if found is None else found
+    return math.nan if (found := available_bytes()) is None else found
 
 
 def _version(library: str) -> str:
