@@ -26,7 +26,6 @@ from offline.config import (
     PackConfig,
     PublishConfig,
     RefineConfig,
-    ScalingConfig,
     SearchConfig,
     TextConfig,
     TrainConfig,
@@ -34,6 +33,7 @@ from offline.config import (
 from offline.config_milvus import MilvusConfig
 from offline.errors import RecipeError
 from offline.ray_config import RayConfig
+from offline.scaling_config import ScalingConfig
 from offline.sharded_config import ShardedConfig
 
 

@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from offline import towers
 from offline.batches import Pairs, grouped
 from offline.bootstrap import Values
-from offline.config import ScalingConfig, TowerSize, TrainConfig
+from offline.config import TrainConfig
 from offline.data.prepared import Prepared
 from offline.errors import DataError, RecipeError
 from offline.fingerprints import backbone_fingerprint
@@ -28,6 +28,7 @@ from offline.metrics import ndcg
 from offline.progress import say
 from offline.ranking import Floats, Rows, exact_top_k
 from offline.recipe import Recipe
+from offline.scaling_config import ScalingConfig, TowerSize
 from offline.shrink import write_narrow
 from offline.stage_one import load_pairs
 from offline.stages import Job, Stage, Summary
