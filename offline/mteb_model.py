@@ -48,12 +48,13 @@ class Towers:
         """The towers of a work folder: the last student with the teacher's document tower, or the teacher itself.
 
         Raises:
-            StageError: there is no student yet.
+            StageError: there is none yet.
         """
         names = STUDENTS if student else (_TEACHER,)
         query = next((work / name for name in names if (work / name).is_dir()), None)
         if query is None:
-            raise StageError(f"{work}: there is no student; run the stage distill first, or ask for the teacher with --teacher")
+            stage = "distill first, or ask for the teacher with --teacher" if student else "train first"
+            raise StageError(f"{work}: there is no {'student' if student else 'teacher'}; run the stage {stage}")
         return cls(towers.load_tower(query), towers.load_tower(work / "train" / "document_tower"), recipe)
 
     @property

@@ -52,6 +52,8 @@ def test_a_split_without_judgements_is_refused(tmp_path):
 
 
 def test_without_a_student_the_teacher_is_not_measured_in_its_place(tmp_path):
+    with pytest.raises(StageError, match="there is no teacher; run the stage train"):
+        Towers.load(tmp_path, Recipe(name="toy"), student=False)
     make_towers(tmp_path / "train")
     with pytest.raises(StageError, match="there is no student; run the stage distill"):
         Towers.load(tmp_path, Recipe(name="toy"))
