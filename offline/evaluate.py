@@ -13,6 +13,7 @@ from offline.aspects import measure_robustness, measure_slices, measure_widths, 
 from offline.bootstrap import Interval, Values, difference_interval, mean_interval, ratio_interval
 from offline.config import EvaluateConfig
 from offline.cost import Cost, cost_of
+from offline.cuts import count_cuts
 from offline.exported import FP32, MODEL, open_graph
 from offline.findings import Answer, Contrast, DevPoint, Example, Findings, Latency, Loss, Proof, Quality, Swing
 from offline.fingerprints import backbone_fingerprint
@@ -104,6 +105,7 @@ def _findings(
         proof=proof,
         retention=retention,
         dev_curve=_dev_curve(bench),
+        cuts=count_cuts(bench.prepared, bench.job.recipe, bench.teacher, bench.document_tower),
     )
     goals = judge(found, _train_pairs(bench), bench.job.recipe.evaluate.goals, _cost(bench.job))
     return found.model_copy(update={"goals": goals})
@@ -281,5 +283,5 @@ STAGE = Stage(
     needs=("prepare", "train", "distill", "refine", "export", "encode", "index"),
     sections=("text", "data", "train", "evaluate"),
     outside=lambda recipe, _source: {"name": recipe.name, "backbone": backbone_fingerprint(recipe.train.backbone)},
-    version=3,
+    version=4,
 )

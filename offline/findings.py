@@ -122,6 +122,27 @@ class Latency(_Finding):
     queries: int
 
 
+class Cut(_Finding):
+    """Texts that are longer than their tower reads, of a sample of all."""
+
+    texts: Literal["documents", "queries"]
+    max_tokens: int
+    sample: int
+    cut: int
+
+    @property
+    def share(self) -> float:
+        return self.cut / self.sample if self.sample else 0.0
+
+    def describe(self) -> str:
+        """One sentence, with the setting that would change it."""
+        setting = f"text.{'document' if self.texts == 'documents' else 'query'}.max_tokens"
+        return (
+            f"{self.share:.1%} of {self.sample:,} {self.texts} are longer than the {self.max_tokens} tokens that are read "
+            f"of each ({setting})"
+        )
+
+
 class Answer(_Finding):
     """A document that came back; ``relevant`` is None where there are no judgements."""
 
@@ -182,4 +203,5 @@ class Findings(_Finding):
     retention: Retention | None
     """None where there is no proof, or the teacher finds nothing at all."""
     dev_curve: tuple[DevPoint, ...] = ()
+    cuts: tuple[Cut, ...] = ()
     goals: tuple[Goal, ...] = ()

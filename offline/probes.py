@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from offline.data.prepared import Prepared
 
+T = TypeVar("T")
 _SPLITS = ("dev", "test", "train")
 
 
@@ -19,10 +21,11 @@ def probe_queries(prepared: Prepared, count: int) -> list[str]:
     sources = [[query["text"] for query in queries if query["split"] == split] for split in _SPLITS]
     for source in [*sources, prepared.texts.column("text").to_pylist()]:
         fresh = [text for text in dict.fromkeys(source) if text.strip() and text not in chosen]
-        chosen.update(dict.fromkeys(_spread(fresh, count - len(chosen))))
+        chosen.update(dict.fromkeys(spread(fresh, count - len(chosen))))
     return list(chosen)
 
 
-def _spread(texts: Sequence[str], count: int) -> list[str]:
-    count = min(count, len(texts))
-    return [texts[place * len(texts) // count] for place in range(count)]
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` of them, at even distances."""
+    count = min(count, len(items))
+    return [items[place * len(items) // count] for place in range(count)]

@@ -93,7 +93,9 @@ def _built(findings: Findings) -> str:
         f"{findings.documents:,} documents, encoded by a document tower trained from `{findings.backbone}`; a query tower of "
         f"{export.layers} layers and {export.parameters / 1e6:.1f} million parameters, distilled from the teacher's and served "
         f"as {export.precision} ONNX; a {index.kind} index, searched at effort {index.default_effort}.\n\n"
-        f"- precision: {export.reason}\n- index: {index.reason}\n\n{_retention(findings)}"
+        f"- precision: {export.reason}\n- index: {index.reason}\n"
+        + "".join(f"- length: {each.describe()}\n" for each in findings.cuts if each.sample)
+        + f"\n{_retention(findings)}"
     )
 
 

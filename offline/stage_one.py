@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from offline.adapters import finish, prepare
 from offline.batches import PairCollator, Pairs, Related, grouped
 from offline.config import TextConfig, TrainConfig
+from offline.cuts import count_cuts
 from offline.data.negatives import Negatives
 from offline.data.prepared import Prepared
 from offline.dev_search import Search, searched_rows, split_dev
@@ -48,6 +49,7 @@ from snapshot.text import render, render_query
 BEST = "best"
 _NEGATIVES = "negatives"
 _LAST = "last"
+_CUT_SHARE_TO_SAY = 0.01
 Towers = tuple[SentenceTransformer, SentenceTransformer]
 """Of queries and of documents; the same one twice where they are tied."""
 
@@ -184,6 +186,7 @@ class _Work:
         """Leave the weights of the best step in the folder ``BEST``."""
         config = self.config
         towers = self._prepared_towers()
+        self._say_cuts(towers)
         learner = join(towers, config)
         search = self._search(towers) if self.needs_search else None
         negatives = Negatives(config.negatives.per_document, config.seed) if config.negatives.per_document else None
@@ -213,6 +216,11 @@ class _Work:
             with applied(self.average):
                 keep_weights(_weights(learner), weights_path(self.folder / BEST, _LAST))
         return log
+
+    def _say_cuts(self, towers: Towers) -> None:
+        for each in count_cuts(self.prepared, self.recipe, *towers):
+            if each.share >= _CUT_SHARE_TO_SAY:
+                say(f"  {each.describe()}")
 
     def choose(self, log: list[dict[str, float]]) -> Learnt:
         """The best weights, or a mixture of them with the untouched ones that is better on dev."""

@@ -80,6 +80,10 @@ class Workbench:
         return towers.load_tower(self.job.inputs["train"] / "query_tower")
 
     @property
+    def document_tower(self) -> SentenceTransformer:
+        return towers.load_tower(self.job.inputs["train"] / "document_tower")
+
+    @property
     def distilled(self) -> SentenceTransformer | None:
         """The student before refinement; None where refinement handed it on as it is."""
         if not was_refined(self.job.inputs["refine"]):
