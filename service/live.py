@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import structlog
 
@@ -31,9 +31,9 @@ from snapshot.errors import SnapshotError
 from snapshot.files import write_text
 
 Work = Literal["recall", "teacher"]
-Outcome = Literal["compared", "partial", "empty", "dropped", "swapped", "failed"]
+Outcome = Literal["compared", "partial", "exact", "empty", "dropped", "swapped", "failed"]
 WORKS: tuple[Work, ...] = ("recall", "teacher")
-OUTCOMES: tuple[Outcome, ...] = ("compared", "partial", "empty", "dropped", "swapped", "failed")
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 _WAITING = 64
 """Searches that wait to be looked at again."""
@@ -299,6 +299,8 @@ class Live:
         search = sample.search
         if search.offset or search.min_score is not None:
             return "partial"
+        if search.exact:
+            return "exact"
         found = live_recall(generation, search, sample.scores, self._pace)
         if found is None:
             return "empty"

@@ -92,9 +92,7 @@ class Pipeline:
 
         def work(generation: Generation) -> Steps[T]:
             result = yield from self._stages(generation, walk).search(search)
-            self._note(search.query)
-            if self._hear is not None:
-                self._hear(search, result, generation)
+            self._found(search, result, generation)
             return self._answer([result], generation, walk, then)
 
         return await self._run(Lane.SEARCH, 1, work, walk)
@@ -104,6 +102,8 @@ class Pipeline:
 
         def work(generation: Generation) -> Steps[T]:
             results = yield from self._stages(generation, walk).search_many(searches)
+            for search, result in zip(searches, results, strict=True):
+                self._found(search, result, generation)
             return self._answer(results, generation, walk, then)
 
         return await self._run(Lane.BATCH, len(searches), work, walk)
@@ -131,7 +131,7 @@ class Pipeline:
         """The answer is out, or there is none: count where the time went, and learn from it."""
         budget_ms = walk.deadline.budget_ms
         if walk.given_up:  # a thread is still at it, and goes on timing its stages
-            self._metrics.stages(dict(walk.spent_ms), budget_ms, trace_id)
+            self._metrics.stages(walk.spent_until(budget_ms - walk.remaining_ms()), budget_ms, trace_id)
             return
         walk.pass_to("reply")
         self._metrics.stages(walk.spent_ms, budget_ms, trace_id)
@@ -140,6 +140,11 @@ class Pipeline:
     def _stages(self, generation: Generation, walk: Walk) -> Stages:
         load = load_of(self._limiter.in_flight, self._workers.threads)
         return Stages(generation, walk, self._cache, Target(load, self._probability))
+
+    def _found(self, search: Search, result: Result, generation: Generation) -> None:
+        self._note(search.query)
+        if self._hear is not None:
+            self._hear(search, result, generation)
 
     def _answer(self, results: list[Result], generation: Generation, walk: Walk, then: Callable[[Answer], T]) -> T:
         walk.enter("render")

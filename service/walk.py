@@ -86,7 +86,7 @@ class Walk:
 
     def hopeless(self, stage: Stage) -> CallerGoneError | DeadlineExceededError | None:
         """Why ``stage`` is not worth beginning, if it is not."""
-        if self.caller.gone and not self.refused:
+        if self.caller.gone and not self.given_up:  # who was told hangs up afterwards
             return CallerGoneError(stage)
         if self._clock() >= self.deadline.end:
             return self.exceeded(stage)
@@ -106,6 +106,12 @@ class Walk:
             raise reason
         self.given_up = self.refused = True
         self.on_refusal(reason)
+
+    def spent_until(self, total_ms: float) -> dict[Stage, float]:
+        """Where the first ``total_ms`` milliseconds went, with the stage under way: for whoever does not wait for its end."""
+        spent, stage = dict(self.spent_ms), self.stage
+        spent[stage] = spent.get(stage, 0.0) + max(0.0, total_ms - sum(spent.values()))
+        return spent
 
     def remaining_ms(self) -> float:
         """Milliseconds until the deadline."""

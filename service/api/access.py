@@ -107,10 +107,7 @@ def record_of(route: str, method: str, call: Call, status: int, seconds: float, 
 
 def _spent_ms(walk: Walk, seconds: float) -> dict[Stage, float]:
     """Where all of the time went: that of a stage whose end nobody waited for too."""
-    spent = dict(walk.spent_ms)
-    if walk.given_up:
-        spent[walk.stage] = spent.get(walk.stage, 0.0) + max(0.0, seconds * 1000 - sum(spent.values()))
-    return spent
+    return walk.spent_until(seconds * 1000) if walk.given_up else dict(walk.spent_ms)
 
 
 def _served(answered: Answer | Embedded | None) -> Served | None:

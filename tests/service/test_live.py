@@ -144,6 +144,14 @@ def test_pages_and_cut_answers_are_counted_and_not_judged(plain: Generation) -> 
     assert bench.heard.counts == {("recall", "partial"): 2}
 
 
+def test_exact_searches_say_nothing_of_the_approximate(plain: Generation) -> None:
+    bench = Bench(plain)
+    bench.ask(QUERIES[0], exact=True)
+    bench.look()
+    assert bench.live.figures(plain.id).recall is None
+    assert bench.heard.counts == {("recall", "exact"): 1}
+
+
 def test_the_teacher_is_compared_by_cosine_and_overlap(taught: Generation) -> None:
     bench = Bench(taught, replace(ALL, recall_share=0.0))
     asked = QUERIES[:20]

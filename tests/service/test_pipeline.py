@@ -27,7 +27,7 @@ from service.errors import (
 from service.parts import Parts
 from service.pipeline import Answer
 from service.plan import Planner
-from service.stages import Search
+from service.stages import Result, Search
 from service.walk import STAGES, Caller, Walk
 
 WAIT_SECONDS = 10
@@ -269,6 +269,45 @@ def test_the_event_loop_runs_on_while_a_stage_blocks(parts: Parts) -> None:
         return turns
 
     assert asyncio.run(block()) == 100
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_a_stage_that_outlasts_the_budget_is_seen_and_what_follows_is_late(parts: Parts, hangs_up: bool) -> None:
+    gate = Gate()
+    hook_into(parts, gate)
+    caller = Caller()
+
+    async def block() -> None:
+        walk = Walk(Deadline.after(30, time.monotonic(), time.monotonic), caller)
+        with pytest.raises(DeadlineExceededError):
+            await answered(parts, parts.pipeline.search(Search("apple"), walk, lambda answer: answer), walk)
+        caller.gone = hangs_up  # with the 504 in hand
+        gate.open.set()
+        async with asyncio.timeout(WAIT_SECONDS):
+            while parts.limiter.in_flight:  # noqa: ASYNC110 - what is waited for is a number
+                await asyncio.sleep(0)
+
+    asyncio.run(block())
+    assert sample(parts, "stage_seconds_count", stage="encode") == 1
+    assert sample(parts, "stage_seconds_sum", stage="encode") > 0.02
+    assert sample(parts, "stage_budget_left_seconds_sum", stage="encode") == 0
+    assert [
+        cause for cause in ("late", "gone") if any(sample(parts, "dropped_total", cause=cause, stage=each) for each in STAGES)
+    ] == ["late"]
+
+
+def test_searches_of_a_batch_are_remembered_and_looked_at_as_single_ones_are(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[str] = []
+    heard: list[tuple[Search, Result]] = []
+    monkeypatch.setattr(parts.pipeline, "_note", noted.append)
+    monkeypatch.setattr(parts.pipeline, "_hear", lambda search, result, generation: heard.append((search, result)))
+    walk = Walk(Deadline.after(100, parts.clock(), parts.clock), Caller())
+    searches = [Search("apple"), Search("drum", k=3)]
+    answer = asyncio.run(answered(parts, parts.pipeline.search_batch(searches, walk, lambda answer: answer), walk))
+    assert noted == ["apple", "drum"]
+    assert heard == list(zip(searches, answer.results, strict=True))
 
 
 def test_a_swap_in_mid_request_does_not_touch_it(parts: Parts, registry: Path, tmp_path: Path) -> None:
