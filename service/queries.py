@@ -9,7 +9,7 @@ from service.batching import batches
 from service.cache import Key, Known, VectorCache
 from service.encoder import Tokens
 from service.generation import Generation
-from service.steps import Encode, Pause, Steps, Vectors, Wait
+from service.steps import Encode, Pause, Ready, Steps, Vectors, Wait
 from service.walk import Walk
 
 _TOKENIZE_CHUNK = 64
@@ -41,6 +41,7 @@ class Queries:
         while True:
             known, leads = self._cache.get_or_lead(key)
             if known is not None:
+                yield Ready()
                 return known
             if leads:
                 return (yield from self._led(key, check))

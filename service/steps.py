@@ -44,5 +44,10 @@ class Pause:
     """This is a good moment to let others go first."""
 
 
-Step = Encode | Wait | Pause
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The vector is there already: what follows is work of its own, of no use to whoever looks for company at the graph."""
+
+
+Step = Encode | Wait | Pause | Ready
 Steps = Generator[Step, Vectors | None, T]

@@ -19,14 +19,14 @@ from typing import Any
 from service.admission import Lane
 from service.errors import DrainingError
 from service.niceness import yield_to_the_event_loop
-from service.steps import Encode, Graph, Pause, Step, Steps, Vectors, Wait
+from service.steps import Encode, Graph, Ready, Step, Steps, Vectors, Wait
 from service.walk import Walk
 
 WEIGHTS: Mapping[Lane, float] = {Lane.SEARCH: 8.0, Lane.EMBED: 2.0, Lane.BATCH: 2.0}
 """Shares of the threads' time where all lanes have work."""
 
 _LOOK_AHEAD = 16
-"""New requests that are tokenized to find company for one: what that takes is spent before the first is encoded."""
+"""Requests that are looked at to find company for one: what that takes is spent before the first is encoded."""
 
 Sent = Vectors | Exception | None
 """What a waiting generator is told: a vector, that it cannot have one, or nothing."""
@@ -220,6 +220,8 @@ class Workers:
 
     def _set_aside(self, job: Job, step: Step) -> bool:
         """Whether others go first; the job comes back by itself."""
+        if isinstance(step, Ready):
+            return False
         if isinstance(step, Wait):
             job.walk.pass_to("queue")
             return step.join(lambda: self._resume(job, None))
@@ -243,7 +245,13 @@ class Workers:
         reason = job.walk.hopeless("encode")
         if reason is not None:
             return reason
-        group = [(job, need), *self._company(need)]
+        company = self._company(job, need)
+        reason = job.walk.hopeless("encode") if company else None
+        if reason is not None:
+            for member, step in company:
+                self._park(member, step)
+            return reason
+        group = [(job, need), *company]
         self._on_call(len(group))
         for member, _ in group:
             member.walk.pass_to("encode")
@@ -253,50 +261,58 @@ class Workers:
             answers: list[Sent] = [error] * len(group)
         else:
             answers = [vectors[i : i + 1] for i in range(len(group))]
-        for (member, _), answer in zip(group[1:], answers[1:], strict=True):
+        for (member, _), answer in zip(company, answers[1:], strict=True):
             member.walk.pass_to("queue")
             self._resume(member, answer)
         return answers[0]
 
-    def _company(self, need: Encode) -> list[tuple[Job, Encode]]:
-        """Waiting jobs that need a vector of a text of the same length from the same graph."""
-        most = need.graph.rows(len(need.ids)) - 1
+    def _company(self, job: Job, need: Encode) -> list[tuple[Job, Encode]]:
+        """Waiting jobs that need a vector of a text of the same length from the same graph.
+
+        Those that are looked at come as far as their vectors and no further: a job must not wait for the rest of others' work.
+        """
         found: list[tuple[Job, Encode]] = []
+        most = need.graph.rows(len(need.ids)) - 1
+        if most <= 0:
+            return found
+        job.walk.pass_to("queue")
         for _ in range(_LOOK_AHEAD):
-            if len(found) >= most:
+            waiting = self._take_waiting(need) if len(found) < most else None
+            if waiting is None:
                 break
-            other = self._take_company(need)
-            if other is None:
-                break
-            job, step = other
+            step = self._joining(*waiting, need)
+            if step is not None:
+                found.append((waiting[0], step))
+        return found
+
+    def _take_waiting(self, need: Encode) -> tuple[Job, Step | None] | None:
+        """A job that was parked at such a step, else the next single query as far as its vector; None where none waits."""
+        with self._lock:
+            parked = self._take_parked((need.graph, len(need.ids)))
+            if parked is not None:
+                return parked
+            fresh = self._lanes[Lane.SEARCH].jobs
+            if not fresh:
+                return None
+            job = fresh.popleft()
+        step = job.advance(None)
+        if step is not None:
+            job.walk.pass_to("queue")
+        return job, step
+
+    def _joining(self, job: Job, step: Step | None, need: Encode) -> Encode | None:
+        """The step of a job that goes along; any other goes its own way from here."""
+        if isinstance(step, Encode):
             reason = job.walk.hopeless("encode")
             if reason is not None:
                 job.advance(reason)
             elif step.graph is need.graph and len(step.ids) == len(need.ids):
-                found.append((job, step))
+                return step
             else:
                 self._park(job, step)
-        return found
-
-    def _take_company(self, need: Encode) -> tuple[Job, Encode] | None:
-        """A waiting job that has come as far as its encoding; None where no more single queries wait."""
-        while True:
-            with self._lock:
-                parked = self._take_parked((need.graph, len(need.ids)))
-                if parked is not None:
-                    return parked
-                fresh = self._lanes[Lane.SEARCH].jobs
-                if not fresh:
-                    return None
-                job = fresh.popleft()
-            step = job.advance(None)
-            while isinstance(step, Pause):
-                step = job.advance(None)
-            if isinstance(step, Encode):
-                job.walk.pass_to("queue")
-                return job, step
-            if step is not None and not self._set_aside(job, step):
-                self._resume(job, None)
+        elif step is not None and not self._set_aside(job, step):
+            self._resume(job, None)
+        return None
 
     def _park(self, job: Job, step: Encode) -> None:
         with self._lock:

@@ -21,7 +21,7 @@ from service.deadline import Deadline
 from service.errors import CallerGoneError, DeadlineExceededError
 from service.generation import Generation, GenerationOptions, open_generation
 from service.queries import Queries
-from service.steps import Encode, Steps, Vectors, Wait
+from service.steps import Encode, Ready, Steps, Vectors, Wait
 from service.walk import Caller, Walk
 
 ORACLE = make_oracle(rows=50)
@@ -202,9 +202,14 @@ def followed(generation: Generation, cache: VectorCache) -> tuple[Steps[Known], 
     return steps, called
 
 
+def run_on(steps: Steps[Known], sent: Vectors | None) -> None:
+    while isinstance(steps.send(sent), Ready):
+        sent = None
+
+
 def ended(steps: Steps[Known], sent: Vectors | None) -> Known:
     with pytest.raises(StopIteration) as stop:
-        steps.send(sent)
+        run_on(steps, sent)
     known: Known = stop.value.value
     return known
 

@@ -15,7 +15,7 @@ from crew import WAIT_SECONDS, Crew, FakeGraph, Gate, ask, crews, error, query, 
 
 from service.admission import Lane
 from service.errors import CallerGoneError, DeadlineExceededError, DrainingError
-from service.steps import Encode, Pause, Steps, Vectors, Wait
+from service.steps import Encode, Pause, Ready, Steps, Vectors, Wait
 from service.workers import WEIGHTS
 
 
@@ -170,6 +170,54 @@ def test_an_embedding_takes_searches_along(crew_of: Callable[[int], Crew]) -> No
 def embed_after(gate: Gate, graph: FakeGraph) -> Steps[Vectors | None]:
     gate()
     return (yield Encode(graph, query(1, 4)))
+
+
+def test_what_has_its_vector_is_not_worked_on_before_who_looks_for_company(crew_of: Callable[[int], Crew]) -> None:
+    crew, graph, order = crew_of(1), FakeGraph(rows=4), []
+    graph.hook = lambda: order.append("encoded")
+
+    def remembered(number: int) -> Steps[None]:
+        yield Ready()
+        order.append(str(number))
+
+    gate = crew.hold()
+    first = crew.submit(ask(graph, query(1, 4)))
+    others = [crew.submit(remembered(number)) for number in range(3)]
+    second = crew.submit(ask(graph, query(2, 4)))
+    gate.open.set()
+    for future in (first, *others, second):
+        result(future)
+    assert order == ["encoded", "0", "1", "2"]
+    assert graph.calls == [[1, 2]]
+
+
+def test_company_is_looked_for_among_so_many_and_not_beyond_the_deadline(crew_of: Callable[[int], Crew]) -> None:
+    crew, graph, looked_at = crew_of(1), FakeGraph(rows=4), []
+
+    def slow(number: int) -> Steps[None]:
+        looked_at.append(number)
+        crew.clock.advance_ms(1)
+        yield Ready()
+
+    def joins() -> Steps[Vectors | None]:
+        crew.clock.advance_ms(1)
+        return (yield Encode(graph, query(2, 4)))
+
+    gate = crew.hold()
+    walk = crew.walk(10)
+    first = crew.submit(ask(graph, query(1, 4)), walk=walk)
+    second = crew.submit(joins())
+    others = [crew.submit(slow(number)) for number in range(30)]
+    graph.hook = lambda: looked_at.append(-1)
+    gate.open.set()
+    assert isinstance(error(first), DeadlineExceededError)
+    assert walk.spent_ms["queue"] == pytest.approx(16)
+    assert "encode" not in walk.spent_ms
+    np.testing.assert_array_equal(result(second), vector_of(query(2, 4)))
+    for future in others:
+        result(future)
+    assert looked_at[:15] == list(range(15))
+    assert graph.calls == [[2]]
 
 
 def test_an_error_in_the_graph_reaches_every_member_of_its_call_and_no_other(crew_of: Callable[[int], Crew]) -> None:
