@@ -48,6 +48,7 @@ _REFRESH_SECONDS = 0.05
 _MOST_HALF_LIVES = 64.0
 """Of age of the landmark before weights are made small again: far from where floats end."""
 _LARGEST_CLASS = 15
+_SHALLOW = 64
 _LEARN_SECONDS = 0.005
 """Between two requests that are learned from: 200 a second tell as much as all of them."""
 
@@ -67,11 +68,18 @@ def load_of(in_flight: int, workers: int) -> Load:
     return Load.BUSY if in_flight > workers else Load.QUIET
 
 
+def search_key(effort: int | None, filtered: bool, window: int = 0) -> str:
+    """The key of a search for the ``window`` best; ``effort`` is None for an exact one.
+
+    As far as effort tables reach (64) the window makes no difference; beyond, it is told apart by powers of four.
+    """
+    return _search_key(effort, filtered, (window - 1).bit_length() + 1 >> 1 if window > _SHALLOW else 0)
+
+
 @lru_cache(maxsize=1024)
-def search_key(effort: int | None, filtered: bool) -> str:
-    """The key of a search; ``effort`` is None for an exact one."""
-    name = "exact" if effort is None else str(effort)
-    return f"{name} filtered" if filtered else name
+def _search_key(effort: int | None, filtered: bool, depth: int) -> str:
+    name = ("exact" if effort is None else str(effort)) + (" filtered" if filtered else "")
+    return f"{name} to {4**depth}" if depth else name
 
 
 def size_key(size: int) -> str:

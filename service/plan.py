@@ -5,6 +5,9 @@ A rung is taken when its cost at the wanted probability, with fetching, renderin
 left. The last rung, which is followed only by giving up, is tried when its median fits. There is no rung with fewer hits: a
 shorter answer would look like a complete one.
 
+Where a graph is searched for more than a rung's effort, its beam is as wide as what is asked for: rungs below are no cheaper,
+and no worse, and are left out.
+
 A cost is what this machine showed under the present load; where that is not known, the effort table's, measured on a quiet
 core, times how this machine compares with the one that measured it. That factor can only lower the effort, never refuse: what
 is refused is not observed, and a wrong factor would not be noticed.
@@ -19,7 +22,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 from service.costs import FORGET_SECONDS, WHOLE, CostStage, Load, fetch_key, search_key, size_key
 from service.deadline import Clock
-from snapshot.manifest import Effort, Index
+from snapshot.manifest import Effort, HnswIndex, Index
 
 Cause = Literal["deadline_effort", "deadline_fields"]
 """What was given up for want of time: search effort, stored fields."""
@@ -71,11 +74,13 @@ class SearchPlan:
 class Asked(NamedTuple):
     """What the ladder of a search depends on, besides costs; the names are those of ``plan_search``.
 
-    ``elsewhere`` says that what is refused at once is asked of another instance (``Walk.elsewhere``).
+    ``window`` is how many the index is asked for, those that ``offset`` skips among them. ``elsewhere`` says that what is
+    refused at once is asked of another instance (``Walk.elsewhere``).
     """
 
     load: Load
     k: int
+    window: int
     exact: bool
     fields: bool
     filtered: bool
@@ -102,6 +107,7 @@ def plan_search(
     fields: bool,
     filtered: bool,
     probability: float = 0.99,
+    offset: int = 0,
 ) -> SearchPlan | None:
     """The highest rung of the ladder that fits into ``remaining_ms``, or None where none does.
 
@@ -117,8 +123,9 @@ def plan_search(
         fields: the request asks for stored fields.
         filtered: the request carries a filter.
         probability: with which the answer is to be in time.
+        offset: hits to skip.
     """
-    estimate = _Estimate(costs, load, k, filtered)
+    estimate = _Estimate(costs, load, k, offset + k, filtered)
     rungs = _exact_rungs(estimate, index, fields, probability) if exact else _rungs(estimate, index, fields, probability)
     return next((plan for cost_ms, plan in rungs if cost_ms <= remaining_ms), None)
 
@@ -185,9 +192,9 @@ class Planner:
 
     def _work_out(self, asked: Asked) -> Ladder:
         costs = self._costs[asked.elsewhere]
-        estimate = _Estimate(costs, asked.load, asked.k, asked.filtered)
+        estimate = _Estimate(costs, asked.load, asked.k, asked.window, asked.filtered)
         rungs = _exact_rungs if asked.exact else _rungs
-        least = least_ms(self._index, costs, asked.load, tokens=None, k=asked.k, exact=asked.exact, filtered=asked.filtered)
+        least = _least_ms(estimate, self._index, tokens=None, exact=asked.exact, probability=_MEDIAN)
         return Ladder(tuple(rungs(estimate, self._index, asked.fields, asked.probability)), least)
 
 
@@ -201,6 +208,7 @@ def least_ms(
     exact: bool,
     filtered: bool,
     probability: float = _MEDIAN,
+    offset: int = 0,
 ) -> float:
     """What must still come until there is an answer at all: encode, filter, and the search's last rung.
 
@@ -216,12 +224,17 @@ def least_ms(
         exact: the request asks for exact search.
         filtered: the request carries a filter that is not compiled yet.
         probability: with which that is enough.
+        offset: hits to skip.
     """
-    estimate = _Estimate(costs, load, k, filtered)
-    effort = None if exact else _allowed(index)[0].effort
+    estimate = _Estimate(costs, load, k, offset + k, filtered)
+    return _least_ms(estimate, index, tokens=tokens, exact=exact, probability=probability)
+
+
+def _least_ms(estimate: _Estimate, index: Index, *, tokens: int | None, exact: bool, probability: float) -> float:
     encode_ms = 0.0 if tokens is None else estimate.seen_ms("encode", size_key(tokens), probability)
-    filter_ms = estimate.seen_ms("filter", WHOLE, probability) if filtered else 0.0
-    search_ms = estimate.seen_ms("search", search_key(effort, filtered), probability)
+    filter_ms = estimate.seen_ms("filter", WHOLE, probability) if estimate.filtered else 0.0
+    effort = None if exact else _allowed(index, estimate.window)[0].effort
+    search_ms = estimate.seen_ms("search", estimate.search_key(effort), probability)
     return encode_ms + filter_ms + search_ms + estimate.after_ms(False, probability)
 
 
@@ -232,13 +245,17 @@ class _Estimate:
     costs: CostsView
     load: Load
     k: int
+    window: int
     filtered: bool
+
+    def search_key(self, effort: int | None) -> str:
+        return search_key(effort, self.filtered, self.window)
 
     def seen_ms(self, stage: CostStage, key: str, probability: float) -> float:
         return self.costs.cost_ms(stage, key, probability, self.load) or 0.0
 
     def search_ms(self, row: Effort, probability: float) -> float:
-        seen = self.costs.cost_ms("search", search_key(row.effort, self.filtered), probability, self.load)
+        seen = self.costs.cost_ms("search", self.search_key(row.effort), probability, self.load)
         if seen is not None:
             return seen
         speed = self.costs.speed(self.load)
@@ -246,7 +263,7 @@ class _Estimate:
 
     def least_search_ms(self, row: Effort) -> float:
         """The median."""
-        seen = self.costs.cost_ms("search", search_key(row.effort, self.filtered), _MEDIAN, self.load)
+        seen = self.costs.cost_ms("search", self.search_key(row.effort), _MEDIAN, self.load)
         return row.p50_ms if seen is None else seen
 
     def after_ms(self, fields: bool, probability: float) -> float:
@@ -258,12 +275,15 @@ class _Estimate:
         return fetch + self.seen_ms("render", key, probability) + self.seen_ms("reply", WHOLE, probability)
 
 
-def _allowed(index: Index) -> list[Effort]:
-    return [row for row in index.efforts if row.effort <= index.default_effort] or [index.efforts[0]]
+def _allowed(index: Index, window: int) -> list[Effort]:
+    """Rows up to the default effort that are not the same search as the one after them."""
+    rows = [row for row in index.efforts if row.effort <= index.default_effort] or [index.efforts[0]]
+    narrow = sum(row.effort <= window for row in rows) if isinstance(index, HnswIndex) else 0
+    return rows[max(0, narrow - 1) :]
 
 
 def _rungs(estimate: _Estimate, index: Index, fields: bool, probability: float) -> Iterator[tuple[float, SearchPlan]]:
-    allowed = _allowed(index)
+    allowed = _allowed(index, estimate.window)
     after_ms = estimate.after_ms(fields, probability)
     for row in reversed(allowed):
         causes: tuple[Cause, ...] = ("deadline_effort",) if row is not allowed[-1] else ()
@@ -274,7 +294,7 @@ def _rungs(estimate: _Estimate, index: Index, fields: bool, probability: float) 
 
 
 def _exact_rungs(estimate: _Estimate, index: Index, fields: bool, probability: float) -> Iterator[tuple[float, SearchPlan]]:
-    key, effort = search_key(None, estimate.filtered), index.default_effort
+    key, effort = estimate.search_key(None), index.default_effort
     whole = SearchPlan(effort, exact=True, with_fields=fields, causes=(), expected_recall=1.0)
     yield estimate.seen_ms("search", key, probability) + estimate.after_ms(fields, probability), whole
     causes: tuple[Cause, ...] = ("deadline_fields",) if fields else ()

@@ -196,7 +196,7 @@ class Stages:
     def _asked(self, search: Search) -> Asked:
         fields = search.fields is None or len(search.fields) > 0
         filtered, (load, probability) = search.filter is not None, (self._target.load, self._target.probability)
-        return Asked(load, search.k, search.exact, fields, filtered, probability, self._walk.elsewhere)
+        return Asked(load, search.k, search.offset + search.k, search.exact, fields, filtered, probability, self._walk.elsewhere)
 
 
 def check(generation: Generation, search: Search) -> Filter | None:
@@ -220,7 +220,8 @@ def _kinds(search: Search, plan: SearchPlan) -> Kinds:
     """What the cost model is to learn from a search that goes by this plan, also if it ends too late."""
     fetched = fetch_key(search.k, plan.with_fields)
     effort = None if plan.exact else plan.effort
-    return {"search": search_key(effort, search.filter is not None), "fetch": fetched, "render": fetched}
+    sought = search_key(effort, search.filter is not None, search.offset + search.k)
+    return {"search": sought, "fetch": fetched, "render": fetched}
 
 
 def _check_item(generation: Generation, search: Search, index: int) -> Filter | None:

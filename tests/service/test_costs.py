@@ -195,3 +195,11 @@ def test_sizes_make_few_keys() -> None:
 def test_searches_are_told_apart_by_effort_and_filter() -> None:
     keys = [search_key(effort, filtered) for effort in (16, 64, None) for filtered in (False, True)]
     assert keys == ["16", "16 filtered", "64", "64 filtered", "exact", "exact filtered"]
+
+
+def test_searches_are_told_apart_by_depth_beyond_what_effort_tables_measure() -> None:
+    assert {search_key(64, False, window) for window in range(1, 65)} == {"64"}
+    assert [search_key(None, True, window) for window in (65, 256, 257, 10_000)] == [
+        "exact filtered to 256", "exact filtered to 256", "exact filtered to 1024", "exact filtered to 16384",
+    ]  # fmt: skip
+    assert len({search_key(64, False, window) for window in range(1, 20_000)}) == 6

@@ -7,7 +7,7 @@ from manual_clock import ManualClock
 
 from service.costs import WHOLE, Costs, CostStage, Load, Remembered, fetch_key, search_key
 from service.plan import FETCH_MS, FETCH_MS_PER_HIT, Asked, Cause, CostsView, Planner, SearchPlan, least_ms, plan_search
-from snapshot.manifest import Effort, FlatIndex, HnswIndex, Index
+from snapshot.manifest import Effort, FlatIndex, HnswIndex, Index, IvfPqIndex
 
 
 def effort(number: int, recall: float, p50: float, p99: float) -> Effort:
@@ -23,8 +23,10 @@ HNSW = HnswIndex(
 )
 FLAT = FlatIndex(reason="", default_effort=0, efforts=(effort(0, 1.0, 3.0, 5.0),))
 
-K = 50
-FETCH = FETCH_MS + K * FETCH_MS_PER_HIT  # 1 ms
+IVF = IvfPqIndex(reason="", nlist=256, pq_bytes=8, refine_factor=4, default_effort=64, efforts=HNSW.efforts)
+
+K = 10
+FETCH = FETCH_MS + K * FETCH_MS_PER_HIT  # 0.6 ms
 
 Rung = tuple[int, bool, tuple[Cause, ...], float]
 
@@ -66,9 +68,9 @@ def plan(
     [
         (1000, (64, True, (), 0.96)),
         (4.0 + FETCH, (64, True, (), 0.96)),
-        (4.9, (32, True, ("deadline_effort",), 0.9)),
-        (2.9, (16, True, ("deadline_effort",), 0.8)),
-        (1.9, (16, False, ("deadline_effort", "deadline_fields"), 0.8)),
+        (4.5, (32, True, ("deadline_effort",), 0.9)),
+        (2.5, (16, True, ("deadline_effort",), 0.8)),
+        (1.5, (16, False, ("deadline_effort", "deadline_fields"), 0.8)),
         (0.5, (16, False, ("deadline_effort", "deadline_fields"), 0.8)),
         (0.4, None),
         (0.0, None),
@@ -84,8 +86,8 @@ def test_less_time_takes_a_lower_rung(remaining_ms: float, expected: Rung | None
     ("remaining_ms", "expected"),
     [
         (1000, (True, ())),
-        (6.0, (True, ())),
-        (5.9, (False, ("deadline_fields",))),
+        (5.6, (True, ())),
+        (5.5, (False, ("deadline_fields",))),
         (3.0, (False, ("deadline_fields",))),
         (2.9, None),
     ],
@@ -119,11 +121,39 @@ def test_exact_search_that_was_seen_to_take_too_long_is_not_begun() -> None:
 
 
 def test_more_hits_need_more_time_to_fetch() -> None:
-    few, many = plan(8.0, k=10), plan(8.0, k=1000)
+    few, many = plan(8.0, k=10), plan(8.0, IVF, k=1000)
     assert few is not None
     assert many is not None
     assert (few.effort, few.with_fields) == (64, True)
     assert (many.effort, many.with_fields) == (16, False)
+
+
+@pytest.mark.parametrize(
+    ("k", "offset", "rungs"),
+    [(10, 0, [64, 32, 16, 16]), (16, 15, [64, 32, 16, 16]), (10, 22, [64, 32, 32]), (32, 32, [64, 64]), (100, 900, [64, 64])],
+)
+def test_a_graph_asked_for_more_than_an_effort_has_no_cheaper_rung_there(k: int, offset: int, rungs: list[int]) -> None:
+    budgets = [ms / 100 for ms in range(2_000, 0, -1)]
+    found = [
+        plan_search(ms, Load.QUIET, HNSW, NOTHING, k, exact=False, fields=True, filtered=False, offset=offset) for ms in budgets
+    ]
+    met = list(dict.fromkeys(each for each in found if each is not None))
+    assert [each.effort for each in met] == rungs
+    for each in met:
+        assert ("deadline_effort" in each.causes) == (each.effort < 64)
+
+
+def test_lists_are_probed_at_any_effort_however_much_is_asked_for() -> None:
+    assert {each.effort for ms in range(20) if (each := plan(ms, IVF, k=1000, fields=False)) is not None} == {16, 32, 64}
+
+
+def test_what_deep_searches_cost_is_told_apart() -> None:
+    costs = Known({("search", "64 to 1024"): (30.0, 60.0)})
+    assert plan_search(50.0, Load.QUIET, HNSW, costs, 10, exact=False, fields=False, filtered=False) is not None
+    deep = [
+        plan_search(ms, Load.QUIET, HNSW, costs, 10, exact=False, fields=False, filtered=False, offset=900) for ms in (30.0, 29.0)
+    ]
+    assert [each is not None for each in deep] == [True, False]
 
 
 def test_an_effort_above_the_default_is_never_taken() -> None:
@@ -262,11 +292,11 @@ class Learned(Known):
 
 @given(
     st.floats(0, 20),
-    st.builds(
-        Asked, st.sampled_from(Load), st.sampled_from([1, 10, 1000]), st.booleans(), st.booleans(), st.booleans(), st.just(0.99)
-    ),
+    st.builds(Asked, st.sampled_from(Load), st.sampled_from([1, 10, 1000]), st.just(0), *[st.booleans()] * 3, st.just(0.99)),
+    st.sampled_from([0, 30, 5000]),
 )
-def test_a_planner_plans_as_if_each_plan_were_worked_out(remaining_ms: float, asked: Asked) -> None:
+def test_a_planner_plans_as_if_each_plan_were_worked_out(remaining_ms: float, asked: Asked, offset: int) -> None:
+    asked = asked._replace(window=offset + asked.k)
     costs, clock = Known({("search", search_key(64, False)): (1.0, 3.0), ("encode", "16"): (2.0, 4.0)}), ManualClock()
     planner = Planner(HNSW, costs, clock)
     expected = plan_search(
@@ -279,9 +309,10 @@ def test_a_planner_plans_as_if_each_plan_were_worked_out(remaining_ms: float, as
         fields=asked.fields,
         filtered=asked.filtered,
         probability=asked.probability,
+        offset=offset,
     )
     assert planner.plan(remaining_ms, asked) == expected
-    needed_ms = least_ms(HNSW, costs, asked.load, tokens=9, k=asked.k, exact=asked.exact, filtered=asked.filtered)
+    needed_ms = least_ms(HNSW, costs, asked.load, tokens=9, k=asked.k, exact=asked.exact, filtered=asked.filtered, offset=offset)
     assert planner.worth(needed_ms + 0.001, asked, 9)
     assert not planner.worth(needed_ms - 0.001, asked, 9)
 
@@ -289,7 +320,7 @@ def test_a_planner_plans_as_if_each_plan_were_worked_out(remaining_ms: float, as
 def test_a_ladder_lasts_a_moment_only() -> None:
     key, clock = ("search", search_key(64, False)), ManualClock()
     costs = Learned({key: (1.0, 1.0)})
-    planner, asked = Planner(HNSW, costs, clock), Asked(Load.QUIET, 10, False, False, False, 0.99)
+    planner, asked = Planner(HNSW, costs, clock), Asked(Load.QUIET, 10, 10, False, False, False, 0.99)
     assert getattr(planner.plan(2.0, asked), "effort", None) == 64
     before = costs.asked
     assert planner.plan(2.0, asked) == planner.plan(2.0, asked)
@@ -302,7 +333,7 @@ def test_a_ladder_lasts_a_moment_only() -> None:
 def test_what_seems_hopeless_is_tried_now_and_then() -> None:
     clock = ManualClock()
     costs = Known({("search", search_key(number, False)): (50.0, 50.0) for number in (16, 32, 64)})
-    planner, asked = Planner(HNSW, costs, clock), Asked(Load.QUIET, 10, False, False, False, 0.99)
+    planner, asked = Planner(HNSW, costs, clock), Asked(Load.QUIET, 10, 10, False, False, False, 0.99)
     tried = 0
     for _ in range(200):
         clock.advance_ms(20)
@@ -317,7 +348,7 @@ def test_what_seems_hopeless_is_tried_now_and_then() -> None:
 def test_what_seems_hopeless_is_left_to_others_where_there_are_some() -> None:
     clock = ManualClock()
     costs = Known({("search", search_key(number, False)): (50.0, 50.0) for number in (16, 32, 64)})
-    planner, asked = Planner(HNSW, costs, clock), Asked(Load.QUIET, 10, False, False, False, 0.99, elsewhere=True)
+    planner, asked = Planner(HNSW, costs, clock), Asked(Load.QUIET, 10, 10, False, False, False, 0.99, elsewhere=True)
     learned = 0
     for _ in range(1000):
         clock.advance_ms(20)
@@ -333,7 +364,7 @@ def test_what_is_left_to_others_is_remembered_while_what_is_learned_says_the_sam
     """30 requests a second with 90 ms each; a search takes 100 ms for half a minute, then 1."""
     clock = ManualClock()
     costs = Costs(HNSW, clock)
-    planner, asked = Planner(HNSW, costs, clock, Remembered(costs)), Asked(Load.QUIET, 10, False, False, False, 0.99, True)
+    planner, asked = Planner(HNSW, costs, clock, Remembered(costs)), Asked(Load.QUIET, 10, 10, False, False, False, 0.99, True)
     tried = {100.0: 0, 1.0: 0}
     for second in range(40):
         ms = 100.0 if second < 30 else 1.0
