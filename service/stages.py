@@ -5,7 +5,7 @@ Each method is a generator (``service.steps``): whoever runs it may set it aside
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -126,8 +126,13 @@ class Stages:
         known = yield from self._queries.many([search.query for search in searches])
         results = []
         for i, search in enumerate(searches):
-            results.append(self._result(search, parsed[i], known[i], len(searches) - i, {}))
+            kinds: Kinds = {"filter": WHOLE}
+            lesson = self._walk.lesson = partial(self._learn_item, kinds, dict(self._walk.spent_ms))
+            results.append(self._result(search, parsed[i], known[i], len(searches) - i, kinds))
+            self._walk.pass_to("queue")
+            lesson(self._walk.spent_ms)
             yield Pause()
+        self._walk.lesson = None
         return results
 
     def encode(self, queries: Sequence[str]) -> Steps[Encoded]:
@@ -139,6 +144,11 @@ class Stages:
             known = yield from self._queries.many(queries)
         vectors = np.concatenate([each.vector for each in known])
         return Encoded(vectors, [each.tokens for each in known], [each.truncated for each in known])
+
+    def _learn_item(self, kinds: Kinds, before: Mapping[Stage, float], spent_ms: Mapping[Stage, float]) -> None:
+        """What one search of a batch took: what was spent since ``before``."""
+        since = {stage: ms - before.get(stage, 0.0) for stage, ms in spent_ms.items()}
+        self._generation.costs.learn(kinds, {stage: ms for stage, ms in since.items() if ms > 0}, self._target.load)
 
     def _check_time(self, search: Search, kinds: Kinds, tokens: int) -> None:
         """DeadlineExceededError where what must still come takes longer than what is left."""

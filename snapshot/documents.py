@@ -94,7 +94,7 @@ class Documents:
         Raises:
             IndexError: there is no such row.
         """
-        wanted = self.names if names is None else tuple(names)
+        wanted = self.names if names is None else tuple(dict.fromkeys(names))  # a name given twice is read once
         if not wanted:
             return [{} for _ in rows]
         return list(map(dict, map(zip, repeat(wanted), zip(*self._read(rows, wanted), strict=True))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from manual_clock import ManualClock
 from serving import composed, hooked, make_registry, slow
 
 from service.cache import VectorCache
+from service.costs import WHOLE, Costs, fetch_key, search_key
 from service.deadline import Deadline
 from service.errors import DeadlineExceededError, InvalidRequestError
 from service.generation import Generation
@@ -160,6 +162,21 @@ def test_a_batch_shares_out_the_time_that_is_left(generation: Generation) -> Non
     searches = [Search("apple"), Search("bread"), Search("chair")]
     results = run(slowed, "search_many", searches, walk_of(clock, budget_ms=3.0))
     assert [result.plan.causes for result in results] == [("deadline_effort", "deadline_fields")] + [()] * 2
+
+
+def test_each_search_of_a_batch_teaches_what_it_took(generation: Generation) -> None:
+    clock = ManualClock()
+    slowed = hooked(generation, slow(clock, {"encode": 500.0, "filter": 2.0, "search": 20.0, "fetch": 7.0}))
+    costs = Costs(generation.manifest.index, clock)
+    searches = [Search(word, k=7, filter={"number": {"$gte": number}}) for number, word in enumerate(["apple", "bread"] * 5)]
+    run(replace(slowed, costs=costs), "search_many", searches, walk_of(clock, budget_ms=1e6))
+    learned = {(cost.stage, cost.key): cost.seconds for cost in costs.export() if cost.quantile == 0.5}
+    key = search_key(generation.manifest.index.default_effort, True)
+    assert learned == {
+        ("filter", WHOLE): pytest.approx(0.002, rel=0.15),
+        ("search", key): pytest.approx(0.020, rel=0.15),
+        ("fetch", fetch_key(7, True)): pytest.approx(0.007, rel=0.15),
+    }
 
 
 def test_no_time_for_the_least_effort_is_no_answer(generation: Generation) -> None:
