@@ -97,7 +97,7 @@ class Connections:
             victim = next(iter(self.idle), None) or next(iter(self.receiving), connection)
             if victim is connection:
                 connection.refuse(
-                    CrowdedError("each connection is at work; try another instance, or retry in a second"), "crowded"
+                    CrowdedError("each connection is at work; try another instance, or retry in a second"), "refused"
                 )
                 return
             self.counted("crowded")
