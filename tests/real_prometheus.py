@@ -44,7 +44,7 @@ def hastened(rules: Mapping[str, Any]) -> dict[str, Any]:
     copied: dict[str, Any] = json.loads(json.dumps(rules))
     for group in copied["groups"]:
         for rule in group["rules"]:
-            rule["expr"] = re.sub(r"\[(\w+)\]", lambda found: f"[{_WINDOWS[found[1]]}]", rule["expr"])
+            rule["expr"] = re.sub(r"(?<=[\[:])(\d+\w)(?=[:\]])", lambda found: _WINDOWS[found[1]], rule["expr"])
             if "for" in rule:
                 rule["for"] = _WAITS[rule["for"]]
     return copied
