@@ -103,6 +103,7 @@ def prometheus(folder: Path, target_port: int) -> Iterator[Prometheus]:
         (folder / path.name).write_text(yaml.safe_dump(hastened(yaml.safe_load(path.read_text()))))
     config.write_text(yaml.safe_dump({"global": pace, "rule_files": [path.name for path in RULES], "scrape_configs": [scrape]}))
     flags = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address=127.0.0.1:{port}"]
+    flags.append("--enable-feature=exemplar-storage")
     log = folder / "prometheus.log"
     with log.open("w") as said:
         process = subprocess.Popen([executable("prometheus"), *flags], stdout=said, stderr=said)

@@ -75,10 +75,10 @@ STAGES: Section = (
     [
         graph(
             "Search latency",
-            "Against the default and the longest budget.",
+            "Against the default and the longest budget. Points are requests that were traced; each has its trace_id.",
             "s",
             *(
-                Query(quantile(q, "scalingnote_request_seconds", where='route="/search"'), f"p{100 * q:g}")
+                Query(quantile(q, "scalingnote_request_seconds", where='route="/search"'), f"p{100 * q:g}", exemplar=q == 0.99)
                 for q in (0.5, 0.95, 0.99)
             ),
             Query(f"max by (budget) (scalingnote_budget_seconds{{{HERE}}})", "budget: {{budget}}"),
@@ -87,7 +87,7 @@ STAGES: Section = (
             "p99 by stage",
             "queue: replicas are short. encode: long queries or few cores. search: exact, filtered or deep searches.",
             "s",
-            Query(quantile(0.99, "scalingnote_stage_seconds", "stage"), "{{stage}}"),
+            Query(quantile(0.99, "scalingnote_stage_seconds", "stage"), "{{stage}}", exemplar=True),
         ),
         graph(
             "Time by stage",
@@ -99,7 +99,7 @@ STAGES: Section = (
             "By route",
             "p99 of each.",
             "s",
-            Query(quantile(0.99, "scalingnote_request_seconds", "route", where=WORK), "{{route}}"),
+            Query(quantile(0.99, "scalingnote_request_seconds", "route", where=WORK), "{{route}}", exemplar=True),
         ),
         graph(
             "Queries in one call of the tower",
@@ -185,6 +185,29 @@ SATURATION: Section = (
             "p99 of how late it is, while a snapshot is being loaded and otherwise: nobody is answered in that time.",
             "s",
             Query(quantile(0.99, "scalingnote_event_loop_lag_seconds", "swap"), "swap: {{swap}}"),
+        ),
+        graph(
+            "CPU quota used up",
+            "Share of the control group's periods; above 5% costs latency. Nothing where there is no quota.",
+            "percentunit",
+            Query(
+                f"rate(scalingnote_cgroup_cpu_throttled_periods_total{{{HERE}}}[$__rate_interval])"
+                f" / rate(scalingnote_cgroup_cpu_periods_total{{{HERE}}}[$__rate_interval])",
+                "{{instance}}",
+            ),
+        ),
+        graph(
+            "Waiting for the next period",
+            "Seconds that threads were held back in each second, all together.",
+            "s",
+            Query(f"rate(scalingnote_cgroup_cpu_throttled_seconds_total{{{HERE}}}[$__rate_interval])", "{{instance}}"),
+        ),
+        graph(
+            "Control group's memory",
+            "In use with the cache of files, which is given back when it is wanted; beyond the limit the process is killed.",
+            "bytes",
+            Query(f"scalingnote_cgroup_memory_bytes{{{HERE}}}", "in use {{instance}}"),
+            Query(f"scalingnote_cgroup_memory_limit_bytes{{{HERE}}}", "limit {{instance}}"),
         ),
     ],
 )

@@ -28,10 +28,11 @@ HERE = 'instance=~"$instance"'
 
 
 class Query(NamedTuple):
-    """What a panel asks for, and the name of each series."""
+    """What a panel asks for, and the name of each series; ``exemplar``: with the traces that its buckets have."""
 
     expr: str
     legend: str = ""
+    exemplar: bool = False
 
 
 class Limits(NamedTuple):
@@ -69,6 +70,8 @@ def quantile(q: float, metric: str, *by: str, where: str = "") -> str:
 
 def _target(query: Query, ref: str) -> prometheus.Dataquery:
     target = prometheus.Dataquery().datasource(SOURCE).expr(query.expr).ref_id(ref)
+    if query.exemplar:
+        target.exemplar(True)
     return target.legend_format(query.legend) if query.legend else target
 
 

@@ -53,6 +53,15 @@ def test_every_metric_that_is_asked_for_is_exported(path, exported):
     assert names <= exported
 
 
+def test_the_runbook_asks_in_promql_for_metrics_that_are_exported(exported):
+    blocks = re.findall(r"```promql\n(.*?)```", (ROOT / "docs/runbook.md").read_text(), re.DOTALL)
+    queries = [line for block in blocks for line in block.splitlines()]
+    for query in queries:
+        promql_parser.parse(query)
+        assert set(metrics_in(query)) <= exported, query
+    assert any("scalingnote_cgroup_cpu_throttled_periods_total" in query for query in queries)
+
+
 def test_the_adapter_asks_in_promql():
     for rule in yaml.safe_load(ADAPTER.read_text())["rules"]:
         labels = rule["resources"]["overrides"]
@@ -99,6 +108,10 @@ def test_compose_hardens_every_container():
         assert service["tmpfs"] == ["/tmp"], name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_compose_keeps_the_exemplars_that_dashboards_show():
+    assert "--enable-feature=exemplar-storage" in COMPOSE["services"]["prometheus"]["command"]
 
 
 def test_compose_profiles_stand_on_their_own():

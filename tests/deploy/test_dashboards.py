@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -22,6 +23,14 @@ def test_the_folder_holds_what_the_source_makes_and_nothing_else() -> None:
 def test_nothing_is_lost_when_the_schema_reads_it_back(name: str) -> None:
     written = json.loads(render(BOARDS[name]))
     assert json.loads(json.dumps(Dashboard.from_json(written), cls=JSONEncoder)) == written
+
+
+def test_latency_is_shown_with_the_traces_that_its_buckets_have() -> None:
+    panels = [panel for board in BOARDS.values() for panel in json.loads(render(board))["panels"]]
+    asked = [target for panel in panels if panel["type"] == "timeseries" for target in panel["targets"]]
+    latency = [one for one in asked if re.search(r"0\.99, .*scalingnote_(request|stage)_seconds_bucket", one["expr"])]
+    assert len(latency) >= 3
+    assert [one for one in asked if one.get("exemplar")] == latency
 
 
 @pytest.mark.parametrize("name", BOARDS)

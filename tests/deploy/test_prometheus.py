@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ FLAGS = (
 CROWD = 24
 CHANGING = ("scalingnote_swap_failures_total",)
 """Has no series before the first failure: its codes are not known beforehand."""
+_CGROUP = "scalingnote_cgroup_"
+_TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 class Load:
@@ -146,7 +149,23 @@ def marks() -> set[str]:
 
 @pytest.mark.parametrize("query", panels())
 def test_a_panel_has_data_of_a_busy_service(world: World, query: str) -> None:
+    world.watching.until(lambda: world.watching.values("scalingnote_ready"), "scraped")
+    if _CGROUP in query and not all(world.watching.values(f"{one} > 0") for one in selectors(query)):
+        pytest.skip("the control group here has no such limit, or there is none")
     world.watching.until(lambda: world.watching.values(query), f"data of {query}", 30.0)
+
+
+def test_a_traced_request_is_an_exemplar_of_the_latency(world: World) -> None:
+    url, traced = f"http://127.0.0.1:{world.live.port}/search", {"traceparent": f"00-{_TRACE_ID}-00f067aa0ba902b7-01"}
+    with urllib.request.urlopen(urllib.request.Request(url, b'{"query": "apple"}', traced), timeout=30) as response:
+        assert response.status == 200
+    asked = {"query": "scalingnote_request_seconds_bucket", "start": "0", "end": "9999999999"}
+
+    def traces() -> bool:
+        kept = world.watching.get("query_exemplars", **asked)
+        return _TRACE_ID in {one["labels"]["trace_id"] for series in kept for one in series["exemplars"]}
+
+    world.watching.until(traces, "kept with its trace")
 
 
 def test_every_series_that_rules_and_marks_ask_for_is_there_and_no_alert_fires(world: World) -> None:
