@@ -108,6 +108,7 @@ def test_compose_hardens_every_container():
         assert service["tmpfs"] == ["/tmp"], name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert re.fullmatch(r"(\$\{SCALINGNOTE_MEMORY:-)?\d+g\}?", service["mem_limit"]), name
 
 
 def test_compose_keeps_the_exemplars_that_dashboards_show():

@@ -100,6 +100,20 @@ def test_containers_may_nothing_that_they_need_not(pod: dict[str, Any]) -> None:
         assert {mount["name"] for mount in container["volumeMounts"]} <= {volume["name"] for volume in pod["volumes"]}
 
 
+@pytest.mark.parametrize("pod", PODS, ids=BUILT)
+def test_a_pod_asks_for_the_disk_that_its_volumes_may_take(pod: dict[str, Any]) -> None:
+    volumes = {one["name"]: gibibytes(one["emptyDir"]["sizeLimit"]) for one in pod["volumes"] if "emptyDir" in one}
+    [container] = pod["containers"]
+    asked, limit = (gibibytes(container["resources"][name]["ephemeral-storage"]) for name in ("requests", "limits"))
+    assert asked >= volumes["registry"]
+    assert limit > sum(volumes.values())
+
+
+def gibibytes(quantity: str) -> float:
+    size, unit = int(quantity[:-2]), quantity[-2:]
+    return size / {"Gi": 1, "Mi": 1024}[unit]
+
+
 def test_the_user_is_that_of_the_image() -> None:
     image = (ROOT.parents[1] / "Dockerfile").read_text()
     assert {pod["securityContext"]["runAsUser"] for pod in PODS} == {
@@ -205,6 +219,19 @@ def test_the_balancer_finds_every_replica_there_can_be_and_may_call_them() -> No
     [allowed, _] = built["NetworkPolicy", "scalingnote"]["spec"]["ingress"]
     assert allowed["from"][0]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
     assert built["Service", "scalingnote-balancer"]["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_who_may_call_the_balancer_is_who_may_call_the_replicas() -> None:
+    built = BUILT["balanced"]
+    policy, replicas = (built["NetworkPolicy", name]["spec"] for name in ("scalingnote-balancer", "scalingnote"))
+    pod = built["Deployment", "scalingnote-balancer"]["spec"]["template"]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    callers, _ = replicas["ingress"]
+    assert policy["ingress"] == [callers]
+    names, service = policy["egress"]
+    assert names == replicas["egress"][0]
+    assert service["to"][0]["podSelector"]["matchLabels"].items() <= labels_of(built).items()
+    assert service["ports"] == [{"port": settings_of("balanced").port}]
 
 
 def test_the_balancer_is_replaced_without_losing_requests() -> None:
