@@ -27,6 +27,9 @@ percentile; but a burst drains before it makes anybody late, and is not to be re
 queue and the bad queue of CoDel: Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 2012)."""
 _BURST_BUDGETS = 2.0
 """A queue that has outlasted two budgets is no burst."""
+_FRESH_S = 10.0
+"""For so long what is known of a lane's items is held against a request for its own work; then one comes in to be measured."""
+_LEAST_RETRY_MS = 1.0
 _JITTER = 0.5
 """Retries are spread over 1 ± this, so that those refused together do not come back together."""
 
@@ -41,7 +44,9 @@ class Lane(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Parts of the limit that are kept for a lane, and that it cannot exceed; searches have the rest, and what is unused."""
+    """Parts of the limit that are kept for a lane, and that it cannot exceed unless a thread is free; searches have the rest,
+    and what is unused.
+    """
 
     embed: float = 0.25
     batch: float = 0.25
@@ -72,13 +77,14 @@ class Token:
 
 
 class _Traffic:
-    """What is in flight in a lane, and what an item of it takes."""
+    """What is in flight in a lane, what an item of it takes, and when that was last seen."""
 
-    __slots__ = ("item_ms", "items", "requests", "samples")
+    __slots__ = ("item_ms", "items", "requests", "samples", "seen")
 
     def __init__(self) -> None:
         self.requests = self.items = self.samples = 0
         self.item_ms = _FIRST_GUESS_MS
+        self.seen = -math.inf
 
     def learn(self, item_ms: float) -> None:
         """The first samples count alike: what was guessed does not linger."""
@@ -146,8 +152,8 @@ class Limiter:
     def acquire(self, lane: Lane = Lane.SEARCH, items: int = 1, budget_ms: float = math.inf) -> Token:
         """Come in.
 
-        While searches use what embeddings and batches left unused, these still get their shares: for as long as that takes
-        to even out, there is more in flight than the limit, by those shares at most.
+        While a lane uses what the others left unused, these still get their shares: for as long as that takes to even out,
+        there is more in flight than the limit, by the shares of embeddings and batches, or by the threads, at most.
 
         Args:
             lane: whose share it counts against.
@@ -156,7 +162,7 @@ class Limiter:
 
         Raises:
             DrainingError: the service is shutting down.
-            OverloadedError: the limit is reached, or the wait would outlast the budget.
+            OverloadedError: the limit is reached, or no thread is free and the wait would outlast the budget.
         """
         self.knock(lane, items, budget_ms)
         traffic = self._traffic[lane]
@@ -173,6 +179,7 @@ class Limiter:
             raise DrainingError("this instance is shutting down; send the request to another one")
         traffic = self._traffic[lane]
         if self._full(lane, traffic):
+            self._limit.used_up()
             raise self._refused(lane, f"{self.in_flight} requests are in flight, {traffic.requests} of them {lane}, the limit")
         wait_ms = self._predicted_ms(lane, items)
         if wait_ms > budget_ms:
@@ -191,8 +198,10 @@ class Limiter:
             self._queued_since = None
         traffic.requests -= 1
         traffic.items -= items
-        if outcome is Outcome.DONE:
-            traffic.learn(service_ms / items)
+        if outcome is Outcome.DONE or (outcome is Outcome.DROPPED and items > 1):
+            traffic.seen = self._clock()
+            if outcome is Outcome.DONE or service_ms / items > traffic.item_ms:  # what was not finished took that at least
+                traffic.learn(service_ms / items)
 
     def drain(self) -> None:
         """Let nobody in from now on."""
@@ -201,7 +210,11 @@ class Limiter:
     def _full(self, lane: Lane, traffic: _Traffic) -> bool:
         if lane is Lane.SEARCH and self.in_flight < self.limit:
             return False
-        return traffic.requests >= self.share(lane)
+        return traffic.requests >= self.share(lane) and not self._spare()
+
+    def _spare(self) -> bool:
+        """Whether a thread is free, and a search would still find its place if somebody else took it."""
+        return self.in_flight < min(self._workers, self.limit - 1)
 
     def _work_ms(self, lane: Lane) -> float:
         """Work before a newcomer: all of its lane's, and of the others what threads may be at, since lanes share the threads."""
@@ -213,17 +226,23 @@ class Limiter:
         return work_ms
 
     def _predicted_ms(self, lane: Lane, items: int) -> float:
-        """How long the last item would wait; 0 until enough was measured.
+        """How long the last item would wait; 0 until enough was measured, and where a thread is free.
 
-        Where a thread is free the first item does not wait at all, so somebody is always let in and measured.
+        Whoever comes then is let in and measured, whatever it asks for: its own work makes nobody else late, and its deadline
+        ends it.
         """
         traffic = self._traffic[lane]
-        if traffic.samples < _ENOUGH:
-            return 0.0
-        own_ms = (items - 1) * traffic.item_ms
         waiting = self.in_flight - self._workers + 1
-        return own_ms + self._work_ms(lane) / self._workers * waiting / self.in_flight if waiting > 0 else own_ms
+        if traffic.samples < _ENOUGH or waiting <= 0:
+            return 0.0
+        return self._own_ms(traffic, items) + self._work_ms(lane) / self._workers * waiting / self.in_flight
+
+    def _own_ms(self, traffic: _Traffic, items: int) -> float:
+        """Its items before its last one; 0 where that is old news, and nobody of its lane is at work to renew it."""
+        if items == 1 or not (traffic.requests or self._clock() - traffic.seen < _FRESH_S):
+            return 0.0
+        return (items - 1) * traffic.item_ms
 
     def _refused(self, lane: Lane, why: str) -> OverloadedError:
-        wait_ms = self.wait_ms(lane)
+        wait_ms = max(_LEAST_RETRY_MS, self.wait_ms(lane))
         return OverloadedError(f"{why}; retry in {math.ceil(wait_ms)} ms", wait_ms)

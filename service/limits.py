@@ -32,6 +32,9 @@ class Limit(Protocol):
     def value(self) -> int:
         """Requests that may be in flight now; at least 1."""
 
+    def used_up(self) -> None:
+        """Somebody was refused for want of room in a part of it: a lane alone that keeps to its share never fills the whole."""
+
     def observe(self, service_ms: float, queue_ms: float, budget_ms: float, in_flight: int, outcome: Outcome) -> None:
         """Learn from a request that has ended.
 
@@ -50,6 +53,9 @@ class FixedLimit:
     def __init__(self, value: int) -> None:
         self.value = value
 
+    def used_up(self) -> None:
+        """It stays what it is."""
+
     def observe(self, service_ms: float, queue_ms: float, budget_ms: float, in_flight: int, outcome: Outcome) -> None:
         """A fixed number learns nothing."""
 
@@ -63,6 +69,7 @@ class _Window:
     service_ms: float = 0.0
     least_queue_ms: float = math.inf
     most_in_flight: int = 0
+    used_up: bool = False
     budgets_ms: list[float] = field(default_factory=list)
 
     def add(self, service_ms: float, queue_ms: float, budget_ms: float, in_flight: int, done: bool) -> None:
@@ -99,6 +106,9 @@ class GradientLimit:
         self._service_ms = 0.0
         self._window = _Window()
 
+    def used_up(self) -> None:
+        self._window.used_up = True
+
     def observe(self, service_ms: float, queue_ms: float, budget_ms: float, in_flight: int, outcome: Outcome) -> None:
         if outcome is Outcome.FAILED:
             return
@@ -113,7 +123,7 @@ class GradientLimit:
         allowed_ms = max(self._service_ms, _BUDGET_SHARE * median(window.budgets_ms))
         round_trip_ms = self._service_ms + window.least_queue_ms
         gradient = min(1.0, (self._service_ms + allowed_ms) / round_trip_ms) if round_trip_ms > 0 else 1.0
-        if gradient < 1.0 or window.most_in_flight >= self.value:
+        if gradient < 1.0 or window.used_up or window.most_in_flight >= self.value:
             wanted = self._limit * max(_LEAST_GRADIENT, gradient) + math.sqrt(self._limit)
             self._limit = max(self._least, min(self._most, wanted))
             self.value = int(self._limit)

@@ -234,11 +234,12 @@ class Settings(KeySettings, LiveSettings, SloSettings, LogSettings, TracingSetti
         description="Most requests worked on or waiting for a thread at a time, whatever concurrency_limit finds.",
     )
     embed_share: Share = Field(
-        0.25, description="Share of the limit that is kept for /embed and /v1/embeddings, and that they cannot exceed."
+        0.25,
+        description="Share of the limit kept for /embed and /v1/embeddings, which they cannot exceed unless a thread is free.",
     )
     batch_share: Share = Field(
         0.25,
-        description="Share of the limit that is kept for /search/batch, and that it cannot exceed; searches have the rest.",
+        description="Share of the limit kept for /search/batch, not exceeded unless a thread is free; searches have the rest.",
     )
     follow_interval_seconds: Seconds = Field(
         1.0, description="How often the registry is asked which snapshot is wanted, in seconds."

@@ -192,12 +192,70 @@ def test_nobody_is_refused_for_time_while_a_thread_is_free() -> None:
         door.acquire(budget_ms=0.1)
 
 
-def test_a_batch_is_refused_where_its_own_items_outlast_its_budget() -> None:
+@pytest.mark.parametrize("lane", [Lane.EMBED, Lane.BATCH])
+def test_no_request_is_refused_for_its_own_work_while_a_thread_is_free(lane: Lane) -> None:
     door = limiter(limit=100, workers=2)
+    learn(door, 10.0, lane=lane, items=10)
+    for _ in range(50):
+        door.acquire(lane, items=1000, budget_ms=1.0).release(0.0, 0.0, Outcome.DROPPED)
+
+
+def queued(clock: ManualClock) -> Limiter:
+    """Two searches before one thread; an embedding's text was last seen, now, to take 1 ms."""
+    door = Limiter(FixedLimit(100), 1, lambda: 0.5, clock=clock)
     learn(door, 10.0, lane=Lane.EMBED, items=10)
-    with pytest.raises(OverloadedError, match="would wait about 99 ms"):
-        door.acquire(Lane.EMBED, items=100, budget_ms=98.0)
-    door.acquire(Lane.EMBED, items=100, budget_ms=100.0)
+    learn(door, 10.0)
+    door.acquire()
+    door.acquire()
+    return door
+
+
+def test_a_batch_is_refused_in_a_queue_where_its_own_items_outlast_its_budget() -> None:
+    door = queued(ManualClock())
+    with pytest.raises(OverloadedError, match="would wait about 109 ms"):
+        door.acquire(Lane.EMBED, items=100, budget_ms=108.0)
+    door.acquire(Lane.EMBED, items=100, budget_ms=110.0)
+
+
+def test_what_was_learned_long_ago_is_not_held_against_a_batch_until_one_was_measured() -> None:
+    clock = ManualClock()
+    door = queued(clock)
+    clock.advance_ms(9_999.0)
+    with pytest.raises(OverloadedError):
+        door.acquire(Lane.EMBED, items=100, budget_ms=50.0)
+    clock.advance_ms(1.0)
+    one = door.acquire(Lane.EMBED, items=100, budget_ms=50.0)
+    with pytest.raises(OverloadedError):  # one is at work, and will say
+        door.acquire(Lane.EMBED, items=100, budget_ms=50.0)
+    one.release(40.0, 0.0, Outcome.DROPPED)
+    with pytest.raises(OverloadedError):  # it has said that they do not fit
+        door.acquire(Lane.EMBED, items=100, budget_ms=50.0)
+
+
+@pytest.mark.parametrize(("dropped_ms", "wait_ms"), [(2_000.0, 20.0), (500.0, 10.0)])
+def test_a_batch_that_was_given_up_shows_what_an_item_takes_at_least(dropped_ms: float, wait_ms: float) -> None:
+    door = limiter(limit=100, workers=1)
+    learn(door, 1_000.0, lane=Lane.BATCH, items=100)
+    learn(door, dropped_ms, lane=Lane.BATCH, items=100, outcome=Outcome.DROPPED)
+    door.acquire(Lane.BATCH)
+    assert door.wait_ms(Lane.BATCH) == pytest.approx(wait_ms, rel=0.01)
+
+
+def test_nobody_is_told_to_come_back_in_no_time() -> None:
+    door = limiter(limit=1, workers=1)
+    learn(door, 0.0)
+    door.acquire()
+    with pytest.raises(OverloadedError, match="retry in 1 ms") as caught:
+        door.acquire()
+    assert caught.value.retry_after_ms == 1.0
+
+
+@pytest.mark.parametrize("lane", [Lane.EMBED, Lane.BATCH])
+def test_a_free_thread_is_lent_beyond_the_share_and_searches_find_their_places(lane: Lane) -> None:
+    door = limiter(limit=9, workers=8, shares=Shares(embed=0.2, batch=0.2))
+    assert fill(door, lane) == 8
+    assert fill(door, Lane.SEARCH) == door.share(Lane.SEARCH) == 7
+    assert limiter(limit=2, workers=8).share(lane) == fill(limiter(limit=2, workers=8), lane) == 1
 
 
 @pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.DROPPED])
@@ -214,6 +272,10 @@ class Halving:
     def __init__(self) -> None:
         self.value = 4
         self.seen: list[tuple[float, float, int, Outcome]] = []
+        self.times_used_up = 0
+
+    def used_up(self) -> None:
+        self.times_used_up += 1
 
     def observe(self, service_ms: float, queue_ms: float, budget_ms: float, in_flight: int, outcome: Outcome) -> None:
         self.seen.append((service_ms, queue_ms, in_flight, outcome))
@@ -228,7 +290,8 @@ def test_the_number_is_apart_from_the_counting() -> None:
     door.acquire(Lane.SEARCH).release(3.0, 7.0, Outcome.DROPPED)
     door.acquire(Lane.BATCH, items=10).release(20.0, 1.0, Outcome.DONE)
     assert limit.seen == [(3.0, 7.0, 2, Outcome.DROPPED), (2.0, 1.0, 2, Outcome.DONE)]
-    assert door.limit == 2
+    assert (door.limit, limit.times_used_up) == (2, 0)
     door.acquire()
     with pytest.raises(OverloadedError):
         door.acquire()
+    assert limit.times_used_up == 1

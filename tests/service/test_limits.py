@@ -16,6 +16,7 @@ def feed(limit: Limit, queue_ms: float, windows: int = 1, in_flight: int | None 
 
 def test_a_fixed_limit_learns_nothing() -> None:
     limit = FixedLimit(64)
+    limit.used_up()
     feed(limit, 1e6, windows=10)
     assert limit.value == 64
 
@@ -73,6 +74,28 @@ def test_a_limit_that_is_not_used_up_stays() -> None:
     limit = lowered()
     before = limit.value
     feed(limit, 0.0, windows=50, in_flight=before - 1)
+    assert limit.value == before
+
+
+def test_a_limit_whose_part_is_used_up_without_a_queue_grows_to_the_most() -> None:
+    limit = lowered()
+    for _ in range(50):
+        limit.used_up()
+        feed(limit, 0.0, in_flight=1)
+    assert limit.value == 64
+    feed(limit, 50.0, windows=5)
+    limit.used_up()
+    before = limit.value
+    feed(limit, 1e6)
+    assert limit.value <= before  # a queue that stays counts more
+
+
+def test_a_part_that_was_used_up_once_is_forgotten_with_its_window() -> None:
+    limit = lowered()
+    limit.used_up()
+    feed(limit, 0.0, in_flight=1)
+    before = limit.value
+    feed(limit, 0.0, windows=50, in_flight=1)
     assert limit.value == before
 
 

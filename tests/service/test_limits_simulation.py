@@ -3,6 +3,7 @@
 import functools
 import math
 
+import numpy as np
 import pytest
 from simulate import Arrivals, Ran, Simulation, World, capacity, run
 
@@ -100,6 +101,30 @@ def test_batches_of_a_thousand_do_not_starve_searches() -> None:
     assert ran.kept(SETTLED, 8.0) >= 0.99
     assert ran.latency_ms(99, SETTLED, 8.0) <= min(50.0, 2.5 * run(alone, adaptive()).latency_ms(99, SETTLED, 8.0))
     assert simulation.items_done(Lane.BATCH) >= 2000
+
+
+@pytest.mark.parametrize(("lane", "items"), [(Lane.EMBED, 1), (Lane.BATCH, 1), (Lane.BATCH, 10)])
+def test_an_overload_by_searches_is_over_for_the_other_lanes_too(lane: Lane, items: int) -> None:
+    """What comes after it in bursts of one lane alone, at half of what the threads can do, is let in again."""
+    idle = World((), lambda _: 2.0)
+    rate = 0.5 * capacity(idle) / items
+    traffic = (Arrivals(3.0 * capacity(idle), end=2.0), Arrivals(rate, lane, items, budget_ms=1000.0, begin=3.0))
+    ran = run(World(traffic, idle.service_ms, seconds=20.0), adaptive())
+    assert max(ran.limit(1.0, 2.0)) < MOST // 2
+    after = ran.of(3.0 + 500 / rate, 20.0, lane)
+    assert len(after) > 300
+    assert np.mean([each.in_budget for each in after]) >= 0.99
+
+
+@pytest.mark.parametrize("load", [0.7, 3.0])
+@pytest.mark.parametrize("flood", [Arrivals(1200.0, Lane.EMBED), Arrivals(50.0, Lane.BATCH, items=100, budget_ms=300.0)])
+def test_a_flood_of_another_lane_takes_its_weight_and_no_more(load: float, flood: Arrivals) -> None:
+    """Its batches cannot be in time: they are let in where a thread is free, and ended by their deadline."""
+    alone = loaded(load, 5.0, seconds=6.0)
+    ran = run(World((*alone.traffic, flood), alone.service_ms, 6.0), adaptive())
+    assert ran.kept(SETTLED, 6.0) >= 0.998
+    assert ran.latency_ms(99, SETTLED, 6.0) <= 50.0
+    assert ran.goodput(SETTLED, 6.0) >= 0.78 * min(load, 1.0) * capacity(alone)
 
 
 def test_searches_do_not_keep_batches_out() -> None:
