@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.control_groups import MEMBERSHIP, MOUNT, cpu_quota_in, groups_of, read_text
+
 PREFIX = "scalingnote"
-_CGROUP = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 60
 """Version 1 says "none" by a number near 2^63."""
 
 
 class Usage(NamedTuple):
-    """Of the control group; each is None where it is not told.
+    """Of the control group with the least limit among those that hold this process; each is None where it is not told.
 
     Attributes:
         memory_bytes: in use, the cache of files included.
@@ -34,34 +36,52 @@ class Usage(NamedTuple):
     throttled_seconds: float | None = None
 
 
-def read_usage(cgroup: Path = _CGROUP) -> Usage:
+def read_usage(cgroup: Path = MOUNT, membership: Path = MEMBERSHIP) -> Usage:
     """Of version 2, or of version 1."""
-    if (cgroup / "cgroup.controllers").exists():
-        stat, memory, limit, unit = (
-            cgroup / "cpu.stat",
-            cgroup / "memory.current",
-            cgroup / "memory.max",
-            ("throttled_usec", 1e-6),
-        )
-    else:
-        folder = cgroup / "memory"
-        stat, memory, limit = cgroup / "cpu" / "cpu.stat", folder / "memory.usage_in_bytes", folder / "memory.limit_in_bytes"
-        unit = ("throttled_time", 1e-9)
-    limit_bytes, told = _number(_read(limit)), _read(stat)
-    throttled = _field(told, unit[0])
+    memory = _tightest(groups_of("memory", cgroup, membership), _memory_in, _memory_limit_in)
+    processor = _tightest(groups_of("cpu", cgroup, membership), _periods_in, cpu_quota_in)
+    told = "" if processor is None else read_text(processor / "cpu.stat")
     return Usage(
-        _number(_read(memory)),
-        None if limit_bytes is None or limit_bytes >= _NO_LIMIT else limit_bytes,
+        None if memory is None else _memory_in(memory),
+        None if memory is None else _memory_limit_in(memory),
         _field(told, "nr_periods"),
         _field(told, "nr_throttled"),
-        None if throttled is None else throttled * unit[1],
+        _throttled_seconds(told),
     )
+
+
+def _tightest(groups: list[Path], use: Callable[[Path], float | None], limit: Callable[[Path], float | None]) -> Path | None:
+    """The group with the least limit, the process's own where there is none, of those that tell their use."""
+    limits = {group: math.inf if (most := limit(group)) is None else most for group in groups if use(group) is not None}
+    return min(limits, key=limits.__getitem__, default=None)
+
+
+def _memory_in(folder: Path) -> float | None:
+    return _number(read_text(folder / "memory.current") or read_text(folder / "memory.usage_in_bytes"))
+
+
+def _memory_limit_in(folder: Path) -> float | None:
+    limit = _number(read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes"))
+    return None if limit is None or limit >= _NO_LIMIT else limit
+
+
+def _periods_in(folder: Path) -> float | None:
+    return _field(read_text(folder / "cpu.stat"), "nr_periods")
+
+
+def _throttled_seconds(told: str) -> float | None:
+    """Version 2 counts microseconds, version 1 nanoseconds."""
+    for name, unit in (("throttled_usec", 1e-6), ("throttled_time", 1e-9)):
+        throttled = _field(told, name)
+        if throttled is not None:
+            return throttled * unit
+    return None
 
 
 class CgroupCollector(Collector):
     """Reads the files anew for each scrape; a family without a figure has no series."""
 
-    def __init__(self, cgroup: Path = _CGROUP) -> None:
+    def __init__(self, cgroup: Path = MOUNT) -> None:
         self._cgroup = cgroup
 
     def collect(self) -> Iterable[Metric]:
@@ -94,10 +114,3 @@ def _number(text: str) -> float | None:
 def _field(text: str, name: str) -> float | None:
     found = re.search(rf"^{name} (\d+)$", text, flags=re.MULTILINE)
     return None if found is None else float(found[1])
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+from service.control_groups import MEMBERSHIP, MOUNT, cpu_quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +48,17 @@ def plan_threads(cores: int, workers: int | None, encoder: int | None) -> Thread
     return ThreadPlan(cores, workers or max(1, cores // wide), wide)
 
 
-def available_cores(cgroup: Path = _CGROUP, affinity: int | None = None) -> int:
-    """Cores by affinity, lowered to the CPU quota of the control group (version 2 or 1); at least 1.
+def available_cores(cgroup: Path = MOUNT, affinity: int | None = None, membership: Path = MEMBERSHIP) -> int:
+    """Cores by affinity, lowered to the least CPU quota of the control groups (version 2 or 1) that hold it; at least 1.
 
     Args:
         cgroup: where the control group's files are mounted.
         affinity: cores that the scheduler lets this process use; asked of the system unless given.
+        membership: says which groups hold this process.
     """
     allowed = affinity if affinity is not None else cores_by_affinity()
-    quota = quota_of(cgroup, cgroup / "cpu")
+    quota = cpu_quota(cgroup, membership)
     return max(1, min(allowed, int(quota))) if quota is not None else max(1, allowed)
-
-
-def quota_of(unified: Path, separate: Path) -> float | None:
-    """Cores that a control group may use at a time: its folder in version 2, or that of its controller ``cpu`` in version 1."""
-    return _quota_v2(unified / "cpu.max") or _quota_v1(separate)
 
 
 def cores_by_affinity() -> int:
@@ -70,21 +66,3 @@ def cores_by_affinity() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _quota_v2(path: Path) -> float | None:
-    """``cpu.max`` holds "QUOTA PERIOD", where QUOTA may be "max"."""
-    parts = _read(path).split()
-    return int(parts[0]) / int(parts[1]) if len(parts) == 2 and parts[0].isdigit() else None
-
-
-def _quota_v1(folder: Path) -> float | None:
-    quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

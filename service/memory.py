@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.control_groups import MEMBERSHIP, MOUNT, groups_of, read_text
 from snapshot.layout import QUERY_TOWER, TEACHER_TOWER, Layout
 from snapshot.manifest import Manifest
 
-_CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 _STATM = Path("/proc/self/statm")
 _MAPS = Path("/proc/self/maps")
@@ -59,21 +59,22 @@ def mapped_bytes(snapshots: Iterable[tuple[Layout, Manifest]]) -> int:
     return sum(sizes.values())
 
 
-def available_bytes(cgroup: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | None:
-    """What the control group (version 2 or 1) and the machine have left, the cache of files counted as free; None: unknown."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB$", _read(meminfo), flags=re.MULTILINE)
+def available_bytes(cgroup: Path = MOUNT, meminfo: Path = _MEMINFO, membership: Path = MEMBERSHIP) -> int | None:
+    """What the control groups (version 2 or 1) and the machine have left, the cache of files counted as free; None: unknown."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", read_text(meminfo), flags=re.MULTILINE)
     machine = None if found is None else int(found[1]) * 1024
-    known = [left for left in (machine, _left_v2(cgroup), _left_v1(cgroup / "memory")) if left is not None]
-    return min(known, default=None)
+    groups = groups_of("memory", cgroup, membership)
+    lefts = (machine, *(left(group) for group in groups for left in (_left_v2, _left_v1)))
+    return min((left for left in lefts if left is not None), default=None)
 
 
 def _left_v2(folder: Path) -> int | None:
-    limit, used = _read(folder / "memory.max"), _read(folder / "memory.current")
+    limit, used = read_text(folder / "memory.max"), read_text(folder / "memory.current")
     return _left(limit, used, _stat(folder / "memory.stat", "file"))
 
 
 def _left_v1(folder: Path) -> int | None:
-    limit, used = _read(folder / "memory.limit_in_bytes"), _read(folder / "memory.usage_in_bytes")
+    limit, used = read_text(folder / "memory.limit_in_bytes"), read_text(folder / "memory.usage_in_bytes")
     return _left(limit, used, _stat(folder / "memory.stat", "total_cache"))
 
 
@@ -82,13 +83,13 @@ def _left(limit: str, used: str, cache: int) -> int | None:
 
 
 def _stat(path: Path, name: str) -> int:
-    found = re.search(rf"^{name} (\d+)$", _read(path), flags=re.MULTILINE)
+    found = re.search(rf"^{name} (\d+)$", read_text(path), flags=re.MULTILINE)
     return 0 if found is None else int(found[1])
 
 
 def resident_bytes() -> int:
     """Resident memory of this process, mapped files included; 0 where the system does not say."""
-    fields = _read(_STATM).split()
+    fields = read_text(_STATM).split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
 
 
@@ -101,7 +102,7 @@ def let_go_of_pages(paths: Iterable[Path]) -> None:
     if sys.platform != "linux":
         return
     wanted, madvise = {str(path.resolve()) for path in paths}, ctypes.CDLL(None).madvise
-    for line in _read(_MAPS).splitlines():
+    for line in read_text(_MAPS).splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and fields[5] in wanted:
             begin, end = (int(address, 16) for address in fields[0].split("-"))
@@ -113,10 +114,3 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)  # without the interpreter's lock, as every call of a CDLL
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

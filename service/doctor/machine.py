@@ -6,12 +6,12 @@ import os
 import resource
 
 from service.cgroup import Usage, read_usage
-from service.cores import ThreadPlan, available_cores, cores_by_affinity, plan_threads, quota_of
+from service.control_groups import cpu_quota
+from service.cores import ThreadPlan, available_cores, cores_by_affinity, plan_threads
 from service.descriptors import connections_within
-from service.doctor.cgroups import MOUNT, Limits, limits_below
 from service.doctor.findings import Finding, Verdict
 from service.memory import available_bytes
-from service.settings import Settings, flag, variable
+from service.settings import Settings, variable
 from snapshot.cli import size
 
 _THROTTLED_SHARE = 0.05
@@ -22,38 +22,29 @@ _MEMORY_LOW = 0.1
 
 def check_machine(settings: Settings) -> list[Finding]:
     """Read the figures, and judge them."""
-    below, usage = limits_below(), read_usage()
-    cores = available_cores()
-    plan = plan_threads(cores, settings.threads, settings.encoder_threads)
+    usage = read_usage()
+    plan = plan_threads(available_cores(), settings.threads, settings.encoder_threads)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    quota = quota_of(MOUNT, MOUNT / "cpu")
     return [
-        check_cores(os.cpu_count() or 1, cores_by_affinity(), quota, below.cores),
+        check_cores(os.cpu_count() or 1, cores_by_affinity(), cpu_quota()),
         check_threads(plan),
         check_throttling(usage),
-        check_memory(available_bytes(), usage.memory_limit_bytes, below),
+        check_memory(available_bytes(), usage.memory_limit_bytes),
         check_files(hard, settings.max_connections),
     ]
 
 
-def check_cores(machine: int, affinity: int, quota: float | None, below: float | None) -> Finding:
-    """Whether the service counts as many cores as it gets.
+def check_cores(machine: int, affinity: int, quota: float | None) -> Finding:
+    """Whether the service has a core at least.
 
     Args:
         machine: cores that there are.
         affinity: cores that the scheduler lets the process use.
-        quota: cores of processor time by the control group that the service looks at; None: no quota.
-        below: the same of the groups inside it.
+        quota: cores of processor time by the control groups; None: no quota.
     """
     seen = f"{affinity} of {machine} cores, quota {_quota(quota)}"
-    expected = "at least one whole core, and no quota that the service does not see"
+    expected = "at least one whole core"
     counted = min(affinity, quota) if quota is not None else affinity
-    if below is not None and below < counted:
-        advice = (
-            f"the process's own control group allows {below:g} cores, the service counts {max(1, int(counted))}: set "
-            f"{variable('threads')}={max(1, int(below))}, or set the quota where {MOUNT} is mounted"
-        )
-        return Finding("cores", "wrong", f"{seen}, quota further down {below:g}", expected, advice)
     verdict: Verdict = "wrong" if counted < 1 else "ok"
     advice = "a request that needs more than the quota of a period stands still until the next: give at least 1 core"
     return Finding.of("cores", verdict, seen, expected, advice)
@@ -80,20 +71,12 @@ def check_throttling(usage: Usage) -> Finding:
     return Finding.of("throttling", "warn" if share >= _THROTTLED_SHARE else "ok", seen, expected, advice)
 
 
-def check_memory(available: int | None, limit: float | None, below: Limits) -> Finding:
+def check_memory(available: int | None, limit: float | None) -> Finding:
     """How much is left; whether two snapshots fit into it is another check."""
-    expected = f"at least {_MEMORY_LOW:.0%} of the limit left, and no limit that the service does not see"
+    expected = f"at least {_MEMORY_LOW:.0%} of the limit left"
     if available is None:
         return Finding("memory", "unknown", "the system does not say", expected, "look at the machine's own tools")
     seen = f"{size(available)} left" + ("" if limit is None else f", limit {size(int(limit))}")
-    if below.memory_bytes is not None and below.memory_bytes < (limit or float("inf")):
-        seen += f", limit further down {size(below.memory_bytes)}"
-        if below.memory_bytes < available:
-            advice = (
-                "the process's own control group is killed before the service's gate sees that memory is short: set the limit "
-                f"where {MOUNT} is mounted, or keep to it with {flag('gate-memory-share')}"
-            )
-            return Finding("memory", "warn", seen, expected, advice)
     short = limit is not None and available < _MEMORY_LOW * limit
     advice = f"give it more, or lower {variable('query_cache_bytes')} and {variable('filter_cache_bytes')}"
     return Finding.of("memory", "wrong" if short else "ok", seen, expected, advice)

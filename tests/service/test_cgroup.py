@@ -40,6 +40,24 @@ def test_no_limit_is_no_figure(make: object, none: str, tmp_path: Path) -> None:
     assert read_usage(make(tmp_path, none)).memory_limit_bytes is None  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(
+    ("make", "groups", "told"),
+    [
+        (version_2, ("a", "a"), "0::/a\n"),
+        (version_1, ("memory/a", "cpu/a"), "4:memory:/a\n3:cpu,cpuacct:/a\n"),
+    ],
+)
+def test_the_group_with_the_least_limit_is_told_of(make: object, groups: tuple[str, str], told: str, tmp_path: Path) -> None:
+    make(tmp_path, "2147483648")  # type: ignore[operator]
+    for group, files in zip(groups, ({"memory.max": "7", "memory.current": "5"}, {"cpu.max": "100000 100000"}), strict=True):
+        (tmp_path / group).mkdir(exist_ok=True)
+        for name, content in files.items():
+            (tmp_path / group / name).write_text(content)
+    (tmp_path / groups[1] / "cpu.stat").write_text("nr_periods 9\nnr_throttled 3\nthrottled_usec 1000000\n")
+    (tmp_path / "membership").write_text(told)
+    assert read_usage(tmp_path, tmp_path / "membership") == Usage(5, 7, 9, 3, 1.0)
+
+
 def test_where_there_is_none_there_is_no_series_and_no_error(tmp_path: Path) -> None:
     assert read_usage(tmp_path) == Usage()
     families = list(CgroupCollector(tmp_path).collect())

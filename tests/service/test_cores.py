@@ -11,7 +11,14 @@ from service.cores import available_cores, plan_threads
 
 @pytest.mark.parametrize(
     ("content", "affinity", "expected"),
-    [("max 100000", 8, 8), ("200000 100000", 8, 2), ("250000 100000", 8, 2), ("50000 100000", 8, 1), ("800000 100000", 2, 2)],
+    [
+        ("max 100000", 8, 8),
+        ("200000 100000", 8, 2),
+        ("250000 100000", 8, 2),
+        ("50000 100000", 8, 1),
+        ("800000 100000", 2, 2),
+        ("100000 0", 8, 8),
+    ],
 )
 def test_version_2_quota(tmp_path: Path, content: str, affinity: int, expected: int) -> None:
     (tmp_path / "cpu.max").write_text(content)
@@ -24,6 +31,17 @@ def test_version_1_quota(tmp_path: Path, quota: str, expected: int) -> None:
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
     assert available_cores(tmp_path, 8) == expected
+
+
+def test_a_quota_below_the_mount_is_seen(tmp_path: Path) -> None:
+    """That of a systemd unit is not in the files at the mount."""
+    (tmp_path / "a.slice" / "b.service").mkdir(parents=True)
+    (tmp_path / "a.slice" / "b.service" / "cpu.max").write_text("300000 100000")
+    membership = tmp_path / "membership"
+    membership.write_text("0::/a.slice/b.service\n")
+    assert available_cores(tmp_path, 8, membership) == 3
+    (tmp_path / "a.slice" / "cpu.max").write_text("200000 100000")
+    assert available_cores(tmp_path, 8, membership) == 2
 
 
 def test_no_control_group_leaves_affinity(tmp_path: Path) -> None:

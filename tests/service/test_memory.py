@@ -54,6 +54,13 @@ def test_the_least_of_group_and_machine_is_left(tmp_path: Path, meminfo: Path, f
     assert available_bytes(lay(tmp_path / "cgroup", files), meminfo) == expected
 
 
+def test_a_limit_below_the_mount_is_seen(tmp_path: Path, meminfo: Path) -> None:
+    unit = {"memory.max": str(MIB), "memory.current": "600000", "memory.stat": "file 100000"}
+    mount = lay(tmp_path / "cgroup", {f"a.slice/b.service/{name}": text for name, text in unit.items()})
+    membership = lay(tmp_path, {"membership": "0::/a.slice/b.service"}) / "membership"
+    assert available_bytes(mount, meminfo, membership) == MIB - 500_000
+
+
 def test_nothing_is_known_where_nothing_is_said(tmp_path: Path) -> None:
     assert available_bytes(tmp_path, tmp_path / "none") is None
 
