@@ -17,6 +17,8 @@ from service.engines.base import Engine
 Vectors = npt.NDArray[np.float32]
 REAL_SERVER = "SCALINGNOTE_TEST_MILVUS"
 """URI of a real Milvus server that tests may fill; ``python -m tests.scale contract`` starts one and sets it."""
+LARGE = "SCALINGNOTE_TEST_LARGE"
+"""Set by the same: 100,000 rows in every engine take minutes."""
 REMOTE_NAMES = ("milvus-lite", "milvus", "pgvector")
 
 

@@ -86,7 +86,9 @@ def test_goals_are_of_what_could_be_compared(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.splitlines() == [
         "GOAL plan_waits_p99_error 0.100 <=0.25 ok",
         "GOAL plan_waits_shed_difference 0.000 <=0.05 ok",
+        "GOAL plan_waits_shed_difference_busy 0.000 <=0.05 ok",
     ]
+    assert not _goals("waits", [*found, *found, compared(1.5, Seen(1.0, 1.0, 0.9))])
     assert not _goals("waits", [compared(0.5, Seen(10.0, 40.0, 0.1))])
     assert not _goals("waits", [compared(0.7, Seen(math.nan, math.nan, 0.1))])
 
