@@ -49,6 +49,8 @@ class Figure(BaseModel):
     def _in_order(self) -> Figure:
         if not self.least <= self.mid <= self.greatest:
             raise ValueError(f"low, mid and high are not in order: {self.least:g}, {self.mid:g}, {self.greatest:g}")
+        if self.worse == "low" and not self.least:
+            raise ValueError("what is worse the less there is of it must be above 0")
         return self
 
     @property
@@ -123,6 +125,8 @@ def load_figures(path: Path | None = None) -> Figures:
     unknown = sorted(theirs.figures.keys() - found.by_name.keys())
     if unknown:
         raise PlanError(f"{path}: figures.{unknown[0]}: there is no such figure; those there are stand in {OURS}")
+    if any(figure.mid < 1 for name, figure in theirs.figures.items() if name == "replica_cores"):
+        raise PlanError(f"{path}: figures.replica_cores: a process has a core at least")
     return found.override(theirs.figures, theirs.shape)
 
 

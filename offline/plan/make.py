@@ -174,7 +174,8 @@ def _verdict(layout: Layout, values: Mapping[End, Mapping[str, Value]], demand: 
     likely, room_gb = values["likely"], MEMORY_SHARE * box.memory_gb
     alone = likely["alone_p99_ms"]
     if likely.get("busy") is None:
-        return f"too slow: by itself, a search takes {alone:.3g} ms at p99, of {demand.p99_ms:g}", False
+        said = f"too slow: by itself, a search takes {alone:.3g} ms at p99, of {demand.p99_ms:g}"
+        return said + (", which leaves no time to wait at any load" if (alone or 0.0) <= demand.p99_ms else ""), False
     if likely["boxes"] is None:
         return f"does not fit: a process takes more than the {box.cores:g} cores of a box", False
     if layout.needs_gb is not None:

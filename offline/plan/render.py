@@ -72,6 +72,7 @@ def as_json(plan: Plan, figures: Figures) -> str:
     whole: dict[str, Any] = {
         "demand": asdict(plan.demand),
         "box": asdict(plan.box),
+        "given": dict(plan.given),
         "advised": plan.advised,
         "layouts": layouts,
         "figures": {name: each.model_dump(mode="json") for name, each in figures.by_name.items()},

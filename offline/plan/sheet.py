@@ -20,7 +20,7 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
     ast.Pow: operator.pow,
 }
 MATHEMATICS: Mapping[str, Function] = {
-    "ceil": lambda value: float(math.ceil(value - 1e-9)),
+    "ceil": lambda value: float(max(math.ceil(value - 1e-9), value > 0)),  # of the least load too there is one to carry it
     "floor": lambda value: float(math.floor(value + 1e-9)),
     "sqrt": math.sqrt,
     "max": max,

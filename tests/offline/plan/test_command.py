@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from offline.__main__ import app, main
 from offline.errors import PlanError
+from offline.plan.sheet import Step, compute
 
 ASKED = ("--documents", "2e6", "--dim", "384", "--qps", "100", "--p99-ms", "100")
 
@@ -37,6 +38,14 @@ def test_json_has_each_step_at_each_end() -> None:
     assert steps["replicas"]["formula"] == "ceil(qps / replica_qps)"
     assert found["advised"] in {each["name"] for each in found["layouts"]}
     assert found["figures"]["front_ms"]["kind"] == "measured"
+
+
+def test_formulas_can_be_computed_from_what_json_gives() -> None:
+    found = json.loads(run(*ASKED, "--json").output)
+    steps = next(each for each in found["layouts"] if each["name"] == "hnsw")["steps"]
+    for name in ("vector_bytes", "index_gb", "per_box", "disk_gb", "box_gb"):
+        known = {**found["given"], **{each: step["likely"] for each, step in steps.items()}}
+        assert compute([Step(name, "", steps[name]["formula"], "")], known, {})[name] == pytest.approx(steps[name]["likely"])
 
 
 def test_prices_are_taken() -> None:

@@ -112,3 +112,17 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
 def test_our_file_has_nothing_left_to_do() -> None:
     assert "TODO" not in OURS.read_text(encoding="utf-8")
     assert tomllib.loads(OURS.read_text(encoding="utf-8"))["figures"]
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "said"),
+    [
+        ("tokens_per_core_second", 'mid = 0\nworse = "low"', "worse the less there is of it must be above 0"),
+        ("replica_cores", "mid = 0.5", "figures.replica_cores: a process has a core at least"),
+    ],
+)
+def test_figures_that_no_machine_has_are_refused(tmp_path: Path, name: str, table: str, said: str) -> None:
+    path = tmp_path / "ours.toml"
+    path.write_text(f'[figures.{name}]\n{table}\nunit = "x"\nkind = "assumed"\nsource = "mine"\n')
+    with pytest.raises(PlanError, match=said):
+        load_figures(path)

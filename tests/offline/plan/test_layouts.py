@@ -128,6 +128,25 @@ def test_verdicts_say_why(plan) -> None:
     assert hurried.advised is None
 
 
+def test_too_slow_says_whether_it_is_the_search_or_what_is_left_to_wait() -> None:
+    hurried, tight = (
+        make_plan(Demand(1e3, 384, 10, p99_ms), Box(), load_figures(), layouts=[HNSW]).layouts[0] for p99_ms in (1, 6.5)
+    )
+    assert hurried.verdict.endswith("ms at p99, of 1")
+    assert tight.verdict.endswith("ms at p99, of 6.5, which leaves no time to wait at any load")
+
+
+def test_hardly_any_load_needs_one_of_each() -> None:
+    for each in make_plan(Demand(1e6, 384, 1e-6, 200), Box(), load_figures()).layouts:
+        assert each.verdict.startswith("fits"), each
+        assert each.values["likely"]["boxes"] >= 1
+
+
+@pytest.mark.parametrize(("dim", "pages"), [(384, 1), (2048, 1), (4096, 2)])
+def test_wide_rows_take_more_reads(dim: int, pages: int) -> None:
+    assert value(SHARDED, "reads", k=10, refine_factor=8, dim=dim) == 80 * pages
+
+
 def test_a_plan_repeats(plan) -> None:
     operating_point.cache_clear()
     again = make_plan(plan.demand, plan.box, load_figures(), seed=3, layouts=[HNSW])
