@@ -6,7 +6,6 @@ less, because the weights are read from memory once for all of it: how much less
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ LENGTHS = (4, 8, 16, 32, 64)
 SIZES = (2, 4, 8)
 MIN_GAIN = 1.15
 """Less is within the noise of a warm-up, and a batch makes its first query wait for its last."""
-_REPEATS = 3
+_REPEATS = 5
 _MOST_TOKENS = 128
 """Of one call: others wait while it runs."""
 
@@ -59,12 +58,14 @@ def measure(run: Run, longest: int) -> BatchPlan:
 def _best(run: Run, length: int) -> BatchSize:
     sizes = (1, *(size for size in SIZES if size * length <= _MOST_TOKENS))
     seconds: dict[int, list[float]] = defaultdict(list)
-    for _ in range(_REPEATS):  # interleaved, so that a noisy moment falls on all of them
+    for _ in range(
+        _REPEATS
+    ):  # interleaved, so that a noisy moment falls on all of them; of each the fastest, which had least of it
         for size in sizes:
             begun = time.perf_counter()
             run(size, length)
             seconds[size].append((time.perf_counter() - begun) / size)
-    each = {size: statistics.median(values) for size, values in seconds.items()}
+    each = {size: min(values) for size, values in seconds.items()}
     best = min(sizes, key=lambda size: each[size])
     gain = each[1] / each[best]
     return BatchSize(length, best, round(gain, 2)) if gain >= MIN_GAIN else BatchSize(length, 1, 1.0)

@@ -251,7 +251,7 @@ class _Late:
             self._timer = self._wait()
             return
         self._walk.given_up = True
-        self._answer.set_exception(self._walk.exceeded(self._walk.stage))
+        self._answer.set_exception(self._walk.exceeded(self._walk.stage, begun=True))
 
 
 def _learn(walk: Walk) -> None:

@@ -92,10 +92,11 @@ class Walk:
             return self.exceeded(stage)
         return None
 
-    def exceeded(self, stage: Stage) -> DeadlineExceededError:
-        """The error that says where the budget went."""
+    def exceeded(self, stage: Stage, begun: bool = False) -> DeadlineExceededError:
+        """The error that says where the budget went; ``begun``: it is spent within ``stage``."""
         budget = f"{self.deadline.budget_ms:g} ms"
-        message = f"the budget of {budget} does not reach {stage}; allow more with timeout_ms, or retry when there is less load"
+        reach = f"the end of {stage}" if begun else stage
+        message = f"the budget of {budget} does not reach {reach}; allow more with timeout_ms, or retry when there is less load"
         left_ms = self.remaining_ms()
         left_share = left_ms / self.deadline.budget_ms if left_ms > 0 else 0.0
         return DeadlineExceededError(message, stage, self.timings_ms(under_way=True), left_share)
