@@ -13,6 +13,7 @@ from collections.abc import Coroutine, Sequence
 from itertools import islice
 from typing import Any, Literal, NoReturn
 
+from httptools import HttpParserError
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -25,16 +26,9 @@ from service.eager import begin
 from service.errors import CrowdedError, HeadersTooLargeError, HeaderTimeoutError, MalformedRequestError, ServiceError
 from service.metrics import Metrics
 from service.refusal import refusal
+from service.scopes import ARRIVED, EXTENSION, REPLY
+from service.upgrades import feed
 from service.walk import Caller
-
-EXTENSION = "scalingnote.connection"
-"""Where an ASGI scope has its connection's Caller: ``scope["extensions"][EXTENSION].gone`` says whether it was closed."""
-
-ARRIVED = "scalingnote.arrived"
-"""Where an ASGI scope can ask whether the whole request was received, so that nobody has to wait for its body."""
-
-REPLY = "scalingnote.reply"
-"""Where an ASGI scope has a function that sends a whole answer in one write: see ``Connection.reply``."""
 
 _MOST_HEAD_BYTES = 64 * 1024
 _MOST_HEADERS = 128
@@ -174,6 +168,7 @@ class Connection(HttpToolsProtocol):
         self._unsent = 0
         self._refusal: tuple[ServiceError, str] | None = None
         self._feeding = False
+        self._offered = False  # another protocol, by the message whose headers ended last
         self._due: RequestResponseCycle | None = None  # to be begun once all that was read is parsed
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -195,7 +190,8 @@ class Connection(HttpToolsProtocol):
         self._read = len(data)
         self._fed += self._read
         self._feeding = True
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         self._feeding = False
         due, self._due = self._due, None
         if due is not None:
@@ -205,7 +201,18 @@ class Connection(HttpToolsProtocol):
         elif self._part is not None and self.line is self._connections.idle:
             self._settle()
 
+    def _feed(self, data: bytes) -> None:
+        try:
+            feed(self, data)
+        except HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+
     def on_message_begin(self) -> None:
+        if self._offered:  # the same message again
+            self.url = b""
+            self.headers.clear()
+            return
         self._part, self._fed = "head", 0
         super().on_message_begin()
         self.scope["extensions"] = self._extensions
@@ -222,6 +229,11 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if max(self._fed, self._read) > _MOST_HEAD_BYTES < len(self.url) + sum(len(n) + len(v) for n, v in self.headers):
             self._stop(_too_large(), "headers_too_large")
+        self._offered = not self._offered and self.parser.should_upgrade()
+        if self._offered:
+            if self.parser.get_method() == b"CONNECT":
+                self._stop(MalformedRequestError("CONNECT is for proxies; send the request itself"), "malformed")
+            return
         self._part, self._fed = "body", 0
         self._connections.go_on(self)
         super().on_headers_complete()
@@ -259,6 +271,8 @@ class Connection(HttpToolsProtocol):
                 cycle.message_event.set()
 
     def on_message_complete(self) -> None:
+        if self._offered:
+            return
         self._part, self._fed = None, 0
         super().on_message_complete()
         if self.line is self._connections.receiving:  # the rest of a body that was answered before its end

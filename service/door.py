@@ -9,7 +9,7 @@ class Door(Protocol):
     """Asked on the event loop, with the ASGI scope of a request whose headers are there."""
 
     def turns_away(self, scope: Any) -> bool:
-        """Refuse it, at once and whole (``service.connections.REPLY``), if there is no point in its body; say whether it was."""
+        """Refuse it, at once and whole (``service.scopes.REPLY``), if there is no point in its body; say whether it was."""
 
     def begins_at_once(self, scope: Any) -> bool:
         """Whether the application may be run outside a task until it first waits (``service.eager``)."""

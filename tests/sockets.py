@@ -14,9 +14,10 @@ import uvloop
 from manual_clock import ManualClock
 from prometheus_client import CollectorRegistry
 
-from service.connections import EXTENSION, REPLY, Connections
+from service.connections import Connections
 from service.cores import ThreadPlan
 from service.metrics import Metrics
+from service.scopes import EXTENSION, REPLY
 from service.settings import Settings
 from service.walk import Caller
 
@@ -35,14 +36,16 @@ class Holding:
         self.answer = asyncio.Event()
         self.answer.set()
         self.size = 0
+        self.body = bytearray()  # of the last request
         self.reads_body = True
         self.messages = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        more = self.reads_body
+        more, self.body = self.reads_body, bytearray()
         while more:
             self.messages += 1
             message = await receive()
+            self.body += message.get("body", b"")
             more = message.get("more_body", False)
         self.callers.put_nowait(scope["extensions"][EXTENSION])
         await self.answer.wait()

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-from service.connections import ARRIVED, EXTENSION, REPLY
 from service.deadline import Clock, Deadline, budget_ms
 from service.errors import FieldError, InvalidRequestError
 from service.pipeline import Answer, Embedded
+from service.scopes import ARRIVED, EXTENSION, REPLY
 from service.settings import Settings
 from service.stages import Search
 from service.traceparent import Span, Traceparent, parse_traceparent

@@ -1,0 +1,12 @@
+"""What our own server puts into an ASGI scope, by key."""
+
+from __future__ import annotations
+
+EXTENSION = "scalingnote.connection"
+"""Where an ASGI scope has its connection's Caller: ``scope["extensions"][EXTENSION].gone`` says whether it was closed."""
+
+ARRIVED = "scalingnote.arrived"
+"""Where an ASGI scope can ask whether the whole request was received, so that nobody has to wait for its body."""
+
+REPLY = "scalingnote.reply"
+"""Where an ASGI scope has a function that sends a whole answer in one write: see ``service.connections.Connection.reply``."""
