@@ -26,7 +26,7 @@ from service.eager import begin
 from service.errors import CrowdedError, HeadersTooLargeError, HeaderTimeoutError, MalformedRequestError, ServiceError
 from service.metrics import Metrics
 from service.refusal import refusal
-from service.scopes import ARRIVED, EXTENSION, REPLY
+from service.scopes import ARRIVED, BEGAN, EXTENSION, REPLY
 from service.upgrades import feed
 from service.walk import Caller
 
@@ -66,7 +66,7 @@ class Connections:
         self.door = door or OpenDoor()
         self._timeout_seconds = timeout_seconds
         self._metrics = metrics
-        self._clock = clock
+        self.clock = clock
         self._open = 0
         self.receiving: Line = OrderedDict()
         self.idle: Line = OrderedDict()
@@ -113,7 +113,7 @@ class Connections:
         if connection.line is not line:
             self.go_on(connection)
             connection.line = line
-            line[connection] = self._clock()
+            line[connection] = self.clock()
 
     def go_on(self, connection: Connection) -> None:
         """It owes nothing any more."""
@@ -134,7 +134,7 @@ class Connections:
                 connection.leave()
 
     def _overdue(self, line: Line) -> list[Connection]:
-        oldest = self._clock() - self._timeout_seconds
+        oldest = self.clock() - self._timeout_seconds
         return [connection for connection, since in islice(line.items(), _MOST_AT_ONCE) if since <= oldest]
 
 
@@ -215,7 +215,9 @@ class Connection(HttpToolsProtocol):
             return
         self._part, self._fed = "head", 0
         super().on_message_begin()
-        self.scope["extensions"] = self._extensions
+        scope: Any = self.scope  # uvicorn's type has no keys of others
+        scope["extensions"] = self._extensions
+        scope[BEGAN] = self._connections.clock()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Trailers come here too. Not by way of uvicorn's own: it is called for each header of each request."""

@@ -10,3 +10,6 @@ ARRIVED = "scalingnote.arrived"
 
 REPLY = "scalingnote.reply"
 """Where an ASGI scope has a function that sends a whole answer in one write: see ``service.connections.Connection.reply``."""
+
+BEGAN = "scalingnote.began"
+"""Where an ASGI scope has when its request's first byte was seen, in seconds of the connections' clock."""

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from service.connections import Connections
 from service.cores import ThreadPlan
 from service.metrics import Metrics
-from service.scopes import EXTENSION, REPLY
+from service.scopes import BEGAN, EXTENSION, REPLY
 from service.settings import Settings
 from service.walk import Caller
 
@@ -37,10 +37,12 @@ class Holding:
         self.answer.set()
         self.size = 0
         self.body = bytearray()  # of the last request
+        self.began: list[float] = []
         self.reads_body = True
         self.messages = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.began.append(scope[BEGAN])
         more, self.body = self.reads_body, bytearray()
         while more:
             self.messages += 1

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope
 from service.deadline import Clock, Deadline, budget_ms
 from service.errors import FieldError, InvalidRequestError
 from service.pipeline import Answer, Embedded
-from service.scopes import ARRIVED, EXTENSION, REPLY
+from service.scopes import ARRIVED, BEGAN, EXTENSION, REPLY
 from service.settings import Settings
 from service.stages import Search
 from service.traceparent import Span, Traceparent, parse_traceparent
@@ -29,7 +29,7 @@ _ids = random.Random()  # noqa: S311 - ids of requests are no secrets, and the s
 _TIMEOUTS = {name.lower().encode(): name for name in TIMEOUT_HEADERS}
 _ELSEWHERE = ELSEWHERE_HEADER.lower().encode()
 _READ = {b"x-request-id", b"traceparent", b"content-length", _ELSEWHERE, *_TIMEOUTS}
-_MILLISECONDS = re.compile(r"\d{1,9}(\.\d{1,6})?")
+_MILLISECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -41,10 +41,10 @@ class Call:
         trace: what the caller's traceparent says, where it is well-formed.
         trace_parent: the same as it came, or that of ``span``; the answer carries it.
         span: where this service traces the request.
-        started: when the request was first seen, in seconds of ``clock``.
+        started: when the request's first byte was seen, in seconds of ``clock``.
         declared_bytes: length of the body as announced; 0 where it is not.
         elsewhere: a balancer says that it would ask another replica after a 503.
-        timeouts: raw values of the headers that name a budget.
+        timeouts: names and raw values of the headers that name a budget; one may come twice.
         timings_ms: by stage, once known; sent as Server-Timing.
         caller: whoever waits for the answer, of a request that is worked on.
         walk: of such a request, once its budget is known.
@@ -73,10 +73,11 @@ class Call:
 
     def __init__(self, scope: Scope, clock: Clock) -> None:
         self.clock = clock
-        self.started = clock()
+        began: float | None = scope.get(BEGAN)  # another server does not say
+        self.started = clock() if began is None else began
         self.declared_bytes = 0
         self.elsewhere = False
-        self.timeouts: dict[str, str] = {}
+        self.timeouts: list[tuple[str, str]] = []
         self.timings_ms: Mapping[str, float] | None = None
         self.caller = Caller()
         self.walk: Walk | None = None
@@ -101,7 +102,7 @@ class Call:
             elif name == _ELSEWHERE:
                 self.elsewhere = True
             else:
-                self.timeouts[_TIMEOUTS[name]] = text
+                self.timeouts.append((_TIMEOUTS[name], text))
         self.request_id = request_id or f"{_ids.getrandbits(128):032x}"
 
     @property
@@ -157,18 +158,18 @@ def call_of(request: Request) -> Call:
 
 
 def deadline_of(call: Call, settings: Settings, timeouts_ms: Iterable[float | None]) -> Deadline:
-    """The least of the body's timeouts and the headers', within the server's, counted from when the request was first seen.
+    """The least of the body's timeouts and the headers', within the server's, counted from its first byte.
 
     Raises:
         InvalidRequestError: a header is not a positive number of milliseconds.
     """
-    asked = [*timeouts_ms, *(_header_ms(name, raw) for name, raw in call.timeouts.items())]
+    asked = [*timeouts_ms, *(_header_ms(name, raw) for name, raw in call.timeouts)]
     return Deadline.after(budget_ms(asked, settings.default_timeout_ms, settings.max_timeout_ms), call.started, call.clock)
 
 
 def most_ms(call: Call, settings: Settings) -> float:
     """The longest budget that a request can have, whatever its body says; a malformed header allows as much as none."""
-    named = (_ms(raw) for raw in call.timeouts.values())
+    named = (_ms(raw) for _, raw in call.timeouts)
     return min([settings.max_timeout_ms, *(ms for ms in named if ms is not None)])
 
 

@@ -61,6 +61,40 @@ def test_a_client_that_leaves_in_the_middle_of_pipelined_requests_is_gone_for_th
     assert not caplog.records
 
 
+def test_a_request_begins_with_its_first_byte_and_not_with_its_turn_or_its_connection() -> None:
+    async def begin(running: Running) -> None:
+        client = await running.client(GET)
+        await client.head()
+        running.clock.advance_ms(3_000)  # between two requests, nobody asks for anything
+        running.app.answer.clear()
+        first = running.clock()
+        await client.send(GET[:9])
+        running.clock.advance_ms(1_000)
+        await client.send(GET[9:] + GET)  # the second waits for the answer to the first
+        second = running.clock()
+        await running.app.caller()
+        await running.app.caller()
+        running.clock.advance_ms(1_000)
+        running.app.answer.set()
+        await client.head()
+        await running.app.caller()
+        assert running.app.began[1:] == [first, second]
+
+    run(begin)
+
+
+def test_an_offer_of_another_protocol_does_not_begin_a_request_anew() -> None:
+    async def begin(running: Running) -> None:
+        began = running.clock()
+        client = await running.client(GET[:9])
+        running.clock.advance_ms(1_000)
+        await client.send(GET[9:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        await client.head()
+        assert running.app.began == [began]
+
+    run(begin)
+
+
 @pytest.mark.parametrize("pieces", [(b"G",), (b"GET / HTTP/1.1\r\nHo",), (GET[:-2],)])
 def test_headers_that_do_not_end_are_not_waited_for(pieces: tuple[bytes, ...]) -> None:
     async def dawdle(running: Running) -> None:

@@ -163,9 +163,15 @@ def test_a_bad_item_is_named_by_its_index(client: Client, body: Any, path: str) 
         (None, {"Request-Timeout-Ms": "60.5", "x-envoy-expected-rq-timeout-ms": "70"}, 60.5),
         (None, {"x-envoy-expected-rq-timeout-ms": "70"}, 70),
         (1e9, {}, 10_000),
+        (None, {"Request-Timeout-Ms": "9" * 400}, 10_000),
+        (None, {"Request-Timeout-Ms": "70.50000000000000"}, 70.5),
+        (None, [("Request-Timeout-Ms", "60"), ("Request-Timeout-Ms", "70")], 60),
+        (None, [("Request-Timeout-Ms", "70"), ("Request-Timeout-Ms", "60")], 60),
     ],
 )
-def test_the_least_budget_wins(registry: Path, in_body: float | None, headers: dict[str, str], budget: float) -> None:
+def test_the_least_budget_wins(
+    registry: Path, in_body: float | None, headers: dict[str, str] | list[tuple[str, str]], budget: float
+) -> None:
     clock = ManualClock()
     with client_of(registry, clock) as client:
         generation = client.parts.generations.current
@@ -210,7 +216,7 @@ def test_the_least_budget_of_a_batch_holds_for_all(registry: Path) -> None:
         assert "the budget of 30 ms" in assert_problem(response, 504, "deadline_exceeded")["detail"]
 
 
-@pytest.mark.parametrize("value", ["abc", "-1", "0", "1e3", "nan", "inf", "", "5 ms", "99999999999999"])
+@pytest.mark.parametrize("value", ["abc", "-1", "0", "1e3", "nan", "inf", "", "5 ms", "60, 70"])
 def test_a_timeout_header_that_is_no_number_is_refused(client: Client, value: str) -> None:
     response = client.post("/search", {"query": "a"}, headers={"Request-Timeout-Ms": value})
     assert assert_problem(response, 422, "request_invalid")["errors"][0]["path"] == "header.Request-Timeout-Ms"
