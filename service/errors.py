@@ -6,6 +6,7 @@ ServiceError
 ├── HeaderTimeoutError     408  the headers did not arrive in time
 ├── BodyTimeoutError       408  the body did not arrive in time
 ├── BodyTooLargeError      413
+├── CodedBodyError         415  the body is compressed
 ├── HeadersTooLargeError   431
 ├── UnauthorizedError      401  no token, or a wrong one
 │   └── KeyUnknownError         no API key, or one that is not known or has expired
@@ -129,6 +130,14 @@ class BodyTooLargeError(ServiceError):
     status = 413
     code = "body_too_large"
     title = "Request body too large"
+
+
+class CodedBodyError(ServiceError):
+    """The body has a Content-Encoding."""
+
+    status = 415
+    code = "body_coded"
+    title = "Compressed bodies are not read"
 
 
 class UnauthorizedError(ServiceError):

@@ -44,7 +44,7 @@ _JSONL = "application/jsonl"
 _BEARER: dict[str, Any] = {"security": [{"bearer": []}]}
 _ERRORS = responses(401, 404, 503)
 _GATE_ERRORS = responses(401, 404, 409, 503)
-_CHANGE_ERRORS = responses(401, 404, 408, 409, 413, 422, 503)
+_CHANGE_ERRORS = responses(401, 404, 408, 409, 413, 415, 422, 503)
 _NOT_OURS_TO_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 _NO_REASON = ActivateBody()

@@ -28,7 +28,7 @@ _KEY = "scalingnote.call"
 _ids = random.Random()  # noqa: S311 - ids of requests are no secrets, and the system's randomness costs a call of the kernel
 _TIMEOUTS = {name.lower().encode(): name for name in TIMEOUT_HEADERS}
 _ELSEWHERE = ELSEWHERE_HEADER.lower().encode()
-_READ = {b"x-request-id", b"traceparent", b"content-length", _ELSEWHERE, *_TIMEOUTS}
+_READ = {b"x-request-id", b"traceparent", b"content-length", b"content-encoding", _ELSEWHERE, *_TIMEOUTS}
 _MILLISECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
@@ -43,6 +43,7 @@ class Call:
         span: where this service traces the request.
         started: when the request's first byte was seen, in seconds of ``clock``.
         declared_bytes: length of the body as announced; 0 where it is not.
+        coding: of the body, as its Content-Encoding says.
         elsewhere: a balancer says that it would ask another replica after a 503.
         timeouts: names and raw values of the headers that name a budget; one may come twice.
         timings_ms: by stage, once known; sent as Server-Timing.
@@ -59,6 +60,7 @@ class Call:
         "caller",
         "clock",
         "code",
+        "coding",
         "declared_bytes",
         "elsewhere",
         "request_id",
@@ -76,6 +78,7 @@ class Call:
         began: float | None = scope.get(BEGAN)  # another server does not say
         self.started = clock() if began is None else began
         self.declared_bytes = 0
+        self.coding = "identity"
         self.elsewhere = False
         self.timeouts: list[tuple[str, str]] = []
         self.timings_ms: Mapping[str, float] | None = None
@@ -99,6 +102,8 @@ class Call:
                 self.trace_parent = None if self.trace is None else text.strip()
             elif name == b"content-length":
                 self.declared_bytes = int(text) if text.isdecimal() else 0
+            elif name == b"content-encoding":
+                self.coding = text.strip().lower() or "identity"
             elif name == _ELSEWHERE:
                 self.elsewhere = True
             else:

@@ -37,7 +37,7 @@ class CompareRoutes:
             self.compare,
             methods=["POST"],
             response_model=CompareResponse,
-            responses=responses(401, 404, 408, 413, 422, 503),
+            responses=responses(401, 404, 408, 413, 415, 422, 503),
             openapi_extra=_BEARER,
             route_class_override=json_route(settings.max_body_bytes, settings.max_timeout_ms, self._door.audited),
         )

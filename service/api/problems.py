@@ -117,6 +117,8 @@ def _headers(error: ServiceError) -> list[tuple[bytes, bytes]]:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_ms / 1000))))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if error.status == 415:
+        headers.append((b"accept-encoding", b"identity"))
     if error.status in (408, 413):
         headers.append((b"connection", b"close"))  # the rest of the body is not read
     return headers

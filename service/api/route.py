@@ -19,8 +19,8 @@ from pydantic_core import ErrorDetails, from_json
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from service.api.call import arrived, call_of
-from service.errors import BodyTimeoutError, BodyTooLargeError, CallerGoneError, FieldError, InvalidRequestError
+from service.api.call import Call, arrived, call_of
+from service.errors import BodyTimeoutError, BodyTooLargeError, CallerGoneError, CodedBodyError, FieldError, InvalidRequestError
 
 _DISCARD_BYTES = 16 << 20
 """Read, and thrown away, of a body that is too long: a socket closed on unread bytes resets, and the answer would be lost."""
@@ -55,13 +55,21 @@ def json_route(max_bytes: int, timeout_ms: float, guard: Guard = lambda _: nullc
             async def run(scope: Scope, receive: Receive, send: Send) -> None:
                 request = Request(scope, receive, send)
                 async with guard(request):
-                    body = parse(adapter, await read(scope, receive, call_of(request).declared_bytes, max_bytes, timeout_ms))
+                    call = call_of(request)
+                    check_coding(call)
+                    body = parse(adapter, await read(scope, receive, call.declared_bytes, max_bytes, timeout_ms))
                     response = await endpoint(body=body, request=request, **request.path_params)
                 await response(scope, receive, send)
 
             self.app = run
 
     return JsonRoute
+
+
+def check_coding(call: Call) -> None:
+    """CodedBodyError where a body is not sent as it is."""
+    if call.coding != "identity":
+        raise CodedBodyError(f"Content-Encoding: {call.coding:.60} is not read; send the JSON as it is, without Content-Encoding")
 
 
 def parse(adapter: TypeAdapter[Any], raw: bytes) -> Any:

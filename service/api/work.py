@@ -19,13 +19,13 @@ from service.admission import Lane
 from service.api.call import Call, Reply, call_of, caller_of, deadline_of, most_ms, watched
 from service.api.describe import NEEDS_KEY
 from service.api.problems import responses
-from service.api.route import parse, read
+from service.api.route import check_coding, parse, read
 from service.api.turnstile import Turnstile
 from service.keys.file import Permission
 from service.parts import Parts
 from service.walk import Walk
 
-ERRORS = (401, 403, 408, 413, 422, 429, 503, 504)
+ERRORS = (401, 403, 408, 413, 415, 422, 429, 503, 504)
 """What every one of these routes may answer."""
 
 _TEXT = {"schema": {"type": "string"}, "required": False}
@@ -71,6 +71,7 @@ class WorkRoute:
         self._pipeline.knock(self._lane, most_ms(call, self._settings))
         if self._turnstile is not None:
             self._turnstile.admit(scope, self._permission)
+        check_coding(call)
         scope[_ASKED] = True
 
     async def answer(self, scope: Scope, receive: Receive, call: Call) -> Reply:

@@ -97,7 +97,7 @@ def test_every_answer_that_a_route_declares_is_described(registry: Path) -> None
                 if path not in PLAIN:
                     assert list(response["content"]) == [media], (path, status)
     search = document["paths"]["/search"]["post"]
-    assert set(search["responses"]) == {"200", "401", "403", "408", "413", "422", "429", "500", "503", "504", "default"}
+    assert set(search["responses"]) == {"200", "401", "403", "408", "413", "415", "422", "429", "500", "503", "504", "default"}
     assert search["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/SearchBody"}
     assert {"Request-Timeout-Ms", "X-Request-ID"} <= {parameter["name"] for parameter in search["parameters"]}
     assert document["paths"]["/snapshots"]["get"]["security"] == [{"bearer": []}]
@@ -107,7 +107,7 @@ def test_the_document_declares_what_is_answered_and_nothing_else(client: Client)
     document = client.get("/openapi.json").json()
     assert "HTTPValidationError" not in str(document)
     embeddings = document["paths"]["/v1/embeddings"]["post"]["responses"]
-    assert set(embeddings) == {"200", "400", "401", "403", "408", "413", "429", "500", "503", "504", "default"}
+    assert set(embeddings) == {"200", "400", "401", "403", "408", "413", "415", "429", "500", "503", "504", "default"}
     for name, body in (("/search", {"query": "a"}), ("/v1/embeddings", {"input": "a", "model": "m"}), ("/livez", None)):
         method = "get" if body is None else "post"
         response = client.request(method.upper(), name, json=body)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
-from serving import Client, assert_problem
+from serving import TOKEN, Client, assert_problem, client_of, tokens_file
 from starlette.types import Receive
 
 from service.api.call import Call
@@ -165,3 +166,22 @@ def test_one_text_that_is_too_long_is_refused_on_every_route(
         assert f"{place}: a text of " in response.text
     assert client.post(path, body_of("a" * 102_400)).status_code == 413
     assert client.post(path, body_of("ä" * (LONGEST // 2))).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/search", "/search/batch", "/embed", "/snapshots/rollback"])
+def test_a_compressed_body_is_refused_with_what_to_do(registry: Path, tmp_path: Path, path: str) -> None:
+    with client_of(registry, admin_tokens_file=tokens_file(tmp_path)) as client:
+        headers = {"Content-Encoding": "gzip", "Authorization": f"Bearer {TOKEN}"}
+        response = client.post(path, content=b"\x1f\x8b\x08", headers=headers)
+        assert "Content-Encoding: gzip is not read" in assert_problem(response, 415, "body_coded")["detail"]
+        assert response.headers["accept-encoding"] == "identity"
+
+
+def test_a_body_that_is_declared_to_be_as_it_is_is_read(client: Client) -> None:
+    assert client.post("/search", {"query": "a"}, headers={"Content-Encoding": "Identity"}).status_code == 200
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("least", "found"), [(1e300, 0), (3.5e38, 0), (-1e300, 3), (1.5, 0), (-1.0, 3)])
+def test_a_score_beyond_all_scores_is_a_bound_like_any_other(client: Client, least: float, found: int) -> None:
+    assert len(client.post("/search", {"query": "apple", "k": 3, "min_score": least}).json()["hits"]) == found
