@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 _MOST_FIELDS = 1024
 _MOST_DIMENSIONS = 1 << 16
+_BEYOND_ANY_SCORE = 2.0
+"""Cosines are compared in single precision, which has no 1e300."""
 _MOST_KEYS = 64
 """Of a body: each unknown one is an error to pydantic, and a body has room for many."""
 
@@ -85,7 +87,8 @@ class SearchBody(Body):
     def search(self) -> Search:
         """What the pipeline runs."""
         fields = None if self.fields is None else tuple(self.fields)
-        return Search(self.query, self.k, self.offset, self.filter, fields, self.min_score, self.exact)
+        least = None if self.min_score is None else min(max(self.min_score, -_BEYOND_ANY_SCORE), _BEYOND_ANY_SCORE)
+        return Search(self.query, self.k, self.offset, self.filter, fields, least, self.exact)
 
 
 BatchBody = Annotated[list[SearchBody], Field(min_length=1, max_length=MOST_BATCH, fail_fast=True)]
