@@ -45,6 +45,7 @@ class Call:
         declared_bytes: length of the body as announced; 0 where it is not.
         coding: of the body, as its Content-Encoding says.
         elsewhere: a balancer says that it would ask another replica after a 503.
+        incomplete_seconds: since then, until the whole request was there and it was its turn on its connection.
         timeouts: names and raw values of the headers that name a budget; one may come twice.
         timings_ms: by stage, once known; sent as Server-Timing.
         caller: whoever waits for the answer, of a request that is worked on.
@@ -63,6 +64,7 @@ class Call:
         "coding",
         "declared_bytes",
         "elsewhere",
+        "incomplete_seconds",
         "request_id",
         "span",
         "started",
@@ -76,7 +78,9 @@ class Call:
     def __init__(self, scope: Scope, clock: Clock) -> None:
         self.clock = clock
         began: float | None = scope.get(BEGAN)  # another server does not say
-        self.started = clock() if began is None else began
+        now = clock()
+        self.started = now if began is None else began
+        self.incomplete_seconds = now - self.started
         self.declared_bytes = 0
         self.coding = "identity"
         self.elsewhere = False

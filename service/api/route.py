@@ -89,8 +89,12 @@ def parse(adapter: TypeAdapter[Any], raw: bytes) -> Any:
         raise InvalidRequestError(*(FieldError(_path(item["loc"]), _message(item)) for item in found)) from error
 
 
-async def read(scope: Scope, receive: Receive, declared_bytes: int, max_bytes: int, timeout_ms: float) -> bytes:
+async def read(
+    scope: Scope, receive: Receive, declared_bytes: int, max_bytes: int, timeout_ms: float, waited_ms: float = 0.0
+) -> bytes:
     """The whole body, of which Content-Length has declared a length; 0 where it has not.
+
+    ``waited_ms`` of ``timeout_ms`` have passed before.
 
     Raises:
         BodyTooLargeError, BodyTimeoutError: as they say.
@@ -101,7 +105,7 @@ async def read(scope: Scope, receive: Receive, declared_bytes: int, max_bytes: i
     if arrived(scope):
         return await _gather(receive, max_bytes)
     try:
-        async with asyncio.timeout(timeout_ms / 1000):
+        async with asyncio.timeout((timeout_ms - waited_ms) / 1000):
             return await _gather(receive, max_bytes)
     except TimeoutError as error:
         raise BodyTimeoutError(f"the body was not complete after {timeout_ms:g} ms; send it faster") from error

@@ -16,11 +16,12 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from service.admission import Lane
-from service.api.call import Call, Reply, call_of, caller_of, deadline_of, most_ms, watched
+from service.api.call import Call, Reply, arrived, call_of, caller_of, deadline_of, most_ms, watched
 from service.api.describe import NEEDS_KEY
 from service.api.problems import responses
 from service.api.route import check_coding, parse, read
 from service.api.turnstile import Turnstile
+from service.errors import BodyTimeoutError, DeadlineExceededError
 from service.keys.file import Permission
 from service.parts import Parts
 from service.walk import Walk
@@ -58,6 +59,7 @@ class WorkRoute:
         self._endpoint = endpoint
         self._adapter = TypeAdapter[Any](get_type_hints(endpoint, include_extras=True)["body"])
         self._pipeline = parts.pipeline
+        self._metrics = parts.metrics
         self._lane = lane
         self._max_bytes = max_bytes
         self._settings = parts.settings
@@ -77,7 +79,7 @@ class WorkRoute:
     async def answer(self, scope: Scope, receive: Receive, call: Call) -> Reply:
         """Read the body, work, and render; raises what the pipeline raises, and what is wrong with the body."""
         self.knock(scope, call)  # where the server is not ours, or could not have answered at once
-        raw = await read(scope, receive, call.declared_bytes, self._max_bytes, self._settings.max_timeout_ms)
+        raw = await self._read(scope, receive, call)
         body, request = parse(self._adapter, raw), Request(scope, receive)
         known = caller_of(scope)
         if known is not None:
@@ -87,6 +89,29 @@ class WorkRoute:
             with watched(receive) as call.caller:
                 content = await self._endpoint(body=body, request=request)
         return Reply(200, [*_JSON, (b"content-length", b"%d" % len(content))], content)
+
+    async def _read(self, scope: Scope, receive: Receive, call: Call) -> bytes:
+        """The body, unless a budget that a header names is spent before its end."""
+        settings = self._settings
+        if arrived(scope):
+            return await read(scope, receive, call.declared_bytes, self._max_bytes, settings.max_timeout_ms)
+        budget = most_ms(call, settings)
+        waited_ms = (call.clock() - call.started) * 1000
+        try:
+            return await read(scope, receive, call.declared_bytes, self._max_bytes, budget, waited_ms)
+        except BodyTimeoutError as error:
+            if budget == settings.max_timeout_ms:
+                raise
+            raise self._late(call, budget) from error
+        finally:
+            call.incomplete_seconds = call.clock() - call.started
+
+    def _late(self, call: Call, budget_ms: float) -> DeadlineExceededError:
+        walk = call.walk = Walk(deadline_of(call, self._settings, ()), call.caller, call.elsewhere)
+        message = f"the body was not complete within the budget of {budget_ms:g} ms; send it faster, or allow more"
+        late = DeadlineExceededError(message, "tokenize", walk.timings_ms(under_way=True))
+        self._metrics.dropped_before(late)
+        return late
 
 
 class WorkDeclaration(APIRoute):

@@ -285,6 +285,21 @@ def test_a_client_that_sends_byte_by_byte_holds_up_nobody(registry: Path) -> Non
     run(registry, dribble, default_timeout_ms=300, max_timeout_ms=300)
 
 
+def test_a_body_is_waited_for_no_longer_than_a_budget_in_a_header_allows(registry: Path) -> None:
+    async def dribble(running: Running) -> None:
+        head = b"POST /search HTTP/1.1\r\nHost: x\r\nConnection: close\r\nRequest-Timeout-Ms: 100\r\nContent-Length: 20\r\n\r\n{"
+        began = time.monotonic()
+        answer = await running.raw(head)
+        assert answer.startswith(b"HTTP/1.1 504 ")
+        assert 0.09 < time.monotonic() - began < 3
+        assert b"the body was not complete within the budget of 100 ms" in answer
+        value = running.parts.metrics.registry.get_sample_value
+        assert value("scalingnote_dropped_total", {"cause": "late", "stage": "tokenize"}) == 1
+        assert value("scalingnote_over_budget_total", {"route": "/search"}) == 1
+
+    run(registry, dribble)
+
+
 def test_a_budget_in_a_header_that_the_wait_outlasts_is_refused_before_the_body_is_there(registry: Path) -> None:
     async def crowd(running: Running) -> None:
         limiter, body = running.parts.limiter, b'{"query": "apple"}'
