@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -16,13 +17,16 @@ from service.settings import Settings
 from service.stages import Search
 from service.walk import Stage, Walk
 
-Reason = Literal["failed", "slow", "sampled"]
+Reason = Literal["failed", "starved", "slow", "sampled"]
 
 SLOW_SHARE = 0.5
 """Of its budget, beyond which a request is slow unless a setting says from when."""
 TURNED_AWAY = (OverloadedError.code, DrainingError.code, TooSlowError.code)
 """Refusals before any work: clients can cause any number of them, at no cost of theirs. Lines ``shedding`` count those at the
 door, metrics all."""
+_STARVED = (408, 504)
+"""Where nothing was worked on: whoever sends slowly, or more than there are threads for, causes any number of them."""
+_WAITING: tuple[Stage, ...] = ("queue", "reply")
 PROBES = ("/livez", "/readyz", "/healthz")
 """Where 503 is an answer like any other."""
 _UNKNOWN = Served(None)
@@ -43,19 +47,22 @@ class AccessLog:
 
     def reason(self, route: str, call: Call, status: int, seconds: float) -> Reason | None:
         """Why a request leaves a line, if it does."""
+        if status in _STARVED and not _worked(call.walk):
+            return "starved"
         if status >= 500 and call.code not in TURNED_AWAY and route not in PROBES:
             return "failed"
-        if seconds > self._slow_after(call):
+        if seconds - call.incomplete_seconds > self._slow_after(call):
             return "slow"
         trace_id = call.trace_id
         chosen = self._share.has_request(call.request_id) if trace_id is None else self._share.has_trace(trace_id)
         return "sampled" if chosen else None
 
     def write(self, record: Record, reason: Reason, asked: Sequence[Search] | Sequence[str]) -> None:
-        """Leave the line."""
+        """Leave the line: a warning, which is written once and then counted, where clients can cause any number."""
         served = record.served or _UNKNOWN
         queries = {"queries": list(_shown(asked))} if self._shows_queries else {}
-        _log.info(
+        _log.log(
+            logging.WARNING if reason == "starved" else logging.INFO,
             "request",
             logged_as=reason,
             method=record.method,
@@ -103,6 +110,10 @@ def record_of(route: str, method: str, call: Call, status: int, seconds: float, 
         served=_served(call.answered),
         span=call.span,
     )
+
+
+def _worked(walk: Walk | None) -> bool:
+    return walk is not None and any(stage not in _WAITING for stage in (*walk.spent_ms, walk.stage))
 
 
 def _spent_ms(walk: Walk, seconds: float) -> dict[Stage, float]:

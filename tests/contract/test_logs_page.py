@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
 LEVELS = {"info", "warning", "error", "exception"}
-CHOSEN = {"admin_call": {"info", "warning"}, "repeated": {"warning", "error"}}
+CHOSEN = {"request": {"info", "warning"}, "admin_call": {"info", "warning"}, "repeated": {"warning", "error"}}
 """Events whose level is decided when they are written."""
 SOMETIMES = {"request": {"key", "queries"}}
 """Fields that are given by ``**``."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from service.api.call import Call
 from service.errors import OverloadedError
 from service.logs import configure
 from service.sampling import Share
+from service.scopes import BEGAN
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -158,6 +160,35 @@ def test_failed_ones_always_and_late_ones_say_where_all_of_the_time_went(begin: 
     assert (line["logged_as"], line["code"], line["snapshot"], line["effort"]) == ("failed", "deadline_exceeded", None, None)
     assert sum(line["timings_ms"].values()) == pytest.approx(line["elapsed_ms"])
     assert line["timings_ms"]["encode"] == 30.0
+
+
+@pytest.mark.parametrize("headers", [{}, {"Request-Timeout-Ms": "20"}], ids=["408", "504"])
+def test_slow_bodies_are_written_once_and_then_counted(begin: Begin, headers: dict[str, str]) -> None:
+    log = begin(access_log_sample=0.0, default_timeout_ms=30, max_timeout_ms=30)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    statuses = {log.client.post("/search", content=body(), headers=headers).status_code for _ in range(5)}
+    assert statuses == {504 if headers else 408}
+    line = log.line()
+    assert (line["logged_as"], line["level"], line["elapsed_ms"]) == ("starved", "warning", 0)
+
+
+def test_what_waited_for_a_thread_for_too_long_is_written_once_too(begin: Begin) -> None:
+    log = begin(access_log_sample=0.0)
+    for _ in range(5):
+        scope = {BEGAN: log.clock() - 2.0}  # such as behind other requests of its connection
+        assert log.client.ask("/search", {"query": "apple"}, scope).status_code == 504
+    assert log.line()["logged_as"] == "starved"
+
+
+def test_how_long_a_client_took_to_send_makes_no_request_slow(begin: Begin) -> None:
+    log = begin(access_log_sample=0.0)
+    scope = {BEGAN: log.clock() - 0.9}
+    assert log.client.ask("/search", {"query": "apple", "timeout_ms": 1000}, scope).status_code == 200
+    assert log.lines() == []
 
 
 def test_a_fault_of_ours_leaves_both_lines_with_the_same_ids(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
