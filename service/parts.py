@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.admission import Limiter
 from service.cache import VectorCache
@@ -13,6 +13,7 @@ from service.follow import Follower
 from service.history import History
 from service.keys.ring import KeyRing
 from service.live import Live
+from service.long_bodies import LongBodies
 from service.metrics import Metrics
 from service.mirror import Mirror
 from service.pipeline import Pipeline
@@ -55,3 +56,4 @@ class Parts:
     mirror: Mirror | None = None
     keys: KeyRing | None = None
     tracer: Tracer | None = None
+    long_bodies: LongBodies = field(default_factory=LongBodies)

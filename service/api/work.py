@@ -7,6 +7,7 @@ one of them goes straight here: router, exit stacks and error layers cost as muc
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, get_type_hints
 
 from fastapi import APIRouter
@@ -21,8 +22,9 @@ from service.api.describe import NEEDS_KEY
 from service.api.problems import responses
 from service.api.route import check_coding, parse, read
 from service.api.turnstile import Turnstile
-from service.errors import BodyTimeoutError, DeadlineExceededError
+from service.errors import BodyTimeoutError, DeadlineExceededError, OverloadedError
 from service.keys.file import Permission
+from service.long_bodies import LONG_BYTES
 from service.parts import Parts
 from service.walk import Walk
 
@@ -62,6 +64,7 @@ class WorkRoute:
         self._metrics = parts.metrics
         self._lane = lane
         self._max_bytes = max_bytes
+        self._long_bodies = parts.long_bodies
         self._settings = parts.settings
         self._turnstile = None if parts.keys is None else Turnstile(parts.keys)
         self._permission: Permission = "embed" if lane is Lane.EMBED else "search"
@@ -80,7 +83,8 @@ class WorkRoute:
         """Read the body, work, and render; raises what the pipeline raises, and what is wrong with the body."""
         self.knock(scope, call)  # where the server is not ours, or could not have answered at once
         raw = await self._read(scope, receive, call)
-        body, request = parse(self._adapter, raw), Request(scope, receive)
+        body = parse(self._adapter, raw) if len(raw) <= LONG_BYTES else await self._parse_long(raw)
+        request = Request(scope, receive)
         known = caller_of(scope)
         if known is not None:
             call.caller = known
@@ -89,6 +93,13 @@ class WorkRoute:
             with watched(receive) as call.caller:
                 content = await self._endpoint(body=body, request=request)
         return Reply(200, [*_JSON, (b"content-length", b"%d" % len(content))], content)
+
+    async def _parse_long(self, raw: bytes) -> Any:
+        try:
+            return await self._long_bodies.parse(partial(parse, self._adapter, raw))
+        except OverloadedError as error:
+            self._metrics.refused(error)
+            raise
 
     async def _read(self, scope: Scope, receive: Receive, call: Call) -> bytes:
         """The body, unless a budget that a header names is spent before its end."""

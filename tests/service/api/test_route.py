@@ -16,7 +16,8 @@ from starlette.types import Receive
 from service.api.call import Call
 from service.api.route import read
 from service.api.schemas import BatchBody, Texts
-from service.errors import BodyTimeoutError, BodyTooLargeError, CallerGoneError
+from service.errors import BodyTimeoutError, BodyTooLargeError, CallerGoneError, OverloadedError
+from service.long_bodies import LONG_BYTES, LongBodies
 
 MIB = 1 << 20
 SCOPE: dict[str, Any] = {"type": "http"}
@@ -185,3 +186,24 @@ def test_a_body_that_is_declared_to_be_as_it_is_is_read(client: Client) -> None:
 @pytest.mark.parametrize(("least", "found"), [(1e300, 0), (3.5e38, 0), (-1e300, 3), (1.5, 0), (-1.0, 3)])
 def test_a_score_beyond_all_scores_is_a_bound_like_any_other(client: Client, least: float, found: int) -> None:
     assert len(client.post("/search", {"query": "apple", "k": 3, "min_score": least}).json()["hits"]) == found
+
+
+@pytest.mark.parametrize("size", [60_000, 70_000])
+def test_long_bodies_are_parsed_beside_the_loop_and_short_ones_are_not(
+    client: Client, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    async def full(_: object, __: object) -> None:
+        raise OverloadedError("full", 100.0)
+
+    body = {"queries": ["x" * 1000] * (size // 1000)}
+    assert len(client.post("/embed", body).json()["vectors"]) == size // 1000
+    monkeypatch.setattr(LongBodies, "parse", full)
+    response = client.post("/embed", body)
+    assert response.status_code == (200 if size < LONG_BYTES else 429)
+    assert client.metric("scalingnote_shed_total", cause="overloaded") == (0 if size < LONG_BYTES else 1)
+    assert client.parts.limiter.in_flight == 0
+
+
+def test_what_is_wrong_with_a_long_body_is_said(client: Client) -> None:
+    response = client.post("/embed", {"queries": ["x" * LONG_BYTES, 5]})
+    assert "queries.1" in assert_problem(response, 422, "request_invalid")["detail"]

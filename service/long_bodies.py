@@ -1,0 +1,55 @@
+"""Long bodies are parsed beside the event loop, one at a time: a megabyte of small items takes as long as many searches.
+
+Parsing holds the interpreter's lock, so that the loop waits for the one body that is being parsed; but it has a turn after
+each, and half of all time, however many there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from service.deadline import Clock
+from service.errors import OverloadedError
+
+T = TypeVar("T")
+
+LONG_BYTES = 64 * 1024
+"""Beyond which a body is long: as long as a search may be, which takes half a millisecond at worst."""
+MOST_LONG = 32
+"""That wait or are being parsed; beyond: 429."""
+_WEIGHT = 0.1
+"""Of the newest in the moving average of how long one takes, with the rest after it."""
+
+
+class LongBodies:
+    """A line of bodies to be parsed. Used on the event loop only."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._turn = asyncio.Semaphore(1)
+        self._here = 0
+        self._mean_ms = 1.0
+        self._next = clock()
+
+    async def parse(self, parse: Callable[[], T]) -> T:
+        """Call ``parse`` on another thread, in turn, and give what it gives; OverloadedError where too many wait already."""
+        if self._here >= MOST_LONG:
+            wait_ms = self._here * self._mean_ms
+            raise OverloadedError(f"{self._here} long bodies wait to be parsed; retry in {math.ceil(wait_ms)} ms", wait_ms)
+        self._here += 1
+        try:
+            async with self._turn:
+                await asyncio.sleep(max(0.0, self._next - self._clock()))
+                began = self._clock()
+                try:
+                    return await asyncio.to_thread(parse)
+                finally:
+                    ended = self._clock()
+                    self._next = ended + (ended - began)
+                    self._mean_ms += _WEIGHT * ((self._next - began) * 1000 - self._mean_ms)
+        finally:
+            self._here -= 1
