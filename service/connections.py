@@ -11,35 +11,29 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from itertools import islice
-from typing import Any, Literal, NoReturn
+from typing import Any
 
-from httptools import HttpParserError
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.deadline import Clock
 from service.door import Door, OpenDoor
 from service.eager import begin
-from service.errors import CrowdedError, HeadersTooLargeError, HeaderTimeoutError, MalformedRequestError, ServiceError
+from service.errors import CrowdedError, HeaderTimeoutError, MalformedRequestError, ServiceError
+from service.incoming import Incoming, Line
+from service.memory import give_back
 from service.metrics import Metrics
+from service.receipt import Receipt
 from service.refusal import refusal
-from service.scopes import ARRIVED, BEGAN, EXTENSION, REPLY
-from service.upgrades import feed
+from service.scopes import ARRIVED, EXTENSION, REPLY
 from service.walk import Caller
 
-_MOST_HEAD_BYTES = 64 * 1024
-_MOST_HEADERS = 128
 _CLOSE = (b"connection", b"close")
-_MOST_PIPELINED = 32
-"""Requests that wait on one connection for the answer to the one before: one read may carry thousands."""
+_RECEIPT_BYTES = 64 << 20
 _MOST_AT_ONCE = 256
 """Closed in one sweep: a crowd whose time is over together must not hold the event loop."""
-
-Line = OrderedDict["Connection", float]
-"""Connections and since when, in seconds of a clock, longest first."""
 
 
 class Connections:
@@ -52,6 +46,7 @@ class Connections:
         metrics: Metrics,
         clock: Clock,
         door: Door | None = None,
+        receipt: Receipt | None = None,
     ) -> None:
         """Start empty.
 
@@ -61,9 +56,11 @@ class Connections:
             metrics: hears of every connection.
             clock: monotonic seconds.
             door: what is asked before an application is.
+            receipt: bounds bodies that are not complete.
         """
         self._limit = limit
         self.door = door or OpenDoor()
+        self.receipt = receipt or Receipt(_RECEIPT_BYTES, _RECEIPT_BYTES)
         self._timeout_seconds = timeout_seconds
         self._metrics = metrics
         self.clock = clock
@@ -122,7 +119,9 @@ class Connections:
             connection.line = None
 
     def sweep(self) -> None:
-        """Close those that have owed something for too long."""
+        """Close those that have owed something for too long, and give memory back that bodies have left."""
+        if self.receipt.ebbed():
+            asyncio.get_running_loop().run_in_executor(None, give_back)
         for connection in self._overdue(self.receiving):
             connection.late()
         for connection in self._overdue(self.unread):
@@ -138,7 +137,7 @@ class Connections:
         return [connection for connection, since in islice(line.items(), _MOST_AT_ONCE) if since <= oldest]
 
 
-class Connection(HttpToolsProtocol):
+class Connection(Incoming):
     """One connection: bounded in time and size, and known to every request on it.
 
     A client that closes only its sending half counts as gone: at a socket it looks the same as one that left.
@@ -152,24 +151,15 @@ class Connection(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self.line: Line | None = None
-        self._connections = connections
+        super().__init__(connections, config, server_state, app_state, _loop)
         self._caller = Caller()
         self._extensions: Any = {
             EXTENSION: self._caller,
             ARRIVED: lambda: self._part is None,
             REPLY: self.reply,
         }  # uvicorn's type allows dictionaries only
-        self._part: Literal["head", "body"] | None = None  # of the message that has begun and not ended
         self._active: RequestResponseCycle | None = None  # uvicorn's own ``cycle`` is the last one that came in
-        self._read = 0  # bytes of the last read
-        self._fed = 0  # bytes since the parser made something of them
         self._unsent = 0
-        self._refusal: tuple[ServiceError, str] | None = None
-        self._feeding = False
-        self._offered = False  # another protocol, by the message whose headers ended last
-        self._due: RequestResponseCycle | None = None  # to be begun once all that was read is parsed
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -185,62 +175,6 @@ class Connection(HttpToolsProtocol):
 
     def eof_received(self) -> None:
         self._caller.gone = True
-
-    def data_received(self, data: bytes) -> None:
-        self._read = len(data)
-        self._fed += self._read
-        self._feeding = True
-        self._unset_keepalive_if_required()
-        self._feed(data)
-        self._feeding = False
-        due, self._due = self._due, None
-        if due is not None:
-            self._begin(due)
-        if self._fed > _MOST_HEAD_BYTES:
-            self.refuse(_too_large(), "headers_too_large")
-        elif self._part is not None and self.line is self._connections.idle:
-            self._settle()
-
-    def _feed(self, data: bytes) -> None:
-        try:
-            feed(self, data)
-        except HttpParserError:
-            self.logger.warning("Invalid HTTP request received.")
-            self.send_400_response("Invalid HTTP request received.")
-
-    def on_message_begin(self) -> None:
-        if self._offered:  # the same message again
-            self.url = b""
-            self.headers.clear()
-            return
-        self._part, self._fed = "head", 0
-        super().on_message_begin()
-        scope: Any = self.scope  # uvicorn's type has no keys of others
-        scope["extensions"] = self._extensions
-        scope[BEGAN] = self._connections.clock()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Trailers come here too. Not by way of uvicorn's own: it is called for each header of each request."""
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
-        if len(self.headers) > _MOST_HEADERS:
-            self._stop(_too_large(), "headers_too_large")
-
-    def on_headers_complete(self) -> None:
-        if max(self._fed, self._read) > _MOST_HEAD_BYTES < len(self.url) + sum(len(n) + len(v) for n, v in self.headers):
-            self._stop(_too_large(), "headers_too_large")
-        self._offered = not self._offered and self.parser.should_upgrade()
-        if self._offered:
-            if self.parser.get_method() == b"CONNECT":
-                self._stop(MalformedRequestError("CONNECT is for proxies; send the request itself"), "malformed")
-            return
-        self._part, self._fed = "body", 0
-        self._connections.go_on(self)
-        super().on_headers_complete()
-        if len(self.pipeline) > _MOST_PIPELINED:
-            self._stop(MalformedRequestError("too many requests that do not wait for their answers"), "pipeline")
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:  # noqa: ARG002 - the app is ours
         """Begin to work on a request, unless it is turned away: not where its answer could not be sent at once."""
@@ -262,28 +196,9 @@ class Connection(HttpToolsProtocol):
             task.add_done_callback(self.tasks.discard)
             self.tasks.add(task)
 
-    def on_body(self, body: bytes) -> None:
-        """Not uvicorn's own, which wakes the request's task for every byte that comes alone."""
-        self._fed = 0
-        cycle = self.cycle
-        if not cycle.response_complete:
-            cycle.body += body
-            if len(cycle.body) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
-                cycle.message_event.set()
-
-    def on_message_complete(self) -> None:
-        if self._offered:
-            return
-        self._part, self._fed = None, 0
-        super().on_message_complete()
-        if self.line is self._connections.receiving:  # the rest of a body that was answered before its end
-            self._settle()
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._answered()
         self._settle()
         if self._part is None and not self._working():  # nothing refers to the last request any more: most connections are idle
             self.cycle = self._active = self.scope = self.headers = None  # type: ignore[assignment]  # as uvicorn begins
@@ -377,17 +292,9 @@ class Connection(HttpToolsProtocol):
 
     def _drop(self) -> None:
         """Let what works for this client know that nobody is left; uvicorn tells the last request only."""
+        self._let_go()
         self._caller.gone = True
         self.pipeline.clear()
         if self._active is not None and not self._active.response_complete:
             self._active.disconnected = True
             self._active.message_event.set()
-
-    def _stop(self, error: ServiceError, cause: str) -> NoReturn:
-        """Called by the parser, which ends with an error of its own on any exception."""
-        self._refusal = error, cause
-        raise error
-
-
-def _too_large() -> HeadersTooLargeError:
-    return HeadersTooLargeError(f"more than {_MOST_HEADERS} headers, or {_MOST_HEAD_BYTES} bytes of them; send less")

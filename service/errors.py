@@ -21,6 +21,7 @@ ServiceError
 ├── KeyRateError           429  the API key allows no more for now
 ├── UnavailableError       503
 │   ├── CrowdedError            as many connections as the service holds are open and at work
+│   ├── BodiesError             bodies that are being received take as much memory as they may together
 │   ├── TooSlowError            a budget is hopeless here, and whoever asks would ask another instance
 │   ├── EngineFaultError        the search engine of the snapshot, on another machine, gives no answer
 │   ├── RegistryFaultError      the registry cannot be read or written
@@ -246,6 +247,13 @@ class CrowdedError(UnavailableError):
 
     code = "too_many_connections"
     title = "Too many connections"
+
+
+class BodiesError(UnavailableError):
+    """Bodies that are being received take as much memory as they may together, and this one has been on its way for longest."""
+
+    code = "too_many_bodies"
+    title = "Too many bodies being received"
 
 
 class TooSlowError(UnavailableError):

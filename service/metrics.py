@@ -36,7 +36,7 @@ from service.watch import Vitals
 PREFIX = "scalingnote"
 DROPPED = ("late", "gone")
 SHED = ("overloaded", "draining")
-CLOSES = ("keep_alive", "header_timeout", "unread", "malformed", "headers_too_large", "pipeline", "crowded", "refused")
+CLOSES = ("keep_alive", "header_timeout", "unread", "malformed", "headers_too_large", "pipeline", "crowded", "refused", "bodies")
 OBJECTIVES = ("availability", "in_budget", "recall", "overlap")
 SWAP_OUTCOMES = ("replaced", "returned", "failed")
 SWAP_STEPS = ("verifying", "opening", "proving", "warming")

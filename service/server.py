@@ -19,6 +19,7 @@ from service.descriptors import connection_limit
 from service.errors import AddressInUseError
 from service.loop_lag import LoopLag
 from service.parts import Parts
+from service.receipt import Receipt
 from service.repeats import Repeats
 from service.settings import Settings, flag, variable
 from service.shedding import Shedding
@@ -26,6 +27,8 @@ from service.shedding import Shedding
 _BACKLOG = 2048
 _WRITE_SECONDS = 1
 """For answers that are ready to be written out, after the drain."""
+_BODIES = 64
+"""Of the longest, that may be on their way at a time unless a setting says how many bytes."""
 _QUIET_SECONDS = 5.0
 """Without a refusal, until an overload is over."""
 
@@ -48,6 +51,7 @@ class DrainingServer(uvicorn.Server):
             parts.metrics,
             parts.clock,
             app,
+            _receipt(settings),
         )
         super().__init__(
             uvicorn.Config(
@@ -104,6 +108,12 @@ class DrainingServer(uvicorn.Server):
     def _idle(self) -> bool:
         """No request is being received or answered, and none that was given up still has its worker thread."""
         return not self.server_state.tasks and self._parts.limiter.in_flight == 0
+
+
+def _receipt(settings: Settings) -> Receipt:
+    longest = max(settings.max_body_bytes, settings.max_batch_body_bytes)
+    asked = settings.max_receipt_bytes
+    return Receipt(_BODIES * longest if asked is None else asked, longest)
 
 
 @contextmanager
