@@ -32,3 +32,16 @@ export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
   node.hidden = text === "";
 }
+
+// Answers may come in another order than they were asked for. Of one part of the page only the newest question is answered: each
+// new one calls off those before it, which end in an AbortError.
+export function questions() {
+  let newest = new AbortController();
+  return () => {
+    newest.abort();
+    newest = new AbortController();
+    return newest.signal;
+  };
+}
+
+export const calledOff = (error) => error.name === "AbortError";

@@ -7,8 +7,8 @@ export const token = () => sessionStorage.getItem(TOKEN);
 export const keep = (given) => sessionStorage.setItem(TOKEN, given);
 export const forget = () => sessionStorage.removeItem(TOKEN);
 
-export async function call(path, body) {
-  const options = { headers: { authorization: `Bearer ${token() ?? ""}` } };
+export async function call(path, body, signal) {
+  const options = { headers: { authorization: `Bearer ${token() ?? ""}` }, signal };
   if (body !== undefined) Object.assign(options, { method: "POST", body: JSON.stringify(body) });
   const response = await fetch(`/snapshots${path}`, options);
   const answer = await response.json();

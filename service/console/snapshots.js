@@ -1,5 +1,5 @@
 // Operators' part: the registry, the gate's reports, and the swap. Everything shown comes from /snapshots and below.
-import { $, age, bytes, element, moment, say, seconds } from "./dom.js";
+import { $, age, bytes, calledOff, element, moment, questions, say, seconds } from "./dom.js";
 import * as operator from "./operator.js";
 
 const QUIET_SECONDS = 5;
@@ -10,19 +10,25 @@ let timer = null;
 let watched = ""; // of the last progress that was shown: the list is read again when it differs
 let rows = [];
 let compared = null; // id of the snapshot whose report and differences are open
+let accepting = false; // whether the service takes changes, as it said last
+const askedSwap = questions();
+const askedList = questions(); // and the details in it
 
 // Asking
 
-async function call(path, body) {
+async function call(path, body, signal) {
+  const token = operator.token();
   try {
-    return await operator.call(path, body);
+    return await operator.call(path, body, signal);
   } catch (error) {
-    if (error.problem?.status === 401) signOut(operator.token() ? error.problem.detail : "");
+    if (error.problem?.status === 401 && token === operator.token()) signOut(token ? error.problem.detail : "");
     throw error;
   }
 }
 
 function signOut(why) {
+  askedSwap();
+  askedList();
   operator.forget();
   say($("token-error"), why);
   $("sign-in").hidden = false;
@@ -33,8 +39,9 @@ async function refresh() {
   clearTimeout(timer);
   if (!shown) return;
   let pause = QUIET_SECONDS;
+  const signal = askedSwap();
   try {
-    const swap = await call("/swap");
+    const swap = await call("/swap", undefined, signal);
     if (swap.running) pause = RUNNING_SECONDS;
     await showSwap(swap);
     $("sign-in").hidden = true;
@@ -43,11 +50,13 @@ async function refresh() {
   } catch (error) {
     showTrouble(error);
   }
-  clearTimeout(timer); // another call may have set one meanwhile
+  if (signal.aborted) return; // whoever asks anew sets the time
+  clearTimeout(timer);
   if (shown && operator.token()) timer = setTimeout(refresh, 1000 * pause); // without one there is nothing to ask
 }
 
 function showTrouble(error) {
+  if (calledOff(error)) return;
   const { problem } = error;
   if (problem?.code === "admin_disabled") {
     $("sign-in").hidden = $("operator").hidden = true;
@@ -65,10 +74,15 @@ async function showSwap(swap) {
   say($("swap-ids"), swap.desired === swap.serving ? `serving ${swap.serving ?? "nothing"}` : `desired ${swap.desired ?? "nothing"} · serving ${swap.serving ?? "nothing"}`);
   showSteps(swap);
   showFailure(swap);
+  accepting = swap.accepts_changes;
+  allowChanges();
   const now = JSON.stringify([swap.desired, swap.serving, swap.state, swap.began_at, swap.last_error]);
   if (now !== watched) await showList();
   watched = now;
-  for (const button of document.querySelectorAll("#operator button.change")) button.disabled = !swap.accepts_changes;
+}
+
+function allowChanges() {
+  for (const button of document.querySelectorAll("#operator button.change")) button.disabled = !accepting;
 }
 
 function showSteps(swap) {
@@ -94,14 +108,19 @@ function showFailure(swap) {
 // The registry
 
 async function showList() {
-  const answer = await call("");
+  const signal = askedList();
+  drawList(await call("", undefined, signal));
+  if (rows.some((row) => row.id === compared)) attempt(() => showDetails(compared, signal)); // a slow report keeps no swap from being shown
+}
+
+function drawList(answer) {
   rows = answer.snapshots;
   const unreadable = Object.entries(answer.unreadable).map(([id, reason]) => element("li", "snapshot", element("h3", "", element("code", "", id), badge("unreadable", "bad")), element("p", "reason", reason)));
   const had = document.activeElement?.dataset?.key; // keyboards stay where they are
   $("registry").replaceChildren(...rows.map(snapshotElement), ...unreadable);
+  allowChanges();
   if (had) document.querySelector(`[data-key="${had}"]`)?.focus();
   say($("registry-empty"), rows.length || unreadable.length ? "" : "No snapshot is published yet.");
-  if (rows.some((row) => row.id === compared)) await showDetails(compared);
 }
 
 const badge = (text, kind) => element("span", `badge ${kind}`, text);
@@ -159,17 +178,17 @@ async function toggleDetails(id) {
   await attempt(showList);
 }
 
-async function showDetails(id) {
+async function showDetails(id, signal) {
   const place = element("div", "details");
   const others = rows.filter((row) => row.id !== id);
-  place.append(element("h4", "", "Gate"), ...(await gateElements(id)));
+  place.append(element("h4", "", "Gate"), ...(await gateElements(id, signal)));
   if (others.length) place.append(element("h4", "", "Compared with"), comparison(id, others));
   $(`snapshot-${id}`).append(place);
 }
 
-async function gateElements(id) {
+async function gateElements(id, signal) {
   try {
-    const last = await call(`/${id}/gate`);
+    const last = await call(`/${id}/gate`, undefined, signal);
     return [last, ...last.earlier].map((report, place) => {
       const summary = element("summary", "", verdictBadge(report), ` ${moment(report.at)}`);
       const made = element("details", "report", summary);
@@ -213,20 +232,22 @@ function table(heads, lines) {
 
 function comparison(id, others) {
   const place = element("div", "");
+  const asked = questions();
   const choice = element("select", "", ...others.map((row) => Object.assign(element("option", "", row.id + (row.serving ? " (serving)" : "")), { value: row.id })));
   choice.setAttribute("aria-label", `Compare ${id} with`);
   choice.value = (others.find((row) => row.serving) ?? others[0]).id;
   const compare = async () => {
-    const { first, second, facts } = await call(`/${choice.value}/diff/${id}`);
+    place.replaceChildren();
+    const { first, second, facts } = await call(`/${choice.value}/diff/${id}`, undefined, asked());
     const lines = facts.map((fact) => {
       const name = Object.assign(element("th", "", fact.name.replaceAll("_", " ")), { scope: "row" });
       return element("tr", fact.equal ? "" : "differs", name, element("td", "figure", figure(fact.first)), element("td", "figure", figure(fact.second)));
     });
-    place.replaceChildren(choice, table(["", first, second], lines));
+    place.replaceChildren(table(["", first, second], lines));
   };
   choice.addEventListener("change", () => attempt(compare));
   attempt(compare);
-  return place;
+  return element("div", "", choice, place);
 }
 
 // Changing
