@@ -27,6 +27,19 @@ export const moment = (iso) => new Date(iso).toLocaleString();
 export const problemText = (problem) =>
   problem.errors ? problem.errors.map((error) => `${error.path}: ${error.message}`).join("\n") : problem.detail;
 
+// What an answer holds; otherwise throws what is wrong, with its problem where it has one: a proxy's page has none.
+export async function answerOf(response) {
+  const text = await response.text();
+  let answer;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    throw new Error(`HTTP ${response.status} without JSON`);
+  }
+  if (!response.ok) throw Object.assign(new Error(problemText(answer)), { problem: answer });
+  return answer;
+}
+
 // A line of text that is only written when it changes, so that screen readers say it once.
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;

@@ -1,6 +1,6 @@
 // The last fifteen minutes as the service keeps them itself, as small charts drawn here. Everything shown comes from /history.
 import { chart } from "./chart.js";
-import { $, element, milliseconds, say } from "./dom.js";
+import { $, answerOf, element, milliseconds, say } from "./dom.js";
 
 const REFRESH_SECONDS = 5;
 const LEAST_SECONDS = 60; // of the scale, after a start
@@ -33,14 +33,19 @@ async function refresh() {
   clearTimeout(timer);
   if (!shown) return;
   try {
-    const response = await fetch("/history");
-    draw(await response.json());
+    draw(await answerOf(await fetch("/history")));
     say($("live-error"), "");
   } catch (error) {
-    say($("live-error"), `The service does not answer: ${error.message}`);
+    say($("live-error"), trouble(error));
   }
   clearTimeout(timer);
   if (shown) timer = setTimeout(refresh, 1000 * REFRESH_SECONDS);
+}
+
+function trouble({ problem, message }) {
+  if (!problem) return `The service does not answer: ${message}`;
+  const one = problem.status === 404 ? ". The last minutes are those of one process: open the console of one replica, by its own address" : "";
+  return `${problem.title}: ${message}${one}`;
 }
 
 function draw(history) {

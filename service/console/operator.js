@@ -1,5 +1,5 @@
 // Calls of operators' routes, with the token that this tab was given.
-import { problemText } from "./dom.js";
+import { answerOf } from "./dom.js";
 
 const TOKEN = "scalingnote.token"; // sessionStorage: gone with the tab, never sent by itself
 
@@ -10,8 +10,5 @@ export const forget = () => sessionStorage.removeItem(TOKEN);
 export async function call(path, body, signal) {
   const options = { headers: { authorization: `Bearer ${token() ?? ""}` }, signal };
   if (body !== undefined) Object.assign(options, { method: "POST", body: JSON.stringify(body) });
-  const response = await fetch(`/snapshots${path}`, options);
-  const answer = await response.json();
-  if (response.ok) return answer;
-  throw Object.assign(new Error(problemText(answer)), { problem: answer });
+  return answerOf(await fetch(`/snapshots${path}`, options));
 }

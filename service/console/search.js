@@ -1,7 +1,7 @@
 // Searching: what is asked. Everything shown comes from /search, from /info, and for operators from /snapshots.
 import { column } from "./answer.js";
 import * as comparing from "./compare.js";
-import { $, element, milliseconds, problemText } from "./dom.js";
+import { $, answerOf, element, milliseconds, problemText } from "./dom.js";
 import * as key from "./key.js";
 import * as operator from "./operator.js";
 
@@ -42,7 +42,7 @@ function recallFromAddress() {
 
 // A condition more, built from a column, an operator and a value; JSON where the column's type is no text.
 function addCondition() {
-  const [name, type] = $("column").value.split(" ");
+  const { value: name, dataset: { type } } = $("column").selectedOptions[0];
   const typed = $("value").value;
   try {
     const one = (text) => (type === "string" ? text.trim() : JSON.parse(text));
@@ -98,9 +98,7 @@ async function columns(body) {
 
 async function post(body) {
   const response = await fetch("/search", { method: "POST", headers: { "content-type": "application/json", ...key.headers() }, body: JSON.stringify(body) });
-  const answer = await response.json();
-  if (!response.ok) throw Object.assign(new Error(problemText(answer)), { problem: answer });
-  return answer;
+  return answerOf(response);
 }
 
 function showFailure(error) {
@@ -161,6 +159,12 @@ export function onKey(event) {
 
 const option = (value, text) => Object.assign(element("option", "", text), { value });
 
+function columnOption({ name, type }) {
+  const made = option(name, name);
+  made.dataset.type = type;
+  return made;
+}
+
 function fill(select, options) {
   const chosen = select.value;
   select.replaceChildren(...options);
@@ -178,7 +182,7 @@ export function describeSnapshot(info) {
     ? `Filter on ${filterable.map((each) => `${each.name} (${each.type})`).join(", ")}`
     : "This snapshot has no fields to filter on";
   $("conditions").hidden = filterable.length === 0;
-  fill($("column"), filterable.map((each) => option(`${each.name} ${each.type}`, each.name)));
+  fill($("column"), filterable.map(columnOption));
   const efforts = index.efforts.map((row) => option(String(row.effort), `${row.effort} · recall ${(100 * row.recall_at_10).toFixed(1)}% · p99 ${milliseconds(row.p99_ms)}`));
   fill($("effort"), [option("", `as planned: ${index.default_effort}, less for want of time`), ...efforts]);
   describeOpen();

@@ -137,6 +137,21 @@ def test_nothing_can_be_activated_during_a_swap_whatever_is_drawn_anew(browser: 
         text(page, "#swap-ids", f"serving {place.second}")
 
 
+def test_what_a_proxy_answers_in_place_of_the_last_minutes_is_said(browser: Any, place: Place) -> None:
+    problem = {"title": "Not Found", "status": 404, "detail": "ask each replica by its own address", "code": "not_found"}
+    with visiting(browser, place) as page:
+        page.route("**/history", lambda route: route.fulfill(status=404, json=problem))
+        page.get_by_role("link", name="live").click()
+        text(page, "#live-error", "Not Found: ask each replica by its own address. The last minutes are those of one process")
+        page.route("**/history", lambda route: route.fulfill(status=502, body="<html>"))
+        page.reload()
+        text(page, "#live-error", "HTTP 502 without JSON")
+        page.unroute("**/history")
+        page.reload()
+        page.locator("#chart-rate").wait_for()
+        assert page.locator("#live-error").is_hidden()
+
+
 def test_a_token_that_was_forgotten_shows_nothing_more(browser: Any, place: Place) -> None:
     with visiting(browser, place) as page:
         signed_in(page)

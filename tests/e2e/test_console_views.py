@@ -78,6 +78,20 @@ def test_a_filter_is_built_from_the_columns(browser: Any, place: Place) -> None:
         assert sorted(ids(page.locator(".column"))) == sorted(f"doc-{row}" for row in range(9) if row % 3 != 1)
 
 
+def test_a_column_may_have_spaces_in_its_name(browser: Any, place: Place) -> None:
+    def renamed(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace('"name":"kind"', '"name":"kind of thing"'))
+
+    with visiting(browser, place) as page:
+        page.route("**/info", renamed)
+        page.reload()
+        page.get_by_label("Column", exact=True).select_option(label="kind of thing")
+        page.get_by_label("Value", exact=True).fill("toy")
+        page.keyboard.press("Enter")
+        assert page.locator("#filter").input_value() == '{"kind of thing":{"$eq":"toy"}}'
+
+
 def test_exact_and_approximate_side_by_side_say_why_a_hit_is_there(browser: Any, place: Place) -> None:
     order = [f"doc-{row}" for row in make_oracle(210, seed=1).rows([QUERY], 100)[0]]
     with visiting(browser, place) as page:
