@@ -19,13 +19,16 @@ from service.client.errors import ClientError, DeadlineError, UnreachableError
 from service.client.retry import Retry
 
 A = TypeVar("A", bound=BaseModel)
+_NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, OverflowError, ExceptionGroup)
+"""httpx lets through what names, ports and headers that are none raise below it."""
 
 
 class AsyncClient:
     """Keeps connections open between calls; close it, or use it as a context. For one event loop.
 
     Every call ends within its budget, in an answer or in a ``ClientError``: connecting, waiting, repeated attempts and
-    reading the answer included. When it ends early, the connection is closed, at which the service drops the work.
+    reading the answer included. When it ends early, the connection is closed, at which the service drops the work. A
+    budget that is no positive number is a ValueError, and one text in place of many a TypeError.
 
     Args:
         base_url: of the service, e.g. ``http://localhost:8000``; a path in it is kept.
@@ -95,28 +98,35 @@ class AsyncClient:
     async def _answer(self, call: Call[A]) -> A:
         timeout_ms = self._timeout_ms if call.timeout_ms is None else _checked(call.timeout_ms)
         end = self._clock() + timeout_ms / 1000.0
+        content = call.content()
         made = 0
         while True:
             made += 1
             try:
-                return await self._attempt(call, timeout_ms, end)
+                return await self._attempt(call, content, timeout_ms, end)
             except ClientError as error:
                 wait_ms = self._retry.wait_ms(error, made, (end - self._clock()) * 1000.0, self._random)
                 if wait_ms is None:
                     raise
             await asyncio.sleep(wait_ms / 1000.0)
 
-    async def _attempt(self, call: Call[A], timeout_ms: float, end: float) -> A:
+    async def _attempt(self, call: Call[A], content: bytes, timeout_ms: float, end: float) -> A:
         remaining = end - self._clock()
         try:
             async with asyncio.timeout(max(0.0, remaining)):
-                response = await self._http.post(call.path, json=call.body, headers=call.headers(remaining * 1000.0))
+                response = await self._http.post(call.path, content=content, headers=call.headers(remaining * 1000.0))
         except TimeoutError as error:
             raise DeadlineError(f"no answer within {timeout_ms:g} ms", call.request_id) from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            message = f"{self._http.base_url}{call.path}: {error or type(error).__name__}"
-            raise UnreachableError(message, call.request_id) from error
+        except _NO_ANSWER as error:
+            url = f"{str(self._http.base_url).rstrip('/')}/{call.path}"
+            raise UnreachableError(f"{url}: {_why(error)}", call.request_id) from error
         return call.read(response.status_code, response.headers, response.content)
+
+
+def _why(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):  # of attempts to connect, which went on together
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
 
 
 def _checked(timeout_ms: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +12,15 @@ from typing import Any, Generic, Required, TypedDict, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from service.client.answers import BatchAnswer, EmbedAnswer, SearchAnswer
-from service.client.errors import UnexpectedAnswerError, error_of
+from service.client.errors import UnexpectedAnswerError, error_of, unsendable
 
 A = TypeVar("A", bound=BaseModel)
 
 _WAY_MS = 5.0
 _WAY_SHARE = 0.2
 _OK = 200
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_TRACEPARENT = re.compile(r"[\x21-\x7e]{1,512}")
 
 
 class CallOptions(TypedDict, total=False):
@@ -66,9 +70,26 @@ class Call(Generic[A]):
     traceparent: str | None = None
     request_id: str = field(default_factory=lambda: secrets.token_hex(16))
 
+    def content(self) -> bytes:
+        """The body; raises RequestError where it, or an id, cannot be sent."""
+        if not _REQUEST_ID.fullmatch(self.request_id):
+            raise unsendable("request_id", "it is 1 to 128 of A-Z a-z 0-9 . _ : / + = @ -", ascii(self.request_id))
+        if self.traceparent is not None and not _TRACEPARENT.fullmatch(self.traceparent):
+            raise unsendable("traceparent", "it is a line of printable ASCII, as W3C Trace Context has it", self.request_id)
+        try:
+            return json.dumps(self.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        except (ValueError, TypeError, RecursionError) as error:  # a surrogate, a NaN, a set
+            raise unsendable(
+                "body", f"it cannot be written as JSON ({type(error).__name__}: {error})", self.request_id
+            ) from error
+
     def headers(self, remaining_ms: float) -> dict[str, str]:
         """Of an attempt for which so much of the budget is left."""
-        headers = {"X-Request-ID": self.request_id, "Request-Timeout-Ms": f"{server_budget_ms(remaining_ms):.3f}"}
+        headers = {
+            "Content-Type": "application/json",
+            "X-Request-ID": self.request_id,
+            "Request-Timeout-Ms": f"{server_budget_ms(remaining_ms):.3f}",
+        }
         if self.traceparent is not None:
             headers["traceparent"] = self.traceparent
         return headers

@@ -6,22 +6,29 @@ ClientError
 ├── DeadlineError               no answer in time
 │   └── BudgetSpentError  504   the service said so itself; ``spent_ms`` says where
 └── ProblemError                the service refused, as application/problem+json
-    ├── RequestError      4xx   wrong request: asking again changes nothing; ``places`` names what is wrong
+    ├── RequestError      4xx   wrong request: asking again changes nothing; ``places`` names what is wrong. Also what
+    │   │                       cannot be sent at all, as 422
     │   ├── DeniedError   401   no API key, or one that is not known; 403: it does not allow this
     │   └── TooLargeError 413
-    ├── OverloadedError   429   shed at the door, or beyond the API key's rate
-    ├── UnavailableError  503   this instance cannot answer; another one may
+    ├── OverloadedError   429   shed at the door, or beyond the API key's rate; or a balancer's own
+    ├── UnavailableError  503   this instance cannot answer; another one may; or a balancer's own
     ├── BudgetSpentError  504
     └── FaultError        5xx   a fault of the service: its log has ``request_id``
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+UNNAMED = "unnamed"
+"""Code of a 429 or 503 that names none, as those of balancers."""
+_MOST_RETRY_AFTER_MS = 86_400_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class ProblemError(ClientError):
 
     Attributes:
         status: HTTP status.
-        code: stable name of the error, as in docs/api.md.
+        code: stable name of the error, as in docs/api.md; ``unnamed`` where a balancer refused, who names none.
         detail: what is wrong and what to do.
         retry_after_ms: when the service wants to be asked again, if it said so.
         places: what is wrong with the request, place by place.
@@ -150,6 +157,8 @@ _BY_STATUS: Mapping[int, type[ProblemError]] = {
     503: UnavailableError,
     504: BudgetSpentError,
 }
+_BY_ANYBODY = (429, 503)
+"""These say the same whoever says them: later, or elsewhere."""
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, request_id: str) -> ProblemError | UnexpectedAnswerError:
@@ -158,17 +167,41 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, request_id: s
     try:
         problem = Problem.model_validate_json(body)
     except ValidationError:
-        return UnexpectedAnswerError(status, kind, request_id)
+        if status not in _BY_ANYBODY:
+            return UnexpectedAnswerError(status, kind, request_id)
+        detail = f"refused with {kind or 'no content type'}, not by this service: a balancer's word"
+        problem = Problem(status=status, code=UNNAMED, detail=detail, request_id=request_id)
     if problem.retry_after_ms is None:
         problem = problem.model_copy(update={"retry_after_ms": _retry_after_ms(headers)})
     return _class_of(status)(problem)
+
+
+def unsendable(path: str, message: str, request_id: str) -> RequestError:
+    """What the service would answer to what no HTTP request can hold."""
+    errors = [{"path": path, "message": message}]
+    detail = f"{path}: {message}; nothing was sent"
+    return RequestError(Problem(status=422, code="request_invalid", detail=detail, request_id=request_id, errors=errors))
 
 
 def _class_of(status: int) -> type[ProblemError]:
     return _BY_STATUS.get(status) or (FaultError if status >= 500 else RequestError)
 
 
-def _retry_after_ms(headers: Mapping[str, Any]) -> float | None:
-    """Of the header in seconds; a date, which this service never sends, is not read."""
-    raw = str(headers.get("retry-after", ""))
-    return int(raw) * 1000.0 if raw.isascii() and raw.isdecimal() else None
+def _retry_after_ms(headers: Mapping[str, str]) -> float | None:
+    """Of the header, in seconds or a date, which is counted from the answer's own Date: clocks differ. A day at most."""
+    raw = headers.get("retry-after", "").strip()
+    if raw.isascii() and raw.isdecimal():
+        return min(float(raw) * 1000.0, _MOST_RETRY_AFTER_MS)
+    then, now = _seconds_of(raw), _seconds_of(headers.get("date", ""))
+    if then is None:
+        return None
+    return min(max(0.0, (then - (time.time() if now is None else now)) * 1000.0), _MOST_RETRY_AFTER_MS)
+
+
+def _seconds_of(date: str) -> float | None:
+    """Since 1970; None where it is no date of HTTP."""
+    try:
+        told = parsedate_to_datetime(date)
+        return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

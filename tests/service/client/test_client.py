@@ -17,6 +17,7 @@ import httpx
 import live
 import pytest
 from make_snapshot import make_oracle
+from scripted import PATIENT, WORKING, Script, outcome, page_of_another
 from serving import make_registry
 
 import service.errors as service_errors
@@ -28,7 +29,6 @@ from service.client import (
     BatchAnswer,
     BudgetSpentError,
     Client,
-    ClientError,
     DeadlineError,
     Degraded,
     DeniedError,
@@ -50,8 +50,6 @@ from service.client import (
 from service.errors import ServiceError
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-WORKING: dict[str, Any] = {"hits": [], "degraded": None, "truncated": False, "snapshot": "s", "timings_ms": {}, "request_id": "r"}
-PATIENT = 30_000.0
 
 
 @pytest.fixture(scope="module")
@@ -162,37 +160,11 @@ def test_closing_ends_the_calls_of_other_threads() -> None:
     assert said.startswith("the client was closed before the answer came (request_id ")
 
 
-class Script:
-    """A transport that answers as told, and keeps what was asked."""
-
-    def __init__(self, *answers: httpx.Response) -> None:
-        self.asked: list[httpx.Request] = []
-        self._answers = list(answers)
-
-    def transport(self) -> httpx.MockTransport:
-        return httpx.MockTransport(self._answer)
-
-    async def _answer(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(request)
-        return self._answers.pop(0)
-
-
 def refusal(error: ServiceError) -> httpx.Response:
     """What the service answers for an error, made by the service."""
     call = ServerCall({"headers": [(b"x-request-id", b"r")]}, time.monotonic)
     reply = reply_of(error, call, "/search")
     return httpx.Response(reply.status, headers=list(reply.headers), content=reply.body)
-
-
-def outcome(script: Script, timeout_ms: float = PATIENT, **options: Any) -> SearchAnswer | ClientError:
-    async def ask() -> SearchAnswer:
-        async with AsyncClient("http://service", transport=script.transport(), **options) as client:
-            return await client.search("apple", timeout_ms=timeout_ms)
-
-    try:
-        return asyncio.run(ask())
-    except ClientError as error:
-        return error
 
 
 def made(kind: type[ServiceError]) -> ServiceError:
@@ -245,9 +217,9 @@ def test_what_a_later_service_adds_is_ignored() -> None:
     assert isinstance(outcome(Script(httpx.Response(200, json=WORKING | {"new": 1}))), SearchAnswer)
 
 
-@pytest.mark.parametrize("status", [200, 301, 404, 502, 503])
+@pytest.mark.parametrize("status", [200, 301, 404, 502, 504])
 def test_pages_of_others_are_not_taken_for_answers_nor_asked_for_again(status: int) -> None:
-    script = Script(httpx.Response(status, text="<html>", headers={"content-type": "text/html", "retry-after": "0"}))
+    script = Script(page_of_another(status, "0"))
     error = outcome(script)
     assert isinstance(error, UnexpectedAnswerError)
     assert (error.status, len(script.asked)) == (status, 1)
