@@ -48,7 +48,8 @@ class Sample:
         at: when it ended, UTC.
         seconds: how long it was.
         requests_per_second: answers of /search, refusals among them.
-        p50_ms, p99_ms: of their latency, refusals among them; None without any.
+        answers_per_second: of any route that works on queries, without what was refused at the door.
+        p50_ms, p99_ms: of the latency of /search, refusals among it; None without any.
         in_budget_share: of the requests that were let in, on any route that works on queries, those answered within their budget.
         degraded_share: of the answered searches, by what was given up; None without any.
         shed_per_second: requests that were refused at the door, on any route.
@@ -60,6 +61,7 @@ class Sample:
     at: datetime
     seconds: float
     requests_per_second: float
+    answers_per_second: float
     p50_ms: float | None
     p99_ms: float | None
     in_budget_share: float | None
@@ -137,9 +139,10 @@ class History:
                 at=self._now(),
                 seconds=seconds,
                 requests_per_second=buckets[-1] / seconds,
+                answers_per_second=vitals.answers / seconds,
                 p50_ms=quantile_ms(0.5, edges, buckets),
                 p99_ms=quantile_ms(0.99, edges, buckets),
-                in_budget_share=_in_budget(after.vitals - before.vitals),
+                in_budget_share=_in_budget(vitals),
                 degraded_share=_degraded(before, after),
                 shed_per_second=(after.shed - before.shed) / seconds,
                 late_per_second=vitals.late / seconds,

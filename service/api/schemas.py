@@ -336,7 +336,10 @@ class SampleModel(Answer):
     at: datetime = Field(description="When it ended.")
     seconds: float = Field(description="How long it was.")
     requests_per_second: float = Field(description="Answers of /search, refusals among them.")
-    p50_ms: float | None = Field(description="Of their latency; null without any.")
+    answers_per_second: float = Field(
+        description="Answers of any route that works on queries, without what was refused at the door."
+    )
+    p50_ms: float | None = Field(description="Of the latency of /search; null without any.")
     p99_ms: float | None
     in_budget_share: float | None = Field(
         description="Of what was let in, on any route that works on queries: the share answered within its own budget."

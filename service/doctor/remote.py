@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from statistics import median
+from typing import TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, ValidationError
@@ -23,8 +24,8 @@ from service.doctor.running import (
     check_budget,
     check_connections,
     check_converged,
-    check_faults,
     check_headroom,
+    check_keys,
     check_live,
     check_operators,
     check_proof,
@@ -32,6 +33,7 @@ from service.doctor.running import (
     check_remote,
 )
 from service.doctor.timings import Timing, check_timing
+from service.doctor.traffic import Span, Traffic, check_traffic
 from service.errors import UnreachableError
 from service.metrics import WORK_ROUTES
 from snapshot.errors import ManifestError
@@ -80,6 +82,7 @@ class _Settings(BaseModel):
     default_timeout_ms: float = 1000.0
     max_connections: int | None = None
     admin_tokens_file: str | None = None
+    api_keys_file: str | None = None
     slo_recall: float = 0.9
     slo_overlap: float = 0.6
     slo_in_budget: float = 0.99
@@ -98,6 +101,31 @@ class Info(BaseModel):
     proof: _Proof | None = None
     threads: dict[str, int]
     settings: _Settings
+
+
+class _Sample(BaseModel):
+    seconds: float
+    answers_per_second: float
+    in_budget_share: float | None
+    shed_per_second: float
+    failed_per_second: float
+
+    def span(self) -> Span:
+        """As counts; ``in_budget_share`` takes faults for late."""
+        answers, faults, shed = (
+            rate * self.seconds for rate in (self.answers_per_second, self.failed_per_second, self.shed_per_second)
+        )
+        late = 0.0 if self.in_budget_share is None else (1 - self.in_budget_share) * answers - faults
+        return Span(self.seconds, Traffic(*(float(round(count)) for count in (answers + shed, faults, max(0.0, late), shed))))
+
+
+class History(BaseModel):
+    """What is needed of ``/history``."""
+
+    samples: tuple[_Sample, ...]
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +166,10 @@ def check_service(asker: Asker) -> list[Finding]:
         UnreachableError: no whole answer within the time, or none of this service.
     """
     reply = asker.get("/info")
-    info = _info(reply)
+    info = _read(Info, reply)
     ready = asker.get("/readyz")
     samples = Samples.parse(asker.get("/metrics").body.decode("utf-8", "replace"))
+    history = _read(History, asker.get("/history"))
     probes = probe(asker) if info.serving is not None else Probes((), ())
     return [
         check_ready(Ready(ready.status, ready.json())),
@@ -148,7 +177,7 @@ def check_service(asker: Asker) -> list[Finding]:
         check_skew(skew_seconds(reply), _DATE_SECONDS + reply.seconds),
         *_of_snapshot(info, samples),
         *_of_machine(info, samples),
-        *_of_traffic(info, samples),
+        *_of_traffic(info, samples, history),
         *_of_probes(info, probes),
     ]
 
@@ -177,9 +206,9 @@ def probe(asker: Asker) -> Probes:
     return Probes(tuple(timings), tuple(refused))
 
 
-def _info(reply: Reply) -> Info:
+def _read(model: type[M], reply: Reply) -> M:
     try:
-        return Info.model_validate(reply.json())
+        return model.model_validate(reply.json())
     except (ValidationError, ManifestError) as error:
         raise UnreachableError(f"{reply.url}: HTTP {reply.status}, not what this service answers: look at the URL") from error
 
@@ -216,16 +245,18 @@ def _of_machine(info: Info, samples: Samples) -> list[Finding]:
         check_headroom(samples.get("memory_available_bytes"), resident),
         check_connections(samples.get("connections"), samples.get("connection_limit"), info.settings.max_connections),
         check_operators(info.settings.admin_tokens_file is not None),
+        *([] if info.settings.api_keys_file is None else [check_keys(samples.get("api_keys_file_valid") != 0)]),
     ]
 
 
-def _of_traffic(info: Info, samples: Samples) -> list[Finding]:
+def _of_traffic(info: Info, samples: Samples, history: History) -> list[Finding]:
     answers, faults = (
         sum(samples.total("requests_total", route=route, **code) for route in WORK_ROUTES) for code in ({}, {"code": "500"})
     )
     late = samples.total("over_budget_total")
     shed = samples.total("shed_total", cause="overloaded")
-    return check_faults(answers, faults, late, shed, info.settings.slo_in_budget)
+    spans = [sample.span() for sample in history.samples]
+    return check_traffic(spans, Traffic(answers, faults, late, shed), info.settings.slo_in_budget)
 
 
 def _of_probes(info: Info, probes: Probes) -> list[Finding]:

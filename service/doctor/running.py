@@ -14,9 +14,6 @@ from snapshot.cli import size
 _LOADING = ("verifying", "opening", "proving", "warming", "shadowing")
 _CROWDED, _FEW_CONNECTIONS = 0.8, 4096
 _HEADROOM_LOW, _HEADROOM_GONE = 0.2, 0.1
-_FAULT_SHARE, _SHED_SHARE = 0.001, 0.01
-_ENOUGH = 100
-"""Answers below which a share of them says nothing."""
 _NO_KEY = ("HTTP 401", "HTTP 403")
 _BUDGET_SHARE = 0.5
 """Of the budget, beyond which an idle service's search leaves too little for company."""
@@ -137,32 +134,13 @@ def check_operators(on: bool) -> Finding:
     return Finding.of("tokens", "ok" if on else "warn", "on" if on else "operators' routes are off", "a file of tokens", advice)
 
 
-def check_faults(answers: float, faults: float, late: float, shed: float, in_budget: float) -> list[Finding]:
-    """Shares of answers since the start that were faults, late, or refused.
-
-    Args:
-        answers: of the routes that work on queries, as the others.
-        faults: 500s.
-        late: answers beyond their budget.
-        shed: refusals for overload.
-        in_budget: the objective.
-    """
-    shares = (
-        ("faults", faults, _FAULT_SHARE, "the log has each traceback under unhandled_error; docs/runbook.md#requests-end-in-5xx"),
-        ("late", late, 1 - in_budget, "docs/runbook.md#504-or-degraded-in-many-answers"),
-        ("refused", shed, _SHED_SHARE, "more replicas, or cheaper searches; docs/runbook.md#429"),
+def check_keys(valid: bool) -> Finding:
+    """Whether the file of API keys is the one that holds."""
+    advice = (
+        "the keys before it hold, also revoked ones; the log has the line, under api_keys_invalid: python -m service key list"
     )
-    if answers < _ENOUGH:
-        return [
-            Finding.of(name, "warn" if count else "ok", f"{count:.0f} of {answers:.0f} since the start", "none", advice)
-            for name, count, _, advice in shares
-        ]
-    return [
-        Finding.of(
-            name, "wrong" if count / answers > most else "ok", f"{count / answers:.2%} since the start", f"{most:.2%}", advice
-        )
-        for name, count, most, advice in shares
-    ]
+    seen = "right" if valid else "a line of the file is wrong"
+    return Finding.of("api_keys", "ok" if valid else "wrong", seen, "a file that is right", advice)
 
 
 def check_budget(probes: Probes, budget_ms: float) -> Finding:

@@ -50,6 +50,7 @@ def test_a_sample_tells_what_happened_since_the_last_one() -> None:
     sample = bench.history.samples[-1]
     assert sample.seconds == pytest.approx(INTERVAL_SECONDS)
     assert sample.requests_per_second == pytest.approx(10 / INTERVAL_SECONDS)
+    assert sample.answers_per_second == pytest.approx(10 / INTERVAL_SECONDS)
     assert sample.in_budget_share == pytest.approx(0.8)
     assert sample.p50_ms == pytest.approx(10, rel=0.42)
     assert sample.p99_ms == pytest.approx(60, rel=0.42)
@@ -67,6 +68,7 @@ def test_refusals_are_not_within_the_budget_and_what_comes_too_late_neither() ->
         bench.metrics.timed("/search", 200, seconds, BUDGET_MS)
     bench.later()
     assert bench.history.samples[-1].in_budget_share == pytest.approx(0.5)
+    assert bench.history.samples[-1].answers_per_second == pytest.approx(2 / INTERVAL_SECONDS)
 
 
 def test_without_requests_nothing_is_made_up() -> None:

@@ -50,7 +50,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
     folder = tmp_path_factory.mktemp("registry")
     make_registry(folder)
     with client_of(folder) as client:
-        answers = {path: client.get(path) for path in ("/info", "/readyz", "/metrics")}
+        answers = {path: client.get(path) for path in ("/info", "/readyz", "/metrics", "/history")}
         answers["/search"] = client.post("/search", {"query": "apple"})
     return Said({path: (answer.status_code, answer.content) for path, answer in answers.items()})
 
@@ -147,6 +147,32 @@ def test_searches_that_are_refused(said: Said) -> None:
 
 def test_searches_that_take_longer_than_the_budget(said: Said) -> None:
     assert "budget" in wrong(examine(said.but("/search", lambda body: body["timings_ms"].update(total=2000.0))))
+
+
+SAMPLE = {"seconds": 5.0, "answers_per_second": 100.0, "in_budget_share": 0.5, "shed_per_second": 20.0, "failed_per_second": 10.0}
+
+
+def test_traffic_is_judged_by_the_last_minutes_and_not_by_what_was_since_the_start(said: Said) -> None:
+    def sampled(**instead: float) -> Said:
+        return said.but("/history", lambda history: history.update(samples=[SAMPLE | instead] * 20))
+
+    found = examine(sampled())
+    assert wrong(found) == {"faults", "late", "refused"}
+    seen = [found[name].seen.split(" in")[0] for name in ("faults", "late", "refused")]
+    assert seen == ["600 of 7200", "2400 of 7200", "1200 of 7200"]
+    past = 'scalingnote_requests_total{code="500",route="/search"} 1e+06\nscalingnote_proof_ok 1.0'
+    well = sampled(in_budget_share=1.0, shed_per_second=0.0, failed_per_second=0.0)
+    found = examine(well.series("scalingnote_proof_ok 1.0", past))
+    assert wrong(found) == set()
+    assert found["faults"].seen.startswith("0 of 6000 in the last 60 s; 100.00% since")
+
+
+def test_a_file_of_api_keys_that_is_wrong(said: Said) -> None:
+    assert "api_keys" not in examine(said)
+    keys = said.but("/info", lambda info: info["settings"].update(api_keys_file="keys"))
+    assert examine(keys)["api_keys"].verdict == "ok"
+    spoiled = keys.series("scalingnote_api_keys_file_valid 1.0", "scalingnote_api_keys_file_valid 0.0")
+    assert wrong(examine(spoiled)) == {"api_keys"}
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"version": 1}'])

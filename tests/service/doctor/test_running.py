@@ -10,8 +10,8 @@ from service.doctor.running import (
     check_budget,
     check_connections,
     check_converged,
-    check_faults,
     check_headroom,
+    check_keys,
     check_live,
     check_operators,
     check_proof,
@@ -91,10 +91,8 @@ def test_operators() -> None:
     assert [check_operators(on).verdict for on in (True, False)] == ["ok", "warn"]
 
 
-def test_shares_of_faults_count_once_there_are_enough_answers() -> None:
-    assert [found.verdict for found in check_faults(10_000, 9, 100, 100, 0.99)] == ["ok", "ok", "ok"]
-    assert [found.verdict for found in check_faults(10_000, 11, 101, 101, 0.99)] == ["wrong", "wrong", "wrong"]
-    assert [found.verdict for found in check_faults(9, 1, 0, 1, 0.99)] == ["warn", "ok", "warn"]
+def test_a_file_of_keys_that_is_wrong() -> None:
+    assert [check_keys(valid).verdict for valid in (True, False)] == ["ok", "wrong"]
 
 
 @pytest.mark.parametrize(
