@@ -18,7 +18,7 @@ import structlog
 
 from service.deadline import Clock
 from service.log_writer import LogWriter
-from service.repeats import Repeats
+from service.repeats import AUDIT, Repeats
 from service.settings import LogFormat, LogLevel
 
 _SHARED: tuple[structlog.typing.Processor, ...] = (
@@ -35,8 +35,6 @@ _UNSEEN = r"\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\
 """Controls, ends of lines, and what turns or hides text, beside those of ASCII."""
 _CONTROL = re.compile(rf"[\x00-\x1f{_UNSEEN}]")
 _CONTROL_BUT_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f{_UNSEEN}]")
-AUDIT = "service.audit"
-"""Logger of operators' calls, which are written whatever the level."""
 
 
 def configure(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
@@ -15,12 +16,15 @@ from service.deadline import Clock
 
 OURS_BY_REQUEST = ("service.access", "service.tracing")
 """Loggers of ours that a request can make write; what the others say are changes of state, and each counts."""
+AUDIT = "service.audit"
+"""Logger of operators' calls, which are written whatever the level: each of theirs, and those of strangers counted."""
 _MOST_KEYS = 256
 """Kinds of lines that are told apart at a time; those beyond share one count."""
 _OTHERS = ("others", logging.WARNING, "many different lines")
 
 _Key = tuple[str, int, str]
 _log = structlog.get_logger(__name__)
+_audit = structlog.get_logger(AUDIT)
 
 
 @dataclass(slots=True)
@@ -32,7 +36,8 @@ class _Seen:
 class Repeats(logging.Filter):
     """Lets a warning or error through once, then counts its repeats and tells their number every so often.
 
-    Lines are alike if logger, level, message before its arguments are filled in, and the place of the exception are. No
+    Lines are alike if logger, level, message before its arguments are filled in, and the place of the exception are; of
+    strangers' calls of operators' routes, what came of them. No
     repeat goes uncounted: the sums over all lines are exact. Used by any thread.
     """
 
@@ -51,7 +56,7 @@ class Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a line is to be written."""
-        if record.levelno < logging.WARNING or (record.name.startswith("service.") and record.name not in OURS_BY_REQUEST):
+        if record.levelno < logging.WARNING or not by_anybody(record):
             return True
         key = _key(record)
         with self._lock:
@@ -82,18 +87,31 @@ class Repeats(logging.Filter):
                 else:
                     del self._seen[key]
         for (name, level, message), count, seconds in told:  # not under the lock: this too is a line
-            _log.log(level, "repeated", of=message, by=name, times=count, seconds=round(seconds, 1))
+            write = (_audit if name == AUDIT else _log).log
+            write(level, "repeated", of=message, by=name, times=count, seconds=round(seconds, 1))
+
+
+def by_anybody(record: logging.LogRecord) -> bool:
+    """Whether a line is one that a client can cause as often as it likes."""
+    if record.name == AUDIT:
+        said = _said(record)
+        return said.get("who") is None and said.get("event") != "repeated"
+    return not record.name.startswith("service.") or record.name in OURS_BY_REQUEST
+
+
+def _said(record: logging.LogRecord) -> Mapping[str, Any]:
+    return record.msg if isinstance(record.msg, dict) else {"event": record.msg}
 
 
 def _key(record: logging.LogRecord) -> _Key:
-    event: Any = record.msg.get("event", "") if isinstance(record.msg, dict) else record.msg
-    place = _place(record)
+    said = _said(record)
+    event, place = said.get("event", ""), said.get("outcome") or _place(record)
     return record.name, record.levelno, f"{event} ({place})" if place else f"{event}".strip()
 
 
 def _place(record: logging.LogRecord) -> str:
     """Type of the exception and the line that raised it, if there is one."""
-    given: Any = record.msg.get("exc_info") if isinstance(record.msg, dict) else record.exc_info
+    given: Any = _said(record).get("exc_info", record.exc_info)
     if isinstance(given, BaseException):
         given = (type(given), given, given.__traceback__)
     elif given is True:

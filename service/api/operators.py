@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from service.api.call import call_of
 from service.errors import AdminDisabledError, ServiceError, TokensError, UnauthorizedError
-from service.logs import AUDIT
+from service.repeats import AUDIT
 from service.settings import variable
 from service.tokens import Tokens
 

@@ -13,7 +13,8 @@ import structlog
 from manual_clock import ManualClock
 
 from service.logs import configure
-from service.repeats import Repeats
+from service.repeats import AUDIT, Repeats
+from service.settings import LogLevel
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 EVERY_SECONDS = 10.0
@@ -22,10 +23,10 @@ EVERY_SECONDS = 10.0
 class Log:
     """What is written, by a given clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: LogLevel = "info") -> None:
         self.clock = ManualClock()
         self._stream = io.StringIO()
-        self.repeats = configure("info", "json", self._stream, self.clock)
+        self.repeats = configure(level, "json", self._stream, self.clock)
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self._stream.getvalue().splitlines()]
@@ -96,6 +97,28 @@ def test_changes_of_state_and_what_is_no_warning_are_each_written(log: Log) -> N
         structlog.get_logger("service.follow").error("swap_failed", snapshot=str(number))
         structlog.get_logger("service.access").info("request", status=200)
     assert len(log.lines()) == 10
+
+
+def called(outcome: str, who: str | None = None) -> None:
+    audit = structlog.get_logger(AUDIT)
+    (audit.info if outcome == "ok" else audit.warning)("admin_call", who=who, outcome=outcome)
+
+
+@pytest.mark.parametrize("level", ["info", "error"])
+def test_strangers_write_no_more_lines_than_others_and_hide_no_operator(level: LogLevel) -> None:
+    log = Log(level)
+    for _ in range(200):
+        called("unauthorized")
+        called("admin_tokens_invalid")
+    for _ in range(3):
+        called("ok", "ada")
+        called("swap_running", "ada")
+    log.pass_seconds(EVERY_SECONDS)
+    lines = log.lines()
+    assert len(lines) == 2 + 6 + 2
+    assert [line["outcome"] for line in lines if line.get("who")] == ["ok", "swap_running"] * 3
+    told = {line["of"]: (line["times"], line["by"]) for line in lines if line["event"] == "repeated"}
+    assert told == {f"admin_call ({outcome})": (199, AUDIT) for outcome in ("unauthorized", "admin_tokens_invalid")}
 
 
 def test_lines_of_ever_new_kinds_are_counted_together(log: Log) -> None:
