@@ -10,7 +10,6 @@ import re
 import sys
 import time
 from datetime import UTC, datetime
-from io import StringIO
 from textwrap import indent
 from typing import Any, TextIO
 
@@ -18,8 +17,9 @@ import structlog
 
 from service.deadline import Clock
 from service.log_writer import LogWriter
-from service.repeats import AUDIT, Repeats
+from service.repeats import AUDIT, Repeats, by_request, raised
 from service.settings import LogFormat, LogLevel
+from service.tracebacks import whole, without_messages
 
 _SHARED: tuple[structlog.typing.Processor, ...] = (
     structlog.stdlib.add_log_level,
@@ -38,7 +38,13 @@ _CONTROL_BUT_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f{_UNSEEN}]")
 
 
 def configure(
-    level: LogLevel, form: LogFormat, stream: TextIO, clock: Clock = time.monotonic, writer: LogWriter | None = None
+    level: LogLevel,
+    form: LogFormat,
+    stream: TextIO,
+    clock: Clock = time.monotonic,
+    writer: LogWriter | None = None,
+    *,
+    queries: bool = False,
 ) -> Repeats:
     """Send structlog and the standard library's logging through one renderer to ``stream``.
 
@@ -48,18 +54,20 @@ def configure(
         stream: where they go.
         clock: monotonic seconds.
         writer: writes to ``stream`` on a thread of its own; without one, whoever logs does.
+        queries: whether lines may show them, and so the messages of exceptions that a request can raise.
 
     Returns:
         What counts repeated warnings: tick it now and then, and flush it at the end.
     """
     text = form == "text" or (form == "auto" and stream.isatty())
     renderer: Any = _text_renderer(stream) if text else structlog.processors.JSONRenderer()
-    before = (_escaped,) if text else (structlog.processors.format_exc_info, _lead)
+    first = () if queries else (_first_line,)
+    before = (_escaped, _exceptions(queries, text)) if text else (_exceptions(queries, text), _lead)
     handler: logging.Handler = writer or logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
-            processors=[_stamped, structlog.stdlib.ProcessorFormatter.remove_processors_meta, _cut, *before, renderer],
+            processors=[_stamped, structlog.stdlib.ProcessorFormatter.remove_processors_meta, *first, _cut, *before, renderer],
         )
     )
     repeats = Repeats(clock, _REPEATS_SECONDS)
@@ -85,14 +93,29 @@ def configure(
 
 
 def _text_renderer(stream: TextIO) -> structlog.dev.ConsoleRenderer:
-    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_traceback)
+    """The formatter is never asked: exceptions are text by then. The default one shows local variables, and so queries."""
+    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
 
 
-def _traceback(sio: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
-    """Plain: the default ones show local variables, and so queries. Indented, so that no message can pass for a line of ours."""
-    plain = StringIO()
-    structlog.dev.plain_traceback(plain, exc_info)
-    sio.write(indent(_CONTROL_BUT_LINES.sub(_escape, plain.getvalue()), "    "))
+def _first_line(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Of what asyncio says: its further lines hold the exception again."""
+    if event.get("logger") == "asyncio":
+        event["event"] = str(event["event"]).partition("\n")[0]
+    return event
+
+
+def _exceptions(queries: bool, text: bool) -> structlog.typing.Processor:
+    """Makes texts of exceptions, without what might quote a query unless ``queries`` may be seen."""
+
+    def processor(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        hides = not queries and by_request(str(event.get("logger")))
+        error = raised(event.pop("exc_info", None))
+        if error is not None:
+            written = (without_messages if hides else whole)(error)
+            event["exception"] = indent(_CONTROL_BUT_LINES.sub(_escape, written), "    ") if text else written
+        return event
+
+    return processor
 
 
 def _caught(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

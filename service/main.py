@@ -222,7 +222,7 @@ def serve(settings: Settings, head_start: HeadStart) -> int:
         AddressInUseError: the address cannot be bound.
     """
     writer = LogWriter(sys.stderr)
-    repeats = configure(settings.log_level, settings.log_format, sys.stderr, time.monotonic, writer)
+    repeats = configure(settings.log_level, settings.log_format, sys.stderr, time.monotonic, writer, queries=settings.log_queries)
     writer.start()
     try:
         stuck = _serve(settings, head_start, repeats, writer)

@@ -96,7 +96,20 @@ def by_anybody(record: logging.LogRecord) -> bool:
     if record.name == AUDIT:
         said = _said(record)
         return said.get("who") is None and said.get("event") != "repeated"
-    return not record.name.startswith("service.") or record.name in OURS_BY_REQUEST
+    return by_request(record.name)
+
+
+def by_request(logger: str) -> bool:
+    """Whether requests can make a logger write; what others of ours say are changes of state."""
+    return not logger.startswith("service.") or logger in OURS_BY_REQUEST
+
+
+def raised(exc_info: Any) -> BaseException | None:
+    """The exception of a line, as any caller of a logger may give it."""
+    if exc_info is True:
+        return sys.exc_info()[1]
+    given = exc_info[1] if isinstance(exc_info, tuple) else exc_info
+    return given if isinstance(given, BaseException) else None
 
 
 def _said(record: logging.LogRecord) -> Mapping[str, Any]:
@@ -105,21 +118,18 @@ def _said(record: logging.LogRecord) -> Mapping[str, Any]:
 
 def _key(record: logging.LogRecord) -> _Key:
     said = _said(record)
-    event, place = said.get("event", ""), said.get("outcome") or _place(record)
-    return record.name, record.levelno, f"{event} ({place})" if place else f"{event}".strip()
+    event = f"{said.get('event', '')}".strip().partition("\n")[0]  # asyncio's further lines hold the exception
+    place = said.get("outcome") or _place(record)
+    return record.name, record.levelno, f"{event} ({place})" if place else event
 
 
 def _place(record: logging.LogRecord) -> str:
     """Type of the exception and the line that raised it, if there is one."""
-    given: Any = _said(record).get("exc_info", record.exc_info)
-    if isinstance(given, BaseException):
-        given = (type(given), given, given.__traceback__)
-    elif given is True:
-        given = sys.exc_info()
-    if not isinstance(given, tuple) or given[0] is None:
+    error = raised(_said(record).get("exc_info", record.exc_info))
+    if error is None:
         return ""
-    code, line = _last(given[2])
-    return f"{given[0].__name__} in {code}:{line}"
+    code, line = _last(error.__traceback__)
+    return f"{type(error).__name__} in {code}:{line}"
 
 
 def _last(traceback: TracebackType | None) -> tuple[str, int]:

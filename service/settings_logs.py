@@ -29,5 +29,9 @@ class LogSettings(BaseSettings):
         None, description="From when on an answer is slow, in milliseconds; unset: half of the request's own budget."
     )
     log_queries: bool = Field(
-        False, description="Whether these lines show the queries, cut at 256 characters; they may say who asks and what for."
+        False,
+        description=(
+            "Whether these lines show the queries, cut at 256 characters, and lines about faults the messages of exceptions, "
+            "which may quote one; they may say who asks and what for."
+        ),
     )

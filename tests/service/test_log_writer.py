@@ -126,7 +126,7 @@ def test_tracebacks_are_written_by_that_thread_too(slow: Slow) -> None:
     try:
         int("wrong")
     except ValueError:
-        structlog.get_logger("here").exception("failed")
+        structlog.get_logger("service.here").exception("failed")
     slow.reads.set()
     [line] = log.lines()
     assert "ValueError: invalid literal" in line["exception"]

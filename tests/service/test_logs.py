@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -63,6 +65,61 @@ def test_neither_access_log_nor_faults_show_a_query(form: LogFormat, tmp_path: P
     assert "classified" not in text
 
 
+def quoting(text: str) -> None:
+    try:
+        raise KeyError(text)  # noqa: TRY301 - a cause that quotes, too
+    except KeyError as error:
+        raise ValueError(f"cannot tokenize {text!r}") from error
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize("shown", [False, True])
+def test_a_message_that_quotes_a_query_is_withheld_unless_queries_are_logged(
+    form: LogFormat, shown: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    make_registry(tmp_path)
+    configure("info", form, stream, queries=shown)
+    with client_of(tmp_path, access_log=False) as client:
+        generation = client.parts.generations.current
+        assert generation is not None
+        monkeypatch.setattr(type(generation.encoder), "tokenize", lambda _, texts, *__: quoting(texts[0]))
+        assert client.post("/search", {"query": "confidential words"}).status_code == 500
+    text = stream.getvalue()
+    assert all(word in text for word in ("unhandled_error", "ValueError", "KeyError", "in quoting", "direct cause"))
+    assert ("confidential" in text, "message withheld" in text) == (shown, not shown)
+
+
+def lost(text: str) -> None:
+    """A task whose exception nobody asks for."""
+
+    async def fails() -> None:
+        quoting(text)
+
+    async def begin() -> None:
+        task = asyncio.create_task(fails())
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+
+    asyncio.run(begin())
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize("shown", [False, True])
+def test_what_libraries_log_quotes_no_query_either(form: LogFormat, shown: bool) -> None:
+    stream = io.StringIO()
+    repeats = configure("info", form, stream, queries=shown)
+    lost("confidential words")
+    lost("confidential words")
+    written = stream.getvalue()
+    assert "Task exception was never retrieved" in written
+    assert "in quoting" in written
+    assert ("confidential" in written) == shown
+    repeats.flush()
+    assert "confidential" not in stream.getvalue()[len(written) :]
+
+
 def test_there_is_no_access_log_where_it_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     make_registry(tmp_path)
@@ -101,7 +158,7 @@ def test_no_message_of_an_exception_passes_for_a_line(form: LogFormat) -> None:
     try:
         raise ValueError(HOSTILE)  # noqa: TRY301 - in one place with what logs it
     except ValueError:
-        structlog.get_logger("here").exception("failed")
+        structlog.get_logger("service.here").exception("failed")
     written = stream.getvalue()
     assert "\x1b" not in written
     if form == "json":

@@ -102,12 +102,12 @@ def test_a_query_with_braces_is_a_query(client: Client, given: str) -> None:
     assert (filtered.status_code, filtered.json()["hits"]) == (200, [])
 
 
-def lines_of(form: LogFormat, folder: Path, send: Callable[[Client], object]) -> list[str]:
+def lines_of(form: LogFormat, folder: Path, send: Callable[[Client], object], *, queries: bool = False) -> list[str]:
     """The log of a service to which ``send`` sent something hostile."""
     stream = io.StringIO()
     make_registry(folder, rows=20)
     with client_of(folder, admin_tokens_file=tokens_file(folder), access_log_sample=1.0, **PATIENT) as client:
-        configure("info", form, stream)
+        configure("info", form, stream, queries=queries)
         send(client)
         return stream.getvalue().removesuffix("\n").split("\n")
 
@@ -179,6 +179,6 @@ def test_a_traceback_is_lines_of_ours_only(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(type(generation.engine), "search", fail)
         assert ask(client, "POST", "/search", [], {"query": "apple"})[0] == 500
 
-    lines = lines_of("text", tmp_path, send)
+    lines = lines_of("text", tmp_path, send, queries=True)
     assert "    ValueError: \\x1b[2J\\rforged" in lines
     assert [line for line in lines if not line.isprintable()] == []
