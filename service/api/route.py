@@ -141,5 +141,7 @@ def _path(loc: tuple[int | str, ...]) -> str:
 def _message(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         return "unknown key"
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):  # pydantic's words name a class, and Python's word
+        return "input should be a JSON object"
     text = error["msg"].removeprefix("Value error, ")
     return text[:1].lower() + text[1:]

@@ -11,7 +11,7 @@ from service.errors import FieldError, InvalidRequestError
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of ``explain``.
+    """What is asked of ``explain``; InvalidRequestError where /search would refuse the query.
 
     Attributes:
         filter: as the body of /search has it.
@@ -24,6 +24,10 @@ class Question:
     filter: dict[str, Any] | None = None
     effort: int | None = None
     timeout_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.query.strip():
+            raise InvalidRequestError(FieldError("query", "is empty or blank"))
 
 
 def parse_filter(text: str | None) -> dict[str, Any] | None:

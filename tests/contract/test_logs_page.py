@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
@@ -52,6 +55,18 @@ def written() -> dict[str, tuple[set[str], set[str]]]:
 def described() -> dict[str, tuple[set[str], set[str]]]:
     rows = re.findall(r"^\| `(\w+)` \| ([a-z, ]+) \| ([^|]*) \|", PAGE.partition("## Events")[2], flags=re.MULTILINE)
     return {event: (set(levels.split(", ")), set(re.findall(r"`(\w+)`", fields))) for event, levels, fields in rows}
+
+
+def test_what_uvicorn_says_of_connections_is_listed() -> None:
+    source = inspect.getsource(HttpToolsProtocol.data_received) + inspect.getsource(
+        HttpToolsProtocol._unsupported_upgrade_warning
+    )
+    said = {sentence.partition(". ")[0].removesuffix(".") for sentence in re.findall(r'(?:warning\(|msg = )"([^"\\]+)', source)}
+    listed = re.findall(
+        r"^\| ([A-Z][^|`]+)\. \| `uvicorn.error` \| warning \|", PAGE.partition("## Lines of libraries")[2], re.MULTILINE
+    )
+    assert len(said) == 3
+    assert set(listed) == said
 
 
 def test_every_event_is_described_with_its_levels_and_fields_and_every_described_one_is_written() -> None:

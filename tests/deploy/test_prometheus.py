@@ -45,11 +45,15 @@ class Load:
         """One request of each kind, never the same text twice."""
         self._number += 1
         text = f"apple lamp {self._number}"
-        self._live.get("/search", {"query": text, "filter": {"kind": "tool"}})
-        self._live.get("/search", {"query": f"{text} drum", "exact": True})
-        self._live.get("/search/batch", [{"query": f"{text} eagle"}])
-        self._live.get("/embed", {"texts": [f"{text} glass"]})
-        self._live.get("/v1/embeddings", {"input": f"{text} horse", "model": "any"})
+        self._answered("/search", {"query": text, "filter": {"kind": "tool"}})
+        self._answered("/search", {"query": f"{text} drum", "exact": True})
+        self._answered("/search/batch", [{"query": f"{text} eagle"}])
+        self._answered("/embed", {"queries": [f"{text} glass"]})
+        self._answered("/v1/embeddings", {"input": f"{text} horse", "model": "any"})
+
+    def _answered(self, path: str, body: Any) -> None:
+        status, answer = self._live.get(path, body)
+        assert status not in (400, 404, 422), f"{path} puts no load on anything: {answer!r}"
 
     @contextmanager
     def running(self, callers: int, pause_seconds: float = 0.0) -> Iterator[None]:

@@ -131,6 +131,20 @@ def test_an_answer_to_a_wrong_body_does_not_grow_with_the_body(client: Client, p
     assert len(response.content) < 16_384
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        ("/search", 5, "body"),
+        ("/search", {"query": "a", "filter": 5}, "filter"),
+        ("/search/batch", [5], "0"),
+        ("/embed", [], "body"),
+    ],
+)
+def test_what_has_to_be_an_object_is_called_one(client: Client, path: str, body: Any, place: str) -> None:
+    problem = assert_problem(client.post(path, body), 422, "request_invalid")
+    assert problem["errors"] == [{"path": place, "message": "input should be a JSON object"}]
+
+
 def test_what_is_not_named_is_counted(client: Client) -> None:
     unknown_keys = {"query": "a", **{f"x{number}": 1 for number in range(15)}}
     unknown_fields = {"query": "a", "fields": [f"x{number}" for number in range(15)]}

@@ -81,6 +81,13 @@ def test_what_is_wrong_is_one_line_and_two_also_for_machines(registry: Path, arg
     assert word in json.loads(printed)["error"]["message"]
 
 
+@pytest.mark.parametrize("query", ["", " \t"])
+def test_a_blank_query_is_refused_as_search_does(registry: Path, query: str) -> None:
+    ended = CliRunner().invoke(app, ["explain", query, "--registry", str(registry)])
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "query: is empty or blank" in ended.stderr
+
+
 def test_a_registry_that_wants_nothing(tmp_path: Path) -> None:
     code, _, said = explain(tmp_path)
     assert (code, "--snapshot" in said) == (2, True)
