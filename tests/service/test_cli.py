@@ -87,9 +87,9 @@ from service.__main__ import main
 
 configure = service.main.configure
 
-def configure_late(*arguments):
+def configure_late(*arguments, **options):
     os.kill(os.getpid(), signal.SIGHUP)
-    return configure(*arguments)
+    return configure(*arguments, **options)
 
 service.main.configure = configure_late
 main()
