@@ -18,7 +18,7 @@ from service.deadline import Deadline
 from service.engines.base import NO_ROW, NO_SCORE, Hits, Rows, Vectors
 from service.engines.breaker import Breaker
 from service.engines.milvus_filter import Translator
-from service.engines.milvus_wire import Wire
+from service.engines.milvus_wire import ExpressionRefusedError, Wire
 from service.engines.remote import MilvusServer
 from service.errors import FieldError, InvalidRequestError
 from snapshot.collection import VECTOR, fingerprint, sampled_fields, sampled_rows
@@ -26,7 +26,6 @@ from snapshot.errors import (
     CollectionAlteredError,
     EngineError,
     EngineLateError,
-    EngineRefusedError,
     EngineUnavailableError,
 )
 from snapshot.manifest import Column, MilvusIndex
@@ -153,7 +152,7 @@ class MilvusEngine:
         try:
             answer = _twice(call)
             self._check(asked, wanted, answer)
-        except EngineRefusedError as error:
+        except ExpressionRefusedError as error:
             if asked.selection is None or not self._wire.loaded(self._index.collection, end - time.monotonic()):
                 self.breaker.failed(error)
                 raise

@@ -34,10 +34,20 @@ logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 _NOT_FOUND = (4, 100)
 """CollectionNotExists of Milvus 2.2, CollectionNotFound since."""
+_INVALID_PARAMETER = 1100
+_UNEXPECTED = (1, 65535)
+"""What Milvus 2.2 and 2.3 say of an expression that they cannot read, as of much else; the text tells them apart."""
+_PLAN = ("cannot parse expression", "failed to create query plan")
+_LITE_ILLEGAL = 6
+"""milvus-lite 3 puts it into both fields of a status; of the real ones' status.code it is a fault of the server's."""
 _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _DEFAULT_PORT = 19530
 _RECONNECT_MS = 1000
 """gRPC waits for up to two minutes otherwise."""
+
+
+class ExpressionRefusedError(EngineRefusedError):
+    """The expression of a search cannot be read or compared there; the server is well."""
 
 
 class Wire:
@@ -164,7 +174,13 @@ class Wire:
         said = f"{self.uri}: {status.reason.strip()[:300]} (code {status.code or status.error_code})"
         if status.code in _NOT_FOUND or (not status.code and status.error_code in _NOT_FOUND):
             return CollectionMissingError(f"{said}; publish the snapshot again, or activate another one")
-        return EngineRefusedError(said)
+        return ExpressionRefusedError(said) if _is_expression(status) else EngineRefusedError(said)
+
+
+def _is_expression(status: Any) -> bool:
+    if status.code == _INVALID_PARAMETER or status.code == status.error_code == _LITE_ILLEGAL:
+        return True
+    return (status.code or status.error_code) in _UNEXPECTED and any(words in status.reason for words in _PLAN)
 
 
 def _metadata(server: MilvusServer) -> list[tuple[str, str]]:
