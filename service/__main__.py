@@ -142,9 +142,17 @@ def milvus(
         str | None, typer.Option(metavar="URI", help="The server; http or https.", envvar=variable("milvus_uri"))
     ] = None,
     drop_removed: Annotated[
-        bool, typer.Option("--drop-removed", help="Drop those whose snapshots gc has removed from this registry.")
+        bool, typer.Option("--drop-removed", help="Say which belong to snapshots that gc has removed here; drops nothing itself.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be dropped.")] = False,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Drop this removed snapshot's; again for each. No other registry may serve it."),
+    ] = None,
+    also_registry: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIR|URL", help="Another registry on this server, whose snapshots are kept; again for each."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what --drop would do.")] = False,
 ) -> None:
     """List the collections of a Milvus server, or drop what removed snapshots have left there.
 
@@ -153,8 +161,10 @@ def milvus(
     settings = load_settings({"registry": registry} | ({} if milvus_uri is None else {"milvus_uri": milvus_uri}))
     from service import milvus_command  # as above
 
-    if drop_removed:
-        lines = milvus_command.drop_removed(settings, dry_run=dry_run)
+    if drop:
+        lines = milvus_command.drop(settings, drop, also_registry or (), dry_run=dry_run)
+    elif drop_removed:
+        lines = milvus_command.removed(settings, also_registry or ())
     else:
         lines = (found.describe() for found in milvus_command.collections(settings))
     for line in lines:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,15 @@ pytest.importorskip("milvus_lite")
 from make_snapshot import make_oracle, make_snapshot
 from milvus_servers import free_port, make_milvus_snapshot, shared_lite
 from serving import Client, assert_problem, client_of
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
+from offline.config_milvus import MilvusConfig
+from offline.milvus import connected
 from service.__main__ import app
 from service.engines import MilvusServer
+from service.errors import SettingsError
 from service.generation import Beside, GenerationOptions, open_generation
+from snapshot.errors import RegistryError
 from snapshot.manifest import collection_name
 from snapshot.registry import Registry
 
@@ -102,22 +108,96 @@ def test_a_server_that_fails_later_is_503_at_once(client: Client) -> None:
     assert list(generation.costs.export()) == []  # no answer came, so nothing was learned of what one costs
 
 
-def test_collections_of_removed_snapshots_are_dropped_and_no_others(registry: Registry, tmp_path: Path) -> None:
-    uri = shared_lite().uri
-    mine = Registry(tmp_path)
-    old = make_milvus_snapshot(tmp_path, uri, 40, seed=5).root.name
-    new = make_milvus_snapshot(tmp_path, uri, 40, seed=6).root.name
+@dataclass
+class Removed:
+    """A registry with one snapshot, and one that ``gc`` has removed, whose collection is still there."""
+
+    root: Path
+    snapshot: str
+    new: str
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(app, ["milvus", "--registry", str(self.root), "--milvus-uri", shared_lite().uri, *arguments])
+
+    def listed(self) -> str:
+        return self.run().output
+
+
+@pytest.fixture
+def removed(tmp_path: Path) -> Removed:
+    root, uri = tmp_path / "mine", shared_lite().uri
+    old = make_milvus_snapshot(root, uri, 40, seed=5).root.name
+    new = make_milvus_snapshot(root, uri, 40, seed=6).root.name
+    mine = Registry(root)
     mine.activate(new, "for a test", who="tests")
-    run = CliRunner()
-    arguments = ["milvus", "--registry", str(tmp_path), "--milvus-uri", uri]
-    assert run.invoke(app, [*arguments, "--drop-removed"]).output == ""  # nothing was removed yet
+    shutil.copytree(root, tmp_path / "other")  # before gc, as a push or a pull would have it
+    found = Removed(root, old, new)
+    assert found.run("--drop-removed").output == ""  # nothing was removed yet
     mine.gc(keep=0)
     assert mine.ids() == [new]
-    assert f"{collection_name(old)}: would be dropped" in run.invoke(app, [*arguments, "--drop-removed", "--dry-run"]).output
-    assert f"{collection_name(old)}: dropped, {old} was removed" in run.invoke(app, [*arguments, "--drop-removed"]).output
-    listed = run.invoke(app, arguments).output
-    assert f"{collection_name(new)}\tpublished" in listed
-    assert collection_name(old) not in listed
+    return found
+
+
+def test_collections_of_removed_snapshots_are_dropped_by_name_and_no_others(registry: Registry, removed: Removed) -> None:
+    old, name = removed.snapshot, collection_name(removed.snapshot)
+    assert removed.run("--drop-removed").output == f"{name}: {old} was removed; --drop {old}\n"
+    assert f"{name}: would be dropped" in removed.run("--drop", old, "--dry-run").output
+    assert f"{name}\tremoved" in removed.listed()
+    assert f"{name}: dropped, {old} was removed" in removed.run("--drop", old, "--drop", old).output
+    listed = removed.listed()
+    assert f"{collection_name(removed.new)}\tpublished" in listed
+    assert name not in listed
     desired = registry.current()
     assert desired is not None
     assert f"{collection_name(desired)}\tno snapshot of this registry" in listed
+
+
+def test_a_collection_that_another_registry_serves_is_kept(removed: Removed, tmp_path: Path) -> None:
+    old, name, other = removed.snapshot, collection_name(removed.snapshot), tmp_path / "other"
+    Registry(other).activate(old, "for a test", who="tests")
+    for place in (str(other), f"file://{other}"):
+        assert f"{name}: kept, {place} has or wants it" in removed.run("--drop-removed", "--also-registry", place).output
+        refused = removed.run("--drop", old, "--also-registry", place)
+        assert isinstance(refused.exception, SettingsError)
+        assert f"--drop {old}: {place} has or wants it; nothing was dropped" in str(refused.exception)
+    with client_of(other, milvus_uri=shared_lite().uri, default_timeout_ms=10_000) as serving:
+        removed.run("--drop-removed")
+        assert serving.post("/search", {"query": QUERY, "k": 5}).json()["snapshot"] == old
+
+
+def test_the_registry_that_services_follow_is_asked_too(
+    removed: Removed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCALINGNOTE_REMOTE_REGISTRY", str(tmp_path / "other"))
+    assert f"{tmp_path / 'other'} has or wants it" in str(removed.run("--drop", removed.snapshot).exception)
+
+
+@pytest.mark.parametrize("place", ["nowhere", ""])
+def test_another_registry_that_does_not_say_what_it_has_lets_nothing_be_dropped(
+    removed: Removed, place: str, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    ended = removed.run("--drop", removed.snapshot, "--also-registry", str(empty / place))
+    assert isinstance(ended.exception, RegistryError)
+    assert "no registry, or an empty one" in str(ended.exception)
+    assert f"{collection_name(removed.snapshot)}\tremoved" in removed.listed()
+
+
+def test_one_that_may_not_be_dropped_keeps_them_all(registry: Registry, removed: Removed) -> None:
+    strange = registry.current()
+    assert strange is not None
+    for wrong, why in (
+        (removed.new, "does not say that it was removed"),
+        (strange, "it has no collection there, or none of this registry"),
+        ("20200101T000000Z-00000000", "it has no collection there, or none of this registry"),
+    ):
+        ended = removed.run("--drop", removed.snapshot, "--drop", wrong)
+        assert isinstance(ended.exception, SettingsError)
+        assert why in str(ended.exception)
+    with connected(MilvusConfig(uri=shared_lite().uri)) as client:
+        client.create_alias(collection_name(removed.snapshot), "readers")
+        assert "kept, readers points at it" in removed.run("--drop-removed").output
+        assert "readers points at it; move the alias first" in str(removed.run("--drop", removed.snapshot).exception)
+        client.drop_alias("readers")
+    assert f"{collection_name(removed.snapshot)}\tremoved" in removed.listed()
