@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from uuid import uuid4
 
 from service.admission import Limiter
 from service.cache import VectorCache
@@ -32,6 +33,7 @@ class Parts:
 
     Attributes:
         clock: monotonic seconds.
+        instance: tells this process from every other one, and from itself before a restart.
         mirror: of the remote registry, where one is followed.
         keys: that callers need, where they need one.
         tracer: where requests are traced.
@@ -57,3 +59,4 @@ class Parts:
     keys: KeyRing | None = None
     tracer: Tracer | None = None
     long_bodies: LongBodies = field(default_factory=LongBodies)
+    instance: str = field(default_factory=lambda: uuid4().hex)

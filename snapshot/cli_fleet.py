@@ -11,7 +11,7 @@ import typer
 
 from snapshot.cli import JsonOption, age, age_seconds, print_json, print_table
 from snapshot.errors import FleetError, ReasonMissingError, ReplicaError
-from snapshot.fleet import Replica, Seen, agree, look_at, replicas
+from snapshot.fleet import Replica, Seen, agree, check_distinct, look_at, replicas
 from snapshot.registry import Registry
 from snapshot.remote import Remote
 from snapshot.waves import Order, Rollout, parse_waves
@@ -37,6 +37,7 @@ def fleet(service: ServiceOption, as_json: JsonOption = False) -> None:
     """Which service wants and serves what, in which state. Exit code 1 where they do not all serve the same."""
     found = replicas(service)
     seen = look_at(found)
+    check_distinct([one.url for one in found], seen)
     is_one = agree(seen)
     if as_json:
         rows = [{"url": replica.url, **_described(one)} for replica, one in zip(found, seen, strict=True)]

@@ -27,7 +27,8 @@ SnapshotError
 │   ├── RemoteConflictError  another writer was there: the pointer was moved, or an id means something else
 │   └── TransferCancelledError   whoever asked for it no longer wants it
 ├── FleetError               what is asked of several services at once makes no sense
-│   ├── ReplicaError             one of them is out of reach, refuses, or answers what it should not
+│   ├── ReplicaError             one of them is out of reach, or answers what it should not
+│   │   └── ReplicaRefusedError      it answers that it does not do what it is told, and has not begun it
 │   └── WaveError                one of them does not serve what it was to serve
 ├── EngineError              an engine on another machine, or the way to it
 │   ├── EngineUnavailableError   out of reach, broken, or not asked because it keeps failing
@@ -195,6 +196,12 @@ class ReplicaError(FleetError):
     """A service is out of reach, refuses what is asked, or answers what it should not."""
 
     code = "replica_unavailable"
+
+
+class ReplicaRefusedError(ReplicaError):
+    """A service answers that it does not do what it is told: the token, the id, a setting. It has not begun it."""
+
+    code = "replica_refused"
 
 
 class WaveError(FleetError):

@@ -15,27 +15,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
-from snapshot.errors import FleetError, ReplicaError
+from snapshot.errors import FleetError, ReplicaError, ReplicaRefusedError
 
 _TIMEOUT_SECONDS = 15.0
 """A service that takes so long to say how it is, is in no state to change."""
 _MOST_AT_A_TIME = 32
 _MOST_BYTES = 4 << 20
 _MOST_DETAIL = 500
+_REFUSALS = range(400, 500)
+
+
+def _printable(text: str) -> str:
+    """What came from elsewhere goes to a terminal."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+_Text = Annotated[str, AfterValidator(_printable)]
 
 
 class _Failure(BaseModel):
-    code: str
-    reason: str
+    code: _Text
+    reason: _Text
 
 
 class _Remote(BaseModel):
-    state: str
-    reason: str | None
+    state: _Text
+    reason: _Text | None
 
 
 class _Manifest(BaseModel):
@@ -43,21 +53,22 @@ class _Manifest(BaseModel):
 
 
 class _Trial(BaseModel):
-    snapshot: str
+    snapshot: _Text
 
 
 class _Info(BaseModel):
-    """What of ``GET /info`` is read here; later versions may say more."""
+    """What of ``GET /info`` is read here; later versions may say more, earlier ones less."""
 
-    version: str
-    desired: str | None
-    serving: str | None
-    state: str
+    version: _Text
+    desired: _Text | None
+    serving: _Text | None
+    state: _Text
     last_error: _Failure | None
     remote: _Remote | None
     snapshot: _Manifest | None
     in_flight: int
     trial: _Trial | None = None
+    instance: _Text | None = None
 
 
 _INFO = TypeAdapter(_Info)
@@ -74,6 +85,7 @@ class Seen:
         error: why what it wants does not serve, with ``error_code``.
         remote: what it does about the registry elsewhere that it follows; None where it follows none.
         remote_error: why that fails.
+        instance: of the process, another one after each start; None where its version does not say.
     """
 
     version: str
@@ -87,13 +99,19 @@ class Seen:
     error: str | None
     remote: str | None
     remote_error: str | None
+    instance: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """The service at an address such as ``http://10.0.0.7:8000``."""
+    """The service at an address such as ``http://10.0.0.7:8000``.
+
+    Attributes:
+        unresolved: why its name stands for no address. It is not tried again: it might stand for several by then.
+    """
 
     url: str
+    unresolved: str | None = None
 
     def look(self) -> Seen:
         """ReplicaError where it does not say."""
@@ -114,23 +132,31 @@ class Replica:
             None if failure is None else failure.reason,
             None if remote is None else remote.state,
             None if remote is None else remote.reason,
+            info.instance,
         )
 
     def tell(self, path: str, body: Mapping[str, object], token: str) -> None:
-        """POST to an operators' route; ReplicaError where it is not accepted."""
+        """POST to an operators' route.
+
+        Raises:
+            ReplicaRefusedError: it is not accepted.
+            ReplicaError: no answer came, or one that does not say whether it was accepted.
+        """
         self._call(path, json.dumps(body).encode(), {"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
 
     def _call(self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> bytes:
+        if self.unresolved is not None:
+            raise ReplicaError(f"{self.url}: {self.unresolved}")
         request = urllib.request.Request(f"{self.url}{path}", body, dict(headers or {}))  # noqa: S310 - http or https, see replicas
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - as above
                 content: bytes = response.read(_MOST_BYTES)
             return content
         except urllib.error.HTTPError as error:
-            with error:
-                raise ReplicaError(f"{self.url}{path}: {error.code} {_detail(error.read(_MOST_BYTES))}") from error
+            kind = ReplicaRefusedError if error.code in _REFUSALS else ReplicaError
+            raise kind(f"{self.url}{path}: {error.code} {_problem(error)}") from error
         except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
+            reason = _printable(str(getattr(error, "reason", None) or error).strip()[:_MOST_DETAIL])
             raise ReplicaError(f"{self.url}: out of reach ({reason}); is it running, and is this its address?") from error
 
 
@@ -139,12 +165,22 @@ def replicas(urls: Sequence[str]) -> list[Replica]:
 
     Raises:
         FleetError: one is no address, or is named twice.
-        ReplicaError: a name cannot be resolved.
     """
-    found = [Replica(one) for url in urls for one in _addresses(url)]
+    found = [one for url in urls for one in _at(url)]
     if twice := sorted({one.url for one in found if found.count(one) > 1}):
         raise FleetError(f"{twice[0]} is named twice; name each service once")
     return found
+
+
+def check_distinct(urls: Sequence[str], seen: Sequence[Seen | ReplicaError]) -> None:
+    """FleetError where two addresses are of one process: it would count twice, and another one not at all."""
+    known: dict[str, str] = {}
+    for url, one in zip(urls, seen, strict=True):
+        if isinstance(one, ReplicaError) or one.instance is None:
+            continue
+        if one.instance in known:
+            raise FleetError(f"{known[one.instance]} and {url} are one service; name each once, by its own address")
+        known[one.instance] = url
 
 
 def look_at(fleet: Sequence[Replica]) -> list[Seen | ReplicaError]:
@@ -166,7 +202,7 @@ def _try_look(replica: Replica) -> Seen | ReplicaError:
         return error
 
 
-def _addresses(url: str) -> Iterator[str]:
+def _at(url: str) -> Iterator[Replica]:
     parts = urlsplit(url)
     try:
         host, port = parts.hostname, parts.port
@@ -174,30 +210,34 @@ def _addresses(url: str) -> Iterator[str]:
         host, port = None, None
     if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/") or parts.query:
         raise FleetError(f"{url}: no address of a service; write it as http://HOST:8000")
-    numbers = _resolved(url, host, port or 80) if parts.scheme == "http" else []  # a certificate is for the name
-    if len(numbers) < 2:
-        yield f"{parts.scheme}://{parts.netloc}"
+    own = f"{parts.scheme}://{parts.netloc}"
+    try:
+        numbers = _resolved(host, port or 80) if parts.scheme == "http" else []  # a certificate is for the name
+    except OSError as error:
+        yield Replica(own, f"{host} cannot be resolved ({error.strerror}); check the name")
         return
-    yield from (f"http://{number}:{port or 80}" for number in numbers)
+    yield from [Replica(f"http://{number}:{port or 80}") for number in numbers] if len(numbers) > 1 else [Replica(own)]
 
 
-def _resolved(url: str, host: str, port: int) -> list[str]:
+def _resolved(host: str, port: int) -> list[str]:
     """IPv4 addresses of a name in their order; none where it is an address itself."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        try:
-            found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
-        except OSError as error:
-            raise ReplicaError(f"{url}: {host} cannot be resolved ({error.strerror}); check the name") from error
+        found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
         return sorted({str(address[0]) for *_, address in found}, key=ipaddress.ip_address)
     return []
 
 
-def _detail(body: bytes) -> str:
-    """Of a problem, or what came instead of one."""
+def _problem(answer: urllib.error.HTTPError) -> str:
+    """What it says, or what came instead of a problem."""
+    with answer:
+        try:
+            body = answer.read(_MOST_BYTES)
+        except (OSError, http.client.HTTPException):
+            return "without a reason"
     try:
         problem = json.loads(body)
-        return f"{problem['code']}: {problem['detail']}"
+        return _printable(f"{problem['code']}: {problem['detail']}")
     except (ValueError, KeyError, TypeError):
-        return body[:_MOST_DETAIL].decode(errors="replace").strip() or "without a reason"
+        return _printable(body[:_MOST_DETAIL].decode(errors="replace").strip()) or "without a reason"

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from snapshot.errors import FleetError, ReplicaError, WaveError
-from snapshot.fleet import Seen
+from snapshot.errors import FleetError, ReplicaError, ReplicaRefusedError, WaveError
+from snapshot.fleet import Seen, check_distinct
 
 _PART = re.compile(r"(\d{1,6})(%?)")
 _UNKNOWN = "snapshot_unknown"
@@ -124,8 +124,9 @@ class Rollout:
 
     def _check_all_answer(self) -> None:
         """Before anybody is asked to change: a fleet that is not whole cannot converge."""
-        for replica in self._fleet:
-            seen = replica.look()
+        fleet = [replica.look() for replica in self._fleet]
+        check_distinct([replica.url for replica in self._fleet], fleet)
+        for replica, seen in zip(self._fleet, fleet, strict=True):
             if seen.tries is not None and seen.tries != self._order.snapshot:
                 raise WaveError(f"{replica.url}: tries {seen.tries} already; wait for that rollout, or end it")
 
@@ -133,13 +134,20 @@ class Rollout:
         self._told(f"{name}: {', '.join(replica.url for replica in joining)}")
         body = {"why": self._order.why, "force": self._order.force, "seconds": lasting}
         for replica in joining:
-            self._trying.append(replica)
-            replica.tell(f"/snapshots/{self._order.snapshot}/try", body, self._order.token)
+            self._begin(replica, body)
         end = self._time.now() + self._order.wait_seconds
         for replica in joining:
             self._wait(replica, end)
         self._watch(self._time.now() + self._order.watch_seconds)
         self._told(f"{name}: {len(self._trying)} of {len(self._fleet)} serve it")
+
+    def _begin(self, replica: Member, body: Mapping[str, object]) -> None:
+        self._trying.append(replica)  # also where no answer comes: it may have begun
+        try:
+            replica.tell(f"/snapshots/{self._order.snapshot}/try", body, self._order.token)
+        except ReplicaRefusedError:
+            self._trying.pop()
+            raise
 
     def _wait(self, replica: Member, end: float) -> None:
         while True:
@@ -177,13 +185,18 @@ class Rollout:
     def _give_up(self) -> str:
         """End every trial; what came of that, in words."""
         if not self._trying:
-            return "No service was told anything"
-        left: list[str] = []
+            return "No service has begun to try it"
+        unheard: list[str] = []
+        refused: list[str] = []
         for replica in self._trying:
             try:
                 replica.tell("/snapshots/end-trial", {"why": "the rollout stopped"}, self._order.token)
+            except ReplicaRefusedError as error:
+                refused.append(f"{replica.url} ({error})")
             except ReplicaError:
-                left.append(replica.url)
-        if left:
-            return f"Out of reach to be told so: {', '.join(left)}; each goes back by itself later, or at a restart"
-        return f"All {len(self._trying)} that had begun go back to what the registry wants, which has not changed"
+                unheard.append(replica.url)
+        if not unheard and not refused:
+            return f"All {len(self._trying)} that had begun go back to what the registry wants, which has not changed"
+        told = [("Out of reach to be told so", unheard), ("Refuse to be told so", refused)]
+        parts = [f"{what}: {', '.join(which)}" for what, which in told if which]
+        return f"{'. '.join(parts)}; each goes back by itself later, or at a restart"

@@ -87,6 +87,7 @@ class OpsRoutes:
         manifest = None if current is None else current.manifest.model_dump(mode="json", exclude={"files"})
         described: dict[str, Any] = {
             "version": version("scalingnote"),
+            "instance": self._parts.instance,
             **status(self._parts),
             "in_flight": self._parts.limiter.in_flight,
             "trial": trial_status(self._parts),

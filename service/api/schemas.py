@@ -319,6 +319,7 @@ class InfoResponse(StatusModel):
     """What runs."""
 
     version: str
+    instance: str = Field(description="Of this process: another one after each start, and for each service.")
     in_flight: int = Field(description="Requests worked on or waiting for a thread.")
     trial: TrialModel | None
     remote: RemoteModel | None = Field(description="The registry elsewhere that is followed, if one is configured.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 from service.app import create_app
 from snapshot import fleet
 from snapshot.__main__ import app
-from snapshot.errors import FleetError, ReplicaError
+from snapshot.errors import FleetError, ReplicaError, ReplicaRefusedError, WaveError
 from snapshot.fleet import Replica, agree, look_at, replicas
 from snapshot.registry import Registry
 from tests.live import free_port
@@ -69,7 +70,7 @@ def run(*arguments: str) -> Any:
 
 
 def test_a_fleet_that_agrees_is_a_table_and_exit_code_0(info: dict[str, Any]) -> None:
-    with answering(200, info) as first, answering(200, info) as second:
+    with answering(200, info) as first, answering(200, {**info, "instance": "another"}) as second:
         shown = run("--service", first, "--service", f"{second}/")
         listed = json.loads(run("--service", first, "--service", second, "--json").stdout)
     assert shown.exit_code == 0, shown.output
@@ -82,7 +83,7 @@ def test_a_fleet_that_agrees_is_a_table_and_exit_code_0(info: dict[str, Any]) ->
 
 
 def test_one_that_serves_another_or_is_out_of_reach_is_exit_code_1_and_a_clear_row(info: dict[str, Any]) -> None:
-    other = {**info, "serving": "20200101T000000Z-00000000"}
+    other = {**info, "serving": "20200101T000000Z-00000000", "instance": "another"}
     gone = f"http://127.0.0.1:{free_port()}"
     with answering(200, info) as first, answering(200, other) as second:
         assert run("--service", first, "--service", second).exit_code == 1
@@ -90,6 +91,69 @@ def test_one_that_serves_another_or_is_out_of_reach_is_exit_code_1_and_a_clear_r
     assert shown.exit_code == 1
     assert "unreachable" in shown.stdout
     assert f"{gone}: out of reach" in shown.stdout.replace("\n", "")
+
+
+def test_one_service_under_two_names_is_refused(info: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    with answering(200, info) as url:
+        alias = url.replace("127.0.0.1", "localhost")
+        shown = run("--service", url, "--service", alias)
+        arguments = ["--token-file", str(tmp_path / "token"), "--service", url, "--service", alias, "--wave", "100%"]
+        waved = CliRunner().invoke(app, ["activate", info["serving"], "--registry", str(tmp_path), *arguments])
+    assert isinstance(shown.exception, FleetError)
+    assert f"{url} and {alias} are one service; name each once" in str(shown.exception)
+    assert isinstance(waved.exception, WaveError)
+    assert "are one service; name each once, by its own address. No service has begun" in str(waved.exception)
+
+
+def test_versions_that_do_not_say_which_process_they_are_are_taken_as_named(info: dict[str, Any]) -> None:
+    earlier = {name: value for name, value in info.items() if name != "instance"}
+    with answering(200, earlier) as first, answering(200, earlier) as second:
+        assert run("--service", first, "--service", second).exit_code == 0
+
+
+def test_a_name_that_cannot_be_resolved_is_a_row_beside_the_others(info: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    with answering(200, info) as url:
+        monkeypatch.setattr(fleet.socket, "getaddrinfo", unknown)
+        nowhere = replicas(["http://nowhere.invalid:8000"])
+        monkeypatch.undo()  # whatever it stands for later, it was not looked at
+        [there, missing] = look_at([*replicas([url]), *nowhere])
+    assert not isinstance(there, ReplicaError)
+    assert (
+        str(missing)
+        == "http://nowhere.invalid:8000: nowhere.invalid cannot be resolved (Name or service not known); check the name"
+    )
+    assert not agree([there, missing])
+
+
+@pytest.mark.parametrize("said", [b"\x00\x00\x06\x04\x1b[2J\xff\r\n\r\n", b"HTTP/1.1 502 \x1b]0;x\r\n\r\n\x1b[31mno"])
+def test_what_answers_in_another_protocol_does_not_reach_the_terminal(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(said)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(ReplicaError) as caught:
+            Replica(f"http://127.0.0.1:{listening.getsockname()[1]}").look()
+        thread.join()
+    assert str(caught.value).isprintable()
+    assert r"\x1b[" in str(caught.value)
+
+
+def test_reasons_that_hold_control_characters_are_shown_as_text(info: dict[str, Any]) -> None:
+    failure = {"snapshot": "A", "code": "no\x1b[2J", "reason": "a\nb", "at": "now", "attempts": 1}
+    with answering(200, {**info, "last_error": failure}) as url:
+        [seen] = look_at([Replica(url)])
+    assert not isinstance(seen, ReplicaError)
+    assert (seen.error_code, seen.error) == (r"no\x1b[2J", r"a\nb")
 
 
 def test_what_is_tried_or_failed_is_remarked(info: dict[str, Any]) -> None:
@@ -111,10 +175,14 @@ def test_what_is_no_service_is_told_apart(body: Any) -> None:
 
 def test_a_refusal_comes_with_its_code_and_reason() -> None:
     problem = {"code": "admin_disabled", "detail": "operators' routes are off"}
-    with answering(404, problem) as url, pytest.raises(ReplicaError, match="404 admin_disabled: operators' routes are off"):
+    with (
+        answering(404, problem) as url,
+        pytest.raises(ReplicaRefusedError, match="404 admin_disabled: operators' routes are off"),
+    ):
         Replica(url).tell("/snapshots/A/try", {}, "secret")
-    with answering(502, b"<html>\n") as url, pytest.raises(ReplicaError, match="502 <html>"):
+    with answering(502, b"<html>\n") as url, pytest.raises(ReplicaError, match="502 <html>") as caught:
         Replica(url).tell("/snapshots/A/try", {}, "secret")
+    assert not isinstance(caught.value, ReplicaRefusedError)  # what stands between has given up waiting; it may have begun
 
 
 @pytest.mark.parametrize(

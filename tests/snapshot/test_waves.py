@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from snapshot.errors import FleetError, RegistryError, ReplicaError, WaveError
+from snapshot.errors import FleetError, RegistryError, ReplicaError, ReplicaRefusedError, WaveError
 from snapshot.fleet import Seen
 from snapshot.waves import Order, Rollout, Time, parse_waves
 
@@ -28,6 +28,8 @@ class Service:
     then: Sequence[Seen | None] = (TRYING, TRIED)
     told: list[str] = field(default_factory=list)
     deaf: bool = False
+    refuses: str = ""
+    cut: bool = False
     _looks: int = 0
 
     def look(self) -> Seen:
@@ -43,7 +45,11 @@ class Service:
         assert token == "secret"
         if self.deaf and path.endswith("end-trial"):
             raise ReplicaError(f"{self.url}: out of reach")
+        if self.refuses and path.endswith(self.refuses):
+            raise ReplicaRefusedError(f"{self.url}{path}: 401 unauthorized: no such token")
         self.told.append(path)
+        if self.cut and path.endswith("/try"):
+            raise ReplicaError(f"{self.url}: out of reach")
 
 
 class Passing:
@@ -128,6 +134,33 @@ def test_who_cannot_be_told_to_go_back_is_named() -> None:
         roll_out(fleet)
 
 
+def test_who_refuses_to_begin_is_not_said_to_have_begun() -> None:
+    fleet = named(Service("", refuses="/try"), Service(""))
+    with pytest.raises(WaveError, match=r"replica-0:8000/snapshots/.*: 401 unauthorized: no such token\. No service has begun"):
+        roll_out(fleet)
+    assert not any(one.told for one in fleet)
+    fleet = named(Service(""), Service("", refuses="/try"))
+    with pytest.raises(WaveError, match=r"replica-1:8000/.*401.*\. All 1 that had begun go back"):
+        roll_out(fleet)
+    assert [one.told[-1:] for one in fleet] == [["/snapshots/end-trial"], []]
+
+
+def test_who_gave_no_answer_may_have_begun_and_is_told_to_go_back() -> None:
+    fleet = named(Service("", cut=True), Service(""))
+    with pytest.raises(WaveError, match=r"out of reach\. All 1 that had begun go back"):
+        roll_out(fleet)
+    assert fleet[0].told[-1] == "/snapshots/end-trial"
+
+
+def test_who_refuses_to_go_back_is_told_apart_from_who_is_out_of_reach() -> None:
+    fleet = named(Service("", deaf=True), Service("", refuses="/end-trial"), Service("", then=(REFUSED,)))
+    said = (
+        r"so: http://replica-0:8000\. Refuse to be told so: http://replica-1:8000 \(.*no such token\); each goes back by itself"
+    )
+    with pytest.raises(WaveError, match=said):
+        roll_out(fleet)
+
+
 def test_a_registry_that_cannot_be_written_takes_everything_back() -> None:
     fleet = named(Service(""), Service(""))
 
@@ -145,7 +178,7 @@ def test_a_fleet_that_is_not_whole_is_not_begun_with() -> None:
             return replace(TRIED, tries="another", desired="another")
 
     fleet = [*named(Service("")), Busy("http://busy:8000")]
-    with pytest.raises(WaveError, match=r"busy:8000: tries another already.* No service was told anything"):
+    with pytest.raises(WaveError, match=r"busy:8000: tries another already.* No service has begun"):
         roll_out(fleet)
     assert not fleet[0].told
 
