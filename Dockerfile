@@ -1,6 +1,6 @@
 # Two images from one file:
-#   docker build --target service -t scalingnote .                    serves snapshots; no torch inside
-#   docker build --target offline -t scalingnote-offline .            makes snapshots (CPU)
+#   docker build --target service -t scalingnote .                    serves snapshots, from Milvus too; no torch inside
+#   docker build --target offline -t scalingnote-offline .            makes snapshots (CPU), also into Milvus and by Ray's workers
 #   docker build --target offline --build-arg TORCH=torch==2.13.0 --build-arg TORCH_INDEX= -t scalingnote-offline:cuda .
 # For a build that can be repeated bit by bit, name the base by the digest that your registry shows for it:
 #   docker build --build-arg PYTHON_IMAGE=python:3.11-slim@sha256:... -t scalingnote .

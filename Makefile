@@ -90,8 +90,8 @@ install: $(VENV)/.installed ## Only make the virtual environment
 
 lock: $(BIN)/uv ## Write the locks anew, keeping pins that still fit (UPGRADE=--upgrade: keep none)
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra offline --extra demo --extra dev --output-file deploy/requirements/all.txt
-	$(COMPILE) pyproject.toml --extra offline --extra demo --constraint deploy/requirements/all.txt --output-file deploy/requirements/offline.txt
-	$(COMPILE) pyproject.toml --extra remote --extra signing --extra docs --extra tracing --constraint deploy/requirements/all.txt --output-file deploy/requirements/service.txt
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra offline --extra demo --extra remote --extra milvus --extra ray --constraint deploy/requirements/all.txt --output-file deploy/requirements/offline.txt
+	$(COMPILE) pyproject.toml --extra remote --extra signing --extra docs --extra tracing --extra milvus --constraint deploy/requirements/all.txt --output-file deploy/requirements/service.txt
 	echo 'setuptools>=77' | $(COMPILE) - --constraint deploy/requirements/all.txt --output-file deploy/requirements/build.txt
 
 usable-python:

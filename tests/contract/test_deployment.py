@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import tomllib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -197,6 +198,29 @@ def test_locks_hold_no_torch_no_host_and_only_hashed_pins():
         assert pins, lock.name
         assert all("==" in pin and pin.endswith("\\") for pin in pins), lock.name
         assert not [line for line in lines if re.match(r"--|(torch|triton|nvidia-.*|cuda-.*)==", line)], lock.name
+
+
+@pytest.mark.parametrize(
+    ("image", "extras"),
+    [
+        ("service", {"remote", "signing", "docs", "tracing", "milvus"}),
+        ("offline", {"offline", "demo", "remote", "milvus", "ray"}),
+    ],
+)
+def test_images_hold_what_their_pages_say_they_can_do(image, extras):
+    """Every requirement of these extras is pinned in the lock that the image installs whole."""
+    optional = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = {re.match(r"[\w.-]+", each)[0].lower() for extra in extras for each in optional[extra]} - {"torch"}
+    lock = (ROOT / f"deploy/requirements/{image}.txt").read_text()
+    assert wanted <= set(re.findall(r"^([a-z0-9.-]+)(?:\[\w,]+\])?==", lock, re.MULTILINE))
+    assert (
+        f"deploy/requirements/{image}.txt"
+        in re.search(rf"^FROM base AS {image}-venv$(.*?)^FROM", IMAGE, re.MULTILINE | re.DOTALL)[1]
+    )
+    [made] = [
+        line for line in (ROOT / "Makefile").read_text().splitlines() if f"--output-file deploy/requirements/{image}.txt" in line
+    ]
+    assert set(re.findall(r"--extra (\w+)", made)) == extras
 
 
 def test_make_help_names_every_command():
