@@ -6,9 +6,11 @@ import logging
 import math
 import os
 import platform
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from offline.errors import BackboneError, OfflineError, WorkerError
 from offline.progress import say, track
@@ -16,6 +18,7 @@ from offline.ray_config import RayConfig
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+_LISTENS_SECONDS = 5.0
 _AHEAD = 2
 """Tasks handed over for each worker: one is there when another is done."""
 
@@ -100,18 +103,37 @@ def _session(ray: Any, config: RayConfig) -> Iterator[None]:
     own: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False, "_node_ip_address": "127.0.0.1", "_system_config": nice}
     where = own if config.address is None else {"address": config.address}
     say(f"  Ray: {'a cluster of this machine' if config.address is None else config.address}, {config.workers} shards at a time")
+    if config.address is not None:
+        _check_listens(config.address)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise WorkerError(
-            f"ray.address: {config.address}: no cluster answers ({_line(error)}); start one with: ray start --head, or leave "
-            "ray.address out"
-        ) from error
+        raise _unanswered(config.address, error) from error
     try:
         _check_room(ray, config)
         yield
     finally:
         ray.shutdown()
+
+
+def _check_listens(address: str) -> None:
+    """WorkerError where nobody listens at HOST:PORT, which Ray finds out after minutes; other forms are for Ray to read."""
+    try:
+        host, port = (parts := urlsplit(address if "://" in address else f"//{address}")).hostname, parts.port
+    except ValueError as error:
+        raise _unanswered(address, error) from error
+    if host is None or port is None:
+        return
+    try:
+        socket.create_connection((host, port), _LISTENS_SECONDS).close()
+    except OSError as error:
+        raise _unanswered(address, error) from error
+
+
+def _unanswered(address: str | None, error: Exception) -> WorkerError:
+    return WorkerError(
+        f"ray.address: {address}: no cluster answers ({_line(error)}); start one with: ray start --head, or leave ray.address out"
+    )
 
 
 def _check_room(ray: Any, config: RayConfig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -16,6 +18,8 @@ from offline.by_ray import RayRunner
 from offline.errors import BackboneError, EncodingError, OfflineError, WorkerError
 from offline.ray_config import RayConfig
 from offline.runners import LocalRunner, make_runner
+from tests.live import free_port
+from tests.scale import ray as scale_ray
 from tests.scale.ray import alone
 
 ROOT = Path(__file__).parents[2]
@@ -112,9 +116,18 @@ def test_what_no_node_has_room_for_is_said_and_not_waited_for(wanted, use, capsy
     assert "warning: no node has what a shard takes" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("address", "expected"), [(None, {"num_cpus": 4}), ("10.0.0.1:6379", {"address": "10.0.0.1:6379"})])
-def test_a_cluster_of_this_machine_unless_one_is_named(address, expected, use):
+@pytest.fixture
+def listening():
+    """HOST:PORT where somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("form", [None, "auto", "{}", "ray://{}"])
+def test_a_cluster_of_this_machine_unless_one_is_named(form, listening, use):
     ray = use(FakeRay())
+    address = form and form.format(listening)
+    expected = {"num_cpus": 4} if address is None else {"address": address}
     results = RayRunner(RayConfig(workers=2, cpus=1.5, address=address)).run(square, range(3))
     next(results)
     assert expected.items() <= ray.started.items()
@@ -154,10 +167,19 @@ def test_a_task_that_kills_its_workers_ends_the_run(use):
     assert ray.started == "ended"
 
 
-def test_a_cluster_that_does_not_answer_is_named(use):
+def test_a_cluster_that_does_not_answer_is_named(listening, use):
     use(FakeRay(init_fails=ConnectionError("nobody")))
-    with pytest.raises(WorkerError, match=r"ray\.address: 10\.0\.0\.9:6379: no cluster answers .*nobody"):
-        list(RayRunner(RayConfig(address="10.0.0.9:6379")).run(square, range(3)))
+    with pytest.raises(WorkerError, match=rf"ray\.address: {listening}: no cluster answers .*nobody"):
+        list(RayRunner(RayConfig(address=listening)).run(square, range(3)))
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "[::1]:{}", "127.0.0.1:port"])
+def test_an_address_where_nobody_listens_is_refused_before_ray_waits_for_it(form, use):
+    ray = use(FakeRay())
+    address = form.format(free_port())
+    with pytest.raises(WorkerError, match=rf"ray\.address: {re.escape(address)}: no cluster answers .*ray start --head"):
+        list(RayRunner(RayConfig(address=address)).run(square, range(3)))
+    assert ray.started is None
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
@@ -185,3 +207,16 @@ def test_a_worker_that_is_killed_costs_one_task_and_changes_nothing(tmp_path):
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stdout.splitlines() if line.startswith("GOAL")]
     assert told == ["GOAL ray_results_equal_to_local 1 >=1 ok", "GOAL ray_tasks_repeated_after_kill 1 <=1 ok"]
+
+
+@pytest.mark.parametrize(("rows", "victim"), [(2_000, 7), (701, 7), (700, 6), (500, 4), (101, 1)])
+def test_the_worker_that_is_killed_has_a_shard_that_there_is(rows, victim):
+    assert scale_ray.victim_of(rows) == victim
+
+
+@pytest.mark.parametrize("rows", ["100", "0", "-5", "x"])
+def test_too_few_documents_to_kill_a_worker_of_two_are_refused(rows, capsys):
+    with pytest.raises(SystemExit) as ended:
+        scale_ray.main(["--rows", rows])
+    assert ended.value.code == 2
+    assert "--rows" in capsys.readouterr().err

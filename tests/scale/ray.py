@@ -33,7 +33,7 @@ _ALONE = ["unshare", "--net", "bash", "-c", 'ip link set lo up && exec "$@"', "a
 def main(argv: list[str]) -> int:
     """Print the goals; 1 where one is short, 0 and a line where Ray is not installed."""
     parser = argparse.ArgumentParser(prog="python -m tests.scale.ray", description=__doc__)
-    parser.add_argument("--rows", type=int, default=_ROWS, help="documents, in shards of 100")
+    parser.add_argument("--rows", type=_rows, default=_ROWS, help="documents, in shards of 100; two shards at least")
     parser.add_argument("--light", type=Path, metavar="DIR", help="only the runner, without towers; what it did stays in DIR")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
@@ -70,7 +70,7 @@ def _measure(folder: Path, rows: int) -> int:
         """Ray's runner, whose function tells what it does."""
 
         def run(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-            recorded.append(Recorded(function, number_of, folder / "calls", _VICTIM))
+            recorded.append(Recorded(function, number_of, folder / "calls", victim_of(rows)))
             return RayRunner(RayConfig(workers=2)).run(recorded[0], tasks)
 
     killer = kill_when_it_waits(folder / "calls")
@@ -82,6 +82,18 @@ def _measure(folder: Path, rows: int) -> int:
     say(f"local {took:.1f} s, Ray {time.monotonic() - began:.1f} s; {shards} shards, processes: {len(recorded[0].workers())}")
     same = sum(by_ray[name] == content for name, content in local.items()) / len(local) if local.keys() == by_ray.keys() else 0.0
     return _tell("ray_bytes_equal_to_local", same, "ray_shards_repeated_after_kill", len(calls) - shards)
+
+
+def _rows(text: str) -> int:
+    rows = int(text)
+    if rows <= _SHARD_ROWS:
+        raise argparse.ArgumentTypeError(f"{rows} are one shard; ask for more than {_SHARD_ROWS}, so that a worker goes on")
+    return rows
+
+
+def victim_of(rows: int) -> int:
+    """The shard whose worker is killed: one that there is, since the killer waits for it."""
+    return min(_VICTIM, -(-rows // _SHARD_ROWS) - 1)
 
 
 def _light(folder: Path) -> int:
