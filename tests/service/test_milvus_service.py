@@ -15,6 +15,7 @@ pytest.importorskip("milvus_lite")
 
 from make_snapshot import make_oracle, make_snapshot
 from milvus_servers import free_port, make_milvus_snapshot, shared_lite
+from object_stores import moto, use
 from serving import Client, assert_problem, client_of
 from typer.testing import CliRunner, Result
 
@@ -27,6 +28,7 @@ from service.generation import Beside, GenerationOptions, open_generation
 from snapshot.errors import RegistryError
 from snapshot.manifest import collection_name
 from snapshot.registry import Registry
+from snapshot.remote import push
 
 ROWS = 200
 QUERY = "apple bread"
@@ -119,6 +121,10 @@ class Removed:
     def run(self, *arguments: str) -> Result:
         return CliRunner().invoke(app, ["milvus", "--registry", str(self.root), "--milvus-uri", shared_lite().uri, *arguments])
 
+    @property
+    def mine(self) -> Registry:
+        return Registry(self.root)
+
     def listed(self) -> str:
         return self.run().output
 
@@ -170,6 +176,19 @@ def test_the_registry_that_services_follow_is_asked_too(
 ) -> None:
     monkeypatch.setenv("SCALINGNOTE_REMOTE_REGISTRY", str(tmp_path / "other"))
     assert f"{tmp_path / 'other'} has or wants it" in str(removed.run("--drop", removed.snapshot).exception)
+
+
+def test_a_registry_in_an_object_store_keeps_its_own_too(
+    removed: Removed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, given = removed.snapshot, "--also-registry"
+    with moto() as server:
+        use(monkeypatch, server)
+        push(Registry(tmp_path / "other"), "s3://bucket/has", [old])
+        push(removed.mine, "s3://bucket/lacks", [removed.new])
+        for place, why in (("has", "s3://bucket/has has or wants it"), ("typo", "no registry, or an empty one")):
+            assert why in str(removed.run("--drop", old, given, f"s3://bucket/{place}").exception)
+        assert f"{old} was removed" in removed.run("--drop", old, given, "s3://bucket/lacks").output
 
 
 @pytest.mark.parametrize("place", ["nowhere", ""])
