@@ -5,6 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
+
+from snapshot.errors import RegistryError
+from snapshot.registry import Registry
+
+
+class Asked(NamedTuple):
+    """The call by which an operator wanted a snapshot: what is logged about the swap has its ids."""
+
+    snapshot: str
+    request_id: str
+    trace_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +70,19 @@ class Failure:
     reason: str
     at: datetime
     attempts: int
+
+
+def what_to_activate(registry: Registry) -> str:
+    """What to do where nothing is wanted."""
+    root = registry.root
+    try:
+        ids = registry.ids()
+    except (OSError, RegistryError):  # only the advice needs them: that nothing is wanted is known
+        ids = []
+    if ids:
+        activate = f"python -m snapshot activate {ids[-1]} --registry {root}"
+        return f"{root}: {len(ids)} published, none activated; serve the latest with: {activate}"
+    return (
+        f"{root}: no snapshot is published; make one with: python -m offline run RECIPE, then: "
+        f"python -m snapshot activate ID --registry {root}"
+    )

@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from service.attempts import Failure, FollowOptions, Outcome
+from service.attempts import Asked, Failure, FollowOptions, Outcome, what_to_activate
+from service.formers import formers, undone
 from service.gate import GateReport, code_of, golden_checks, reason_of
 from service.generation import Generation, Step
 from service.guard import Breach, Guard, ProofOptions
@@ -39,14 +40,6 @@ _REPORTS = 32
 """Kept; about 4 KB each."""
 
 _log = structlog.get_logger(__name__)
-
-
-class Asked(NamedTuple):
-    """The call by which an operator wanted a snapshot: what is logged about the swap has its ids."""
-
-    snapshot: str
-    request_id: str
-    trace_id: str | None
 
 
 class Opener(Protocol):
@@ -90,6 +83,7 @@ class Follower:
         self._reports: deque[GateReport] = deque(maxlen=_REPORTS)
         self._desire: Desire | None = None
         self._declined: Desire | None = None
+        self._undone: Failure | None = None
         self._tried: Desire | None = None
         self._failure: Failure | None = None
         self._retry_at = clock()
@@ -134,15 +128,16 @@ class Follower:
             return Outcome.ROLLED_BACK
         try:
             declared = self._registry.desired()
-            tried = self._trials.over(declared)
-            self._desire = desire = tried or declared
+            self._desire = desire = self._trials.over(declared) or declared
+            if desire is None:
+                self._check_mount()
         except (RegistryError, OSError) as error:
             self._desire = None
             return Outcome.BACKING_OFF if self._backs_off(None) else self._fail(None, error)
         if desire is None:
             return self._nothing_wanted()
-        if desire == self._declined:
-            return Outcome.DECLINED
+        if desire == self._declined or self._was_undone(desire):
+            return self._decline(desire)
         self._declined = None
         if desire.snapshot == self._generations.serving:
             return self._unchanged()
@@ -206,27 +201,19 @@ class Follower:
         self._generations.enter(SwapState.SERVING)
         return Outcome.UNCHANGED
 
+    def _check_mount(self) -> None:
+        """RegistryError where not even what serves is there: that is no registry in which nothing is wanted, but none at all."""
+        root, serving = self._registry.root, self._generations.serving
+        if serving is not None and not (root / serving).exists():
+            raise RegistryError(f"{root}: neither CURRENT nor {serving}, which serves, is there; look at the mount")
+
     def _nothing_wanted(self) -> Outcome:
         self._retry_at = self._clock()
-        error = NothingPublishedError(self._what_to_activate())
+        error = NothingPublishedError(what_to_activate(self._registry))
         if self._failure is None or self._failure.reason != str(error):
             self._failure = Failure(None, error.code, str(error), datetime.now(UTC), attempts=0)
         self._generations.enter(SwapState.IDLE if self._generations.serving is None else SwapState.SERVING)
         return Outcome.UNWANTED
-
-    def _what_to_activate(self) -> str:
-        root = self._registry.root
-        try:
-            ids = self._registry.ids()
-        except (OSError, RegistryError):  # only the advice needs them: that nothing is wanted is known
-            ids = []
-        if ids:
-            activate = f"python -m snapshot activate {ids[-1]} --registry {root}"
-            return f"{root}: {len(ids)} published, none activated; serve the latest with: {activate}"
-        return (
-            f"{root}: no snapshot is published; make one with: python -m offline run RECIPE, then: "
-            f"python -m snapshot activate ID --registry {root}"
-        )
 
     def _change(self, desire: Desire) -> Outcome:
         if not self._failed_before(desire):
@@ -242,11 +229,17 @@ class Follower:
             return Outcome.SUPERSEDED
         except Exception as error:  # noqa: BLE001 - kept as the reason and counted by code: following must go on
             self._keep(inspection.report(error))
-            return self._fail(desire, error)
+            failed = self._fail(desire, error)
+            return failed if self._stand_in(desire) else Outcome.SUPERSEDED
         return Outcome.REPLACED
 
     def _swap(self, desire: Desire, inspection: Inspection) -> None:
-        new = self._opener.open(self._registry.layout(desire.snapshot), lambda step: self._enter(step, desire), inspection)
+        self._serve(desire, desire, inspection)
+        self._failure = None
+
+    def _serve(self, new_one: Desire, desire: Desire, inspection: Inspection, detail: str = "") -> None:
+        """Open and serve ``new_one`` as long as ``desire``, which is the same or what it stands in for, is wanted."""
+        new = self._opener.open(self._registry.layout(new_one.snapshot), lambda step: self._enter(step, desire), inspection)
         with ExitStack() as unused:
             unused.callback(new.close)
             self._go_on(desire)
@@ -257,16 +250,64 @@ class Follower:
         self._generations.replace(new)
         if not first:
             self._guard.begin()
-        self._failure = None
         _log.info(
             "snapshot_serving",
-            snapshot=desire.snapshot,
+            snapshot=new_one.snapshot,
             load_seconds={step: round(seconds, 3) for step, seconds in new.load_seconds.items()},
             recall=new.proof.recall,
             forced=report.forced,
             why=report.why,
         )
-        self._record(desire.snapshot, "served", f"forced: {report.why}" if report.forced else "")
+        self._record(new_one.snapshot, "served", detail or (f"forced: {report.why}" if report.forced else ""))
+
+    def _stand_in(self, desire: Desire) -> bool:
+        """Where nothing serves, serve what did before, beside the failure of ``desire``; False where that is wanted no more."""
+        if self._generations.serving is not None:
+            return True
+        try:
+            for former in formers(self._registry.history(), self._registry.found()):
+                if self._serve_former(former, desire):
+                    break
+        except _SupersededError:
+            return False
+        except (RegistryError, OSError) as error:
+            _log.warning("no_former", snapshot=desire.snapshot, code=code_of(error), reason=reason_of(error))
+        self._generations.enter(SwapState.FAILED)
+        return True
+
+    def _serve_former(self, former: Desire, desire: Desire) -> bool:
+        """Signature, hashes and golden answers are those of a start; what it costs in quality, an earlier gate has said."""
+        inspection = self._opener.inspect(former, Pace(lambda: self._go_on(desire), self._clock))
+        try:
+            self._serve(former, desire, inspection, f"in place of {desire.snapshot}, which does not serve")
+        except _SupersededError:
+            raise
+        except Exception as error:  # noqa: BLE001 - kept in a report and logged by code: the next one may do
+            self._keep(inspection.report(error))
+            _log.warning("former_refused", snapshot=former.snapshot, code=code_of(error), reason=reason_of(error))
+            return False
+        return True
+
+    def _was_undone(self, desire: Desire) -> bool:
+        """Whether a process before this one went back from this very desire; it is declined then, as it was by that one."""
+        if self._generations.serving is not None or self._declined is not None:
+            return False
+        event = undone(self._registry.history(), desire.snapshot, _service())
+        if event is None:
+            return False
+        self._declined = desire
+        self._undone = Failure(desire.snapshot, "rolled_back", event.why, datetime.now(UTC), attempts=1)
+        self._generations.enter(SwapState.FAILED)
+        self._observer.failed(desire.snapshot, "rolled_back")
+        _log.error("snapshot_declined", snapshot=desire.snapshot, code="rolled_back", reason=event.why)
+        return True
+
+    def _decline(self, desire: Desire) -> Outcome:
+        self._failure = self._undone
+        if self._generations.serving is not None or self._clock() < self._retry_at:
+            return Outcome.DECLINED
+        self._retry_at = self._clock() + self._options.backoff_max_seconds
+        return Outcome.DECLINED if self._stand_in(desire) else Outcome.SUPERSEDED
 
     def _go_back(self, desire: Desire, inspection: Inspection) -> bool:
         """Serve the former, which is open and warm, if it still proves itself; else it is closed, and to be opened anew."""
@@ -300,7 +341,7 @@ class Follower:
             return False
         reason = f"{left}: served badly, so {to} serves again: {breach.reason}; look into it, then activate it anew, or another"
         self._declined = self._desire if self.desired == left else None
-        self._failure = Failure(left, "rolled_back", reason, datetime.now(UTC), attempts=1)
+        self._failure = self._undone = Failure(left, "rolled_back", reason, datetime.now(UTC), attempts=1)
         self._generations.enter(SwapState.FAILED)
         self._guard.observer.rolled_back(breach.code)
         _log.error("snapshot_rolled_back", snapshot=left, to=to, code=breach.code, reason=breach.reason)
@@ -341,7 +382,12 @@ class Follower:
         return Outcome.FAILED
 
     def _record(self, snapshot: str, outcome: Literal["served", "refused", "rolled_back"], detail: str) -> None:
-        self._registry.record_outcome(snapshot, outcome, detail, f"service on {socket.gethostname()}")
+        self._registry.record_outcome(snapshot, outcome, detail, _service())
+
+
+def _service() -> str:
+    """Who this is, in the history."""
+    return f"service on {socket.gethostname()}"
 
 
 class _SupersededError(Exception):

@@ -29,8 +29,8 @@ from service.api.render import json_response, to_bytes
 from service.api.route import add_read_route, json_route
 from service.api.schemas import StatusModel
 from service.api.status import LOADING, status
+from service.attempts import Asked
 from service.errors import ConflictError, ReadOnlyRegistryError, RegistryFaultError, SwapRunningError, UnknownResourceError
-from service.follow import Asked
 from service.parts import Parts
 from service.settings import variable
 from snapshot.errors import NothingPublishedError, SnapshotError, UnknownSnapshotError
