@@ -94,10 +94,14 @@ def activate(
 
 
 @app.command()
-def rollback(registry: RegistryOption = DEFAULT_REGISTRY, why: WhyOption = "", as_json: JsonOption = False) -> None:
-    """Declare the snapshot that was desired before."""
-    manifest = Registry(registry).rollback(why)
-    _say_desire(manifest, "again", as_json, forced=False)
+def rollback(
+    registry: RegistryOption = DEFAULT_REGISTRY, why: WhyOption = "", force: ForceOption = False, as_json: JsonOption = False
+) -> None:
+    """Declare the snapshot that was desired before; by force if it last was so, or with --force."""
+    source = Registry(registry)
+    manifest = source.rollback(why, force=force)
+    desire = source.desired()
+    _say_desire(manifest, "again", as_json, forced=desire is not None and desire.forced)
 
 
 @app.command()

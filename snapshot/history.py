@@ -145,6 +145,14 @@ def happened(events: Sequence[Event], current: str | None) -> Iterator[bool]:
     return reversed(effects)
 
 
+def force_of(events: Sequence[Event], current: str | None, snapshot: str) -> str | None:
+    """The reason for which ``snapshot`` was last wanted by force; None where it was last wanted without, or never."""
+    real = [event for event, effective in zip(events, happened(events, current), strict=True) if effective]
+    switches = (event for event in reversed(real) if event.action in ("activate", "rollback") and event.snapshot == snapshot)
+    last = next(switches, None)
+    return last.why if last is not None and last.forced else None
+
+
 def _parse(line: bytes) -> Event | None:
     try:
         return _EVENT.validate_json(line)

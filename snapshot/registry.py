@@ -22,7 +22,7 @@ from snapshot.errors import (
     UnsafePathError,
 )
 from snapshot.files import read_small, write_text
-from snapshot.history import UNREADABLE, Action, Event, History, Outcome, activations, make_event
+from snapshot.history import UNREADABLE, Action, Event, History, Outcome, activations, force_of, make_event
 from snapshot.layout import Layout, RegistryLayout
 from snapshot.manifest import Manifest, read_manifest
 from snapshot.paths import is_id
@@ -229,17 +229,15 @@ class Registry:
             UnknownSnapshotError, ManifestError: there is no such snapshot, or its manifest cannot be read.
             ReasonMissingError: forced without a reason.
         """
-        if force and not why.strip():
-            raise ReasonMissingError("overruling the gate needs a reason; say it with: --why TEXT")
         return self._switch("activate", lambda: snapshot_id, why, who, force)
 
-    def rollback(self, why: str, who: str | None = None) -> Manifest:
-        """Activate the snapshot that was active before the current one and is still there.
+    def rollback(self, why: str, who: str | None = None, force: bool = False) -> Manifest:
+        """Activate the snapshot that was active before the current one and is still there; by force if it last was so.
 
         Raises:
-            NothingPublishedError: nothing was active before.
+            NothingPublishedError, ReasonMissingError: nothing was active before; forced without a reason.
         """
-        return self._switch("rollback", self._before_or_raise, why, who, force=False)
+        return self._switch("rollback", self._before_or_raise, why, who, force)
 
     def _before_or_raise(self) -> str:
         before = self.before()
@@ -252,13 +250,17 @@ class Registry:
 
         The event is written first: whoever reads the new CURRENT must find who forced it, and why.
         """
+        if force and not why.strip():
+            raise ReasonMissingError("overruling the gate needs a reason; say it with: --why TEXT")
         if not self.root.is_dir():
             raise UnknownSnapshotError(f"{self.root}: no such folder; {_MAKE_ONE}")
         with self.locked():
             snapshot_id = choose()
             manifest = self.read(snapshot_id)
             previous = self.found()
-            self._history.append(make_event(action, snapshot_id, who, why, previous=previous, forced=force))
+            before = force_of(self.history(), previous, snapshot_id) if action == "rollback" else None
+            forced, reason = force or before is not None, why or before or ""
+            self._history.append(make_event(action, snapshot_id, who, reason, previous=previous, forced=forced))
             write_text(self._layout.current, f"{snapshot_id}\n")
         return manifest
 

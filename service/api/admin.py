@@ -16,6 +16,7 @@ from service.api.admin_schemas import (
     ActivateBody,
     DifferencesResponse,
     GateResponse,
+    ReasonBody,
     RollbackBody,
     SnapshotsResponse,
     SwapResponse,
@@ -49,6 +50,7 @@ _NOT_OURS_TO_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 _NO_REASON = ActivateBody()
 _NO_REASON_BACK = RollbackBody()
+_NO_REASON_TO_END = ReasonBody()
 _TRY = TryBody()
 
 
@@ -109,7 +111,6 @@ class AdminRoutes:
                 **status(self._parts),
                 "since": timeline.since,
                 "running": timeline.running,
-                "accepts_changes": self._parts.generations.state not in LOADING,
                 "snapshot": follower.desired if timeline.running else timeline.snapshot,
                 "began_at": timeline.began_at,
                 "steps": [asdict(step) for step in timeline.steps],
@@ -142,7 +143,12 @@ class AdminRoutes:
             return json_response(to_bytes({"first": first.id, "second": second.id, "facts": difference(first, second)}))
 
     async def activate(self, request: Request, snapshot_id: str, body: ActivateBody = _NO_REASON) -> Response:
-        """Declare a snapshot as the one to serve; 202: it is being loaded, and /snapshots/swap tells what comes of it."""
+        """Declare a snapshot as the one to serve; 202: it is being loaded, and /snapshots/swap tells what comes of it.
+
+        Whatever else is being loaded is given up.
+        """
+        if not body.force:
+            self._refuse_while_running(snapshot_id)
         return await self._change(
             request,
             lambda: self._registry.activate(snapshot_id, body.why, operator_of(request), force=body.force),
@@ -150,8 +156,10 @@ class AdminRoutes:
         )
 
     async def rollback(self, request: Request, body: RollbackBody = _NO_REASON_BACK) -> Response:
-        """Declare the snapshot that was wanted before as the one to serve."""
-        return await self._change(request, lambda: self._registry.rollback(body.why, operator_of(request)), "rollback")
+        """Declare the snapshot that was wanted before as the one to serve, also in the middle of loading another."""
+        return await self._change(
+            request, lambda: self._registry.rollback(body.why, operator_of(request), force=body.force), "rollback"
+        )
 
     async def try_here(self, request: Request, snapshot_id: str, body: TryBody = _TRY) -> Response:
         """Want a snapshot in this instance alone, until the registry wants another one, or for so long; 202: as activate."""
@@ -162,7 +170,7 @@ class AdminRoutes:
         self._follow()
         return json_response(to_bytes({**status(self._parts), "desired": snapshot_id}), 202)
 
-    async def end_trial(self, request: Request, body: RollbackBody = _NO_REASON_BACK) -> Response:  # noqa: ARG002 - as the others
+    async def end_trial(self, request: Request, body: ReasonBody = _NO_REASON_TO_END) -> Response:  # noqa: ARG002 - as the others
         """Want what the registry wants, also in the middle of loading what was tried."""
         self._parts.trials.end()
         self._follow()
@@ -185,7 +193,6 @@ class AdminRoutes:
 
     async def _change(self, request: Request, declare: Callable[[], Manifest], command: str) -> Response:
         """``command``: what does the same on the command line."""
-        self._refuse_while_running()
         try:
             manifest = await asyncio.to_thread(_translated, declare)
         except RegistryFaultError as error:
@@ -194,9 +201,10 @@ class AdminRoutes:
         self._parts.follower.poke(Asked(manifest.id, call.request_id, call.trace_id))
         return json_response(to_bytes({**status(self._parts), "desired": manifest.id}), 202)
 
-    def _refuse_while_running(self) -> None:
+    def _refuse_while_running(self, snapshot_id: str | None = None) -> None:
+        """While anything is loaded; or, with an id, while that one is: it would only be wanted once more."""
         state = self._parts.generations.state
-        if state in LOADING:
+        if state in LOADING and snapshot_id in (None, self._parts.follower.desired):
             raise SwapRunningError(
                 f"{self._parts.follower.desired} is being loaded ({state}); wait until it serves or is refused"
             )

@@ -11,13 +11,13 @@ from service.api.schemas import Answer, Body, StatusModel, Text
 from service.settings import MOST_K
 
 
-class RollbackBody(Body):
-    """Why an operator wants the snapshot back that was wanted before."""
+class ReasonBody(Body):
+    """Why an operator wants something else."""
 
     why: str = Field("", max_length=500, description="Goes into the registry's history.")
 
 
-class ActivateBody(RollbackBody):
+class ActivateBody(ReasonBody):
     """Why an operator wants a snapshot served."""
 
     force: bool = Field(False, description="Serve it even if checks of the gate fail that can be forced; needs a reason.")
@@ -27,6 +27,10 @@ class ActivateBody(RollbackBody):
         if self.force and not self.why.strip():
             raise ValueError("force needs why: the reason goes into the registry's history")
         return self
+
+
+class RollbackBody(ActivateBody):
+    """Why an operator wants the snapshot back that was wanted before; by force also without saying so, if it last was."""
 
 
 class TryBody(ActivateBody):
@@ -111,7 +115,6 @@ class SwapResponse(StatusModel):
 
     since: datetime = Field(description="When the state was entered.")
     running: bool = Field(description="A step goes on.")
-    accepts_changes: bool = Field(description="false: activate and rollback answer 409 until this snapshot is loaded.")
     snapshot: str | None = Field(description="What the steps are about; null where there was no attempt yet.")
     began_at: datetime | None = Field(description="When the first step began.")
     steps: list[SwapStepModel]

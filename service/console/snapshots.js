@@ -10,7 +10,6 @@ let timer = null;
 let watched = ""; // of the last progress that was shown: the list is read again when it differs
 let rows = [];
 let compared = null; // id of the snapshot whose report and differences are open
-let accepting = false; // whether the service takes changes, as it said last
 const askedSwap = questions();
 const askedList = questions(); // and the details in it
 
@@ -74,15 +73,9 @@ async function showSwap(swap) {
   say($("swap-ids"), swap.desired === swap.serving ? `serving ${swap.serving ?? "nothing"}` : `desired ${swap.desired ?? "nothing"} · serving ${swap.serving ?? "nothing"}`);
   showSteps(swap);
   showFailure(swap);
-  accepting = swap.accepts_changes;
-  allowChanges();
   const now = JSON.stringify([swap.desired, swap.serving, swap.state, swap.began_at, swap.last_error]);
   if (now !== watched) await showList();
   watched = now;
-}
-
-function allowChanges() {
-  for (const button of document.querySelectorAll("#operator button.change")) button.disabled = !accepting;
 }
 
 function showSteps(swap) {
@@ -118,7 +111,6 @@ function drawList(answer) {
   const unreadable = Object.entries(answer.unreadable).map(([id, reason]) => element("li", "snapshot", element("h3", "", element("code", "", id), badge("unreadable", "bad")), element("p", "reason", reason)));
   const had = document.activeElement?.dataset?.key; // keyboards stay where they are
   $("registry").replaceChildren(...rows.map(snapshotElement), ...unreadable);
-  allowChanges();
   if (had) document.querySelector(`[data-key="${had}"]`)?.focus();
   say($("registry-empty"), rows.length || unreadable.length ? "" : "No snapshot is published yet.");
 }
@@ -155,7 +147,7 @@ const factList = (facts) =>
   element("dl", "", ...Object.entries(facts).map(([name, value]) => element("div", "", element("dt", "", name), element("dd", "", value))));
 
 function buttons(row) {
-  const activate = button("Activate", `activate-${row.id}`, () => askWhy(`Activate ${row.id}`, `/${row.id}/activate`, true));
+  const activate = button("Activate", `activate-${row.id}`, () => askWhy(`Activate ${row.id}`, `/${row.id}/activate`));
   activate.classList.add("change");
   const details = button(compared === row.id ? "Hide details" : "Details", `details-${row.id}`, () => toggleDetails(row.id));
   details.classList.add("plain");
@@ -252,11 +244,10 @@ function comparison(id, others) {
 
 // Changing
 
-function askWhy(title, path, forcible) {
+function askWhy(title, path) {
   $("change-title").textContent = title;
   $("why").value = "";
   $("force").checked = false;
-  $("force-line").hidden = !forcible;
   say($("change-error"), "");
   $("change").dataset.path = path;
   $("change").showModal();
@@ -302,7 +293,7 @@ export function start() {
     refresh();
   });
   $("sign-out").addEventListener("click", () => signOut(""));
-  $("rollback").addEventListener("click", () => askWhy("Roll back to the snapshot before", "/rollback", false));
+  $("rollback").addEventListener("click", () => askWhy("Roll back to the snapshot before", "/rollback"));
   $("change-form").addEventListener("submit", (event) => {
     event.preventDefault();
     change();

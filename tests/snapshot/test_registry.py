@@ -177,9 +177,38 @@ def test_what_is_desired_says_who_forced_it_and_why(registry: Registry, snapshot
     registry.rollback("back")
     desired = registry.desired()
     assert desired is not None
-    assert (desired.snapshot, desired.action) == (b, "rollback")
+    assert (desired.snapshot, desired.action, desired.forced) == (b, "rollback", False)
     (registry.root / "CURRENT").write_text("by-hand\n")
     assert registry.desired() == Desire("by-hand")
+
+
+@pytest.mark.parametrize(("why", "kept"), [("worse answers", "worse answers"), ("", "p99 is known to be high")])
+def test_a_rollback_has_the_force_with_which_its_target_was_last_wanted(
+    registry: Registry, snapshots: list[Layout], why: str, kept: str
+) -> None:
+    a, b, _ = publish_all(registry, snapshots)
+    registry.activate(a, "p99 is known to be high", force=True)
+    for _ in range(2):
+        registry.activate(b, "next")
+        registry.rollback(why)
+        desired = registry.desired()
+        assert desired is not None
+        assert (desired.snapshot, desired.forced, desired.why) == (a, True, kept)
+    registry.activate(a, "through the gate")
+    registry.activate(b, "next")
+    registry.rollback("once more")
+    assert registry.desired() == Desire(a, False, "once more", *_who_and_when(registry), "rollback")
+
+
+def test_a_rollback_may_be_forced_with_a_reason(registry: Registry, snapshots: list[Layout]) -> None:
+    a, b, _ = publish_all(registry, snapshots)
+    registry.activate(a, "first")
+    registry.activate(b, "next")
+    with pytest.raises(ReasonMissingError):
+        registry.rollback(" ", force=True)
+    assert registry.current() == b
+    registry.rollback("slow, but right", force=True)
+    assert registry.desired() == Desire(a, True, "slow, but right", *_who_and_when(registry), "rollback")
 
 
 def _who_and_when(registry: Registry) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from offline.data.query_log import read_query_log
 from service.api.admin_schemas import DifferencesResponse, GateResponse, SnapshotsResponse, SwapResponse
 from service.api.schemas import StatusModel
 from service.api.status import LOADING
+from service.attempts import Outcome
 from service.follow import Follower
 from service.gate import Check, GateReport
 from service.swap import Generations, SwapState
@@ -186,11 +187,45 @@ def test_nor_can_it_be_looked_at(operator: Client, ids: list[str], snapshot_id: 
 
 
 @pytest.mark.parametrize("state", [SwapState.VERIFYING, SwapState.OPENING, SwapState.PROVING, SwapState.WARMING])
-def test_while_a_swap_runs_another_is_refused(operator: Client, ids: list[str], state: SwapState) -> None:
+def test_what_is_being_loaded_is_not_wanted_once_more_unless_by_force(operator: Client, ids: list[str], state: SwapState) -> None:
     operator.parts.generations.enter(state)
-    for path in (f"/snapshots/{ids[1]}/activate", "/snapshots/rollback"):
-        assert_problem(operator.post(path, headers=BEARER), 409, "swap_running")
+    path = f"/snapshots/{operator.parts.follower.desired}/activate"
+    assert_problem(operator.post(path, headers=BEARER), 409, "swap_running")
     assert operator.get("/snapshots", headers=BEARER).json()["state"] == state.value
+    assert operator.post(path, {"why": "whatever is found", "force": True}, headers=BEARER).status_code == 202
+
+
+@pytest.mark.parametrize("state", LOADING)
+@pytest.mark.parametrize("back", ["rollback", "{}/activate"])
+def test_what_is_being_loaded_can_be_undone_at_every_step(
+    operator: Client, ids: list[str], state: SwapState, back: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator.post(f"/snapshots/{ids[1]}/activate", headers=BEARER)
+    answers: list[int] = []
+    enter = Generations.enter
+
+    def change_mind(generations: Generations, entered: SwapState) -> None:
+        enter(generations, entered)
+        if entered is state and not answers:
+            path = f"/snapshots/{back.format(ids[0])}"
+            answers.append(operator.post(path, {"why": "the wrong one"}, headers=BEARER).status_code)
+
+    monkeypatch.setattr(Generations, "enter", change_mind)
+    assert operator.parts.follower.converge() is Outcome.SUPERSEDED
+    assert operator.parts.follower.converge() is Outcome.UNCHANGED
+    assert answers == [202]
+    status = operator.get("/snapshots/swap", headers=BEARER).json()
+    assert (status["desired"], status["serving"], status["state"]) == (ids[0], ids[0], "serving")
+
+
+def test_a_rollback_by_force_needs_a_reason_and_is_remembered(operator: Client, tmp_path: Path, ids: list[str]) -> None:
+    operator.post(f"/snapshots/{ids[1]}/activate", headers=BEARER)
+    assert_problem(operator.post("/snapshots/rollback", {"force": True}, headers=BEARER), 422, "request_invalid")
+    body = {"force": True, "why": "better than this one"}
+    assert operator.post("/snapshots/rollback", body, headers=BEARER).json()["desired"] == ids[0]
+    desire = Registry(tmp_path).desired()
+    assert desire is not None
+    assert (desire.action, desire.forced, desire.why) == ("rollback", True, body["why"])
 
 
 def test_a_registry_that_cannot_be_written_is_a_fault_of_its_own(operator: Client, tmp_path: Path, ids: list[str]) -> None:
