@@ -103,6 +103,10 @@ class Generation:
         self.stamps.check(self.layout, self.manifest)
         return prove(self.golden, self.manifest, self.encoder, self.engine)
 
+    def read_on(self) -> None:
+        """Read a part of its files again, the next one at each call; SnapshotError where one is not what was sealed."""
+        self.stamps.read_on(self.layout, self.manifest)
+
     def close(self) -> None:
         """Close every part; a second call does nothing. May take tens of milliseconds: never on an event loop."""
         self.encoder.close()

@@ -128,7 +128,9 @@ class Guard:
             if serving is None:
                 return None
             try:
-                self.observer.proven(serving.prove())
+                proof = serving.prove()
+                serving.read_on()
+                self.observer.proven(proof)
                 return None
             except Exception as error:  # noqa: BLE001 - counted by code: whatever a proof meets, following must go on
                 return self._disproven(serving.id, error)

@@ -114,6 +114,17 @@ def test_a_changed_file_fails_the_proof_loudly_and_by_name_and_goes_on_serving(t
         assert bench.heard.proofs == ["hash_mismatch"] * 2
 
 
+def test_a_byte_that_changed_without_a_trace_fails_a_proof(tmp_path: Path) -> None:
+    with benched(tmp_path, ProofOptions(interval_seconds=300)) as bench:
+        before, content = bench.a.tokenizer.stat(), bytearray(bench.a.tokenizer.read_bytes())
+        content[-1] ^= 1
+        bench.a.tokenizer.write_bytes(content)
+        os.utime(bench.a.tokenizer, ns=(before.st_atime_ns, before.st_mtime_ns))
+        bench.after(300)
+        bench.after(300)
+        assert bench.heard.proofs == ["hash_mismatch"] * 2
+
+
 def test_a_file_that_was_only_touched_passes(tmp_path: Path) -> None:
     with benched(tmp_path, ProofOptions(interval_seconds=300)) as bench:
         os.utime(bench.a.index, (1, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -64,3 +65,73 @@ def test_a_file_that_is_gone_is_named(sealed: tuple[Layout, Manifest]) -> None:
     sealed[0].model.unlink()
     with pytest.raises(MissingFileError, match=r"model\.onnx"):
         stamps.check(*sealed)
+
+
+def flip_in_place(path: Path, position: int = -1) -> None:
+    """Change a byte; size, inode and time stay, as where a disk decays."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def read_round(stamps: Stamps, layout: Layout, manifest: Manifest) -> None:
+    for _ in range(sum((layout.root / each).stat().st_size for each in manifest.files) // 5_000 + 1):
+        stamps.read_on(layout, manifest, 5_000)
+
+
+def test_what_looks_unchanged_is_read_again_in_parts(sealed: tuple[Layout, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, manifest = sealed
+    read: list[int] = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *given: (pieces := pread(*given), read.append(len(pieces)))[0])
+    stamps, total = Stamps.of(layout), sum((layout.root / name).stat().st_size for name in manifest.files)
+    calls = 0
+    while sum(read) < 2 * total:
+        before = sum(read)
+        stamps.read_on(layout, manifest, 10_000)
+        assert sum(read) - before == 10_000
+        calls += 1
+    assert calls == -(-2 * total // 10_000)
+
+
+def test_no_call_reads_a_file_twice(sealed: tuple[Layout, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, manifest = sealed
+    read: list[int] = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *given: (pieces := pread(*given), read.append(len(pieces)))[0])
+    Stamps.of(layout).read_on(layout, manifest, 1 << 40)
+    assert sum(read) == sum((layout.root / name).stat().st_size for name in manifest.files)
+
+
+@pytest.mark.parametrize("name", ["index/index.faiss", "query_tower/model.onnx"])
+def test_a_byte_that_changed_without_a_trace_is_found_and_remembered_until_it_is_well(
+    sealed: tuple[Layout, Manifest], name: str
+) -> None:
+    layout, manifest = sealed
+    stamps = Stamps.of(layout)
+    flip_in_place(layout.root / name)
+    stamps.check(layout, manifest)
+    with pytest.raises(HashMismatchError, match=rf"{name}: sha256 is now .* was sealed"):
+        read_round(stamps, layout, manifest)
+    with pytest.raises(HashMismatchError, match=name):
+        stamps.read_on(layout, manifest, 1)
+    flip_in_place(layout.root / name)
+    with pytest.raises(HashMismatchError, match=name):
+        stamps.read_on(layout, manifest, 1)
+    for _ in range(2):
+        with contextlib.suppress(HashMismatchError):
+            stamps.read_on(layout, manifest, 1 << 40)
+    stamps.read_on(layout, manifest, 1)
+
+
+def test_a_file_that_cannot_be_read_any_more_is_named(sealed: tuple[Layout, Manifest]) -> None:
+    stamps = Stamps.of(sealed[0])
+    for name in sealed[1].files:
+        (sealed[0].root / name).unlink()
+    with pytest.raises(HashMismatchError, match="cannot be read any more"):
+        stamps.read_on(*sealed)
+
+
+def test_what_has_no_files_is_well(sealed: tuple[Layout, Manifest]) -> None:
+    Stamps().read_on(*sealed)
