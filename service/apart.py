@@ -25,6 +25,7 @@ from typing import IO
 
 from pydantic import TypeAdapter, ValidationError
 
+from service.bounds import Bounds, Deadline
 from service.checks import ENOUGH_QUERIES
 from service.gate import Check, GateOptions
 from service.generation import GenerationOptions, Step, Verify
@@ -116,12 +117,15 @@ class Apart:
         trust: Trust | None,
         spare: Spare | None = None,
         command: Sequence[str] = COMMAND,
+        bounds: Callable[[int], Bounds] = Bounds.of,
     ) -> None:
+        """``bounds``: what the process may take for a snapshot of so many bytes."""
         self._options = options
         self._loading = replace(loading, batching=False)  # what batches gain is measured where they are made
         self._trust = trust
         self._spare = spare or Spare()
         self._command = command
+        self._bounds = bounds
 
     def judge(self, layout: Layout, inspection: Inspection, enter: Enter) -> tuple[Verify, Mapping[Step, float]]:
         """Have the snapshot at ``layout`` judged; what is found goes into the inspection's record.
@@ -131,14 +135,17 @@ class Apart:
 
         Raises:
             RefusedApartError: it may not serve.
-            GateDiedError: there is no verdict.
+            GateDiedError: there is no verdict, or not in time.
             Exception: what ``enter`` or the inspection's ``pace`` raises to give up.
         """
         enter("verifying")  # which the process does first; on a busy machine it takes a minute to start
         stamps = Stamps.of(layout)
         case = case_json().dump_json(self._case(layout, inspection))
+        bounds = self._bounds(stamps.bytes)
         with _process(self._command, case) as (process, complaints):
-            verdict = _listen(process, enter, partial(_tick, process, self._spare, inspection.pace))
+            bounds.impose(process.pid)
+            deadline = Deadline(bounds.seconds)
+            verdict = _listen(process, enter, partial(_tick, process, self._spare, inspection.pace, deadline))
             if verdict is None:
                 raise GateDiedError(_obituary(layout, process.wait(), complaints))
         inspection.record.add(*verdict.checks)
@@ -192,13 +199,15 @@ def _scratch() -> IO[bytes]:
     return os.fdopen(os.memfd_create("gate"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
 
 
-def _tick(process: subprocess.Popen[bytes], spare: Spare, pace: Callable[[], None]) -> None:
+def _tick(process: subprocess.Popen[bytes], spare: Spare, pace: Callable[[], None], deadline: Deadline) -> None:
     """Between two looks at what the other process says: stop it for as long as its last slice asks for."""
     pace()
+    deadline.check()
     rest = spare.rest_seconds(_LOOK_SECONDS)
     if rest >= _LEAST_REST_SECONDS:
         process.send_signal(signal.SIGSTOP)
         time.sleep(rest)
+        deadline.rested(rest)
         process.send_signal(signal.SIGCONT)
 
 
@@ -235,6 +244,7 @@ def _obituary(layout: Layout, status: int, complaints: IO[bytes]) -> str:
     complaints.seek(0)
     last = complaints.read().decode(errors="replace").strip().splitlines()[-1:]
     how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
+    how += " (more processor time than any snapshot of this size needs)" if status == -signal.SIGXCPU else ""
     said = f", saying: {last[0][:_SHOWN_CHARACTERS]}" if last else ""
     return (
         f"{layout.root.name}: the gate's own process {how} and gave no verdict{said}; if memory was short, make room; "

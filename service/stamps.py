@@ -68,6 +68,11 @@ class Stamps:
         """As the files are now; taken before they are hashed, so that no change can fall between."""
         return cls({name: _stamp(path) for name, path in files_of(layout.root).items() if path.is_file()})
 
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(stamp.bytes for stamp in self._stamps.values())
+
     def check(self, layout: Layout, manifest: Manifest) -> None:
         """Hash the files again that look changed.
 

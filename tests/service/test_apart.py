@@ -16,6 +16,7 @@ import pytest
 from make_snapshot import make_oracle, make_snapshot, write_tower
 
 from service.apart import COMMAND, Apart, Word, word_json
+from service.bounds import Bounds
 from service.gate import Check, GateOptions
 from service.generation import Generation, GenerationOptions, Step, open_generation
 from service.inspection import Gatekeeper, Inspection
@@ -159,6 +160,32 @@ def program(text: str) -> list[str]:
 def test_a_process_that_dies_is_a_refusal_with_a_reason(tmp_path: Path, command: list[str], said: str) -> None:
     with pytest.raises(GateDiedError, match=said):
         Judged(make_snapshot(tmp_path), command=command)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system cannot be told")
+@pytest.mark.parametrize(
+    ("text", "bounds", "said"),
+    [
+        ("while True: pass", Bounds(1, 600, 1 << 30), "was ended by SIGXCPU .more processor time"),
+        ("import time; time.sleep(600)", Bounds(600, 0.2, 1 << 30), "gave no verdict in 0 s and was ended"),
+        ("bytearray(1 << 31)", Bounds(600, 600, 1 << 30), "ended with exit code 1 and gave no verdict, saying: MemoryError"),
+    ],
+)
+def test_a_process_that_takes_too_much_is_a_refusal_with_a_reason(tmp_path: Path, text: str, bounds: Bounds, said: str) -> None:
+    layout = make_snapshot(tmp_path)
+    there = f"resource.getrlimit(resource.RLIMIT_DATA)[0] == {bounds.data_bytes}"  # it begins when it may take no more
+    waits = program(f"import resource, time\nwhile not {there}: pass\n{text}")
+    apart = Apart(GateOptions(), LOADING, None, command=waits, bounds=lambda _: bounds)
+    with pytest.raises(GateDiedError, match=said):
+        apart.judge(layout, inspection(layout, None, GateOptions()), lambda step: None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such score")
+def test_where_memory_runs_out_it_goes_before_the_service(tmp_path: Path) -> None:
+    layout = make_snapshot(tmp_path)
+    tells = program("while (score := open('/proc/self/oom_score_adj').read().strip()) != '1000': pass\nraise SystemExit(score)")
+    with pytest.raises(GateDiedError, match="saying: 1000"):
+        Judged(layout, command=tells)
 
 
 def test_a_process_whose_verdict_is_not_wanted_any_more_is_ended(tmp_path: Path) -> None:
