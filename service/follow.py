@@ -290,8 +290,8 @@ class Follower:
 
     def _was_undone(self, desire: Desire) -> bool:
         """Whether a process before this one went back from this very desire; it is declined then, as it was by that one."""
-        if self._generations.serving is not None or self._declined is not None:
-            return False
+        if self._generations.serving is not None or self._declined is not None or self._trials.running is not None:
+            return False  # an operator who tries it here knows of it
         event = undone(self._registry.history(), desire.snapshot, _service())
         if event is None:
             return False

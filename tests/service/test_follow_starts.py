@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
+from pathlib import Path
 
 import pytest
-from following import OPTIONS, Bench
+from following import DEADLINE_SECONDS, OPTIONS, Bench
+from make_snapshot import make_snapshot
 
 from service.attempts import Outcome
 from service.follow import Follower
+from service.gate import GateOptions
+from service.generation import GenerationOptions
 from service.guard import Breach
+from service.inspection import Gatekeeper
+from service.loader import Loader
+from service.recent import RecentQueries
 from service.swap import Generations, SwapState
 from snapshot.history import make_event
+from snapshot.keys import generate
+from snapshot.registry import Registry
+from snapshot.signing import Trust, sign
+from snapshot.verify import verify
 
 
 class Restarting(Bench):
@@ -207,3 +219,27 @@ def test_an_operator_who_takes_current_away_is_no_failure(bench):
     (bench.registry.root / "CURRENT").unlink()
     assert bench.follower.converge() is Outcome.UNWANTED
     assert bench.generations.state is SwapState.SERVING
+
+
+@pytest.mark.parametrize("signed", [True, False], ids=["signed", "not signed"])
+def test_what_stands_in_is_trusted_as_anything_that_serves_and_not_measured_again(tmp_path: Path, signed: bool) -> None:
+    registry, private = Registry(tmp_path / "registry"), tmp_path / "key"
+    generate(private, tmp_path / "key.pub")
+    a, b = (make_snapshot(registry.root, rows=60, seed=seed) for seed in (1, 2))
+    for layout in (a, b) if signed else (b,):
+        key = sign(layout.root, private)
+    registry.activate(a.root.name, "first", who="tests")
+    registry.record_outcome(a.root.name, "served", "")
+    registry.activate(b.root.name, "next", who="tests")
+    b.tokenizer.write_bytes(b.tokenizer.read_bytes() + b" ")
+    generations, recent = Generations(), RecentQueries(100, 1 << 20)
+    keeper = Gatekeeper(GateOptions(p99_ms=0.0001), generations.peer, recent)
+    checked = partial(verify, trust=Trust((key,), required=True))
+    loader = Loader(GenerationOptions(), generations, keeper, recent, checked, served_before=registry.has_served)
+    follower = Follower(registry, generations, loader, OPTIONS)
+    assert follower.converge() is Outcome.FAILED
+    assert generations.serving == (a.root.name if signed else None)
+    assert [report.code for report in follower.gate_reports] == ["hash_mismatch", None if signed else "signature_missing"]
+    assert follower.last_error is not None
+    assert (follower.last_error.snapshot, follower.last_error.code) == (b.root.name, "hash_mismatch")
+    assert generations.close(DEADLINE_SECONDS)
