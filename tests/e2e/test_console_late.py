@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from console_page import WAIT_MS, Place, cells, declare, row, signed_in, text, visiting
-from crew import Gate
+from console_page import WAIT_MS, Place, cells, row, signed_in, text, visiting
 
 pytestmark = pytest.mark.slow
 OPEN, SHUT = "Hide details", "Details"
@@ -116,25 +115,6 @@ def test_the_difference_is_to_the_snapshot_that_is_chosen(browser: Any, place: P
             diff.answer(page)
         assert cells(page, place.second, "documents") == ["230", "220"]
         assert page.evaluate("document.activeElement.tagName") == "SELECT"  # for the next key
-
-
-def test_nothing_can_be_activated_during_a_swap_whatever_is_drawn_anew(browser: Any, place: Place) -> None:
-    with visiting(browser, place) as page:
-        signed_in(page)
-        gate = place.held.gates[place.second] = Gate()
-        row(page, place.second).get_by_role("button", name="Activate").click()
-        declare(page, "a better student")
-        gate.until_reached()
-        text(page, "#steps .running", "proving")
-        row(page, place.second).locator(".badge", has_text="desired").wait_for()
-        with kept(page, "**/snapshots/swap") as swap:
-            swap.asked(page, 1)
-            toggle(page, place.first, SHUT)
-            cells(page, place.first, "documents")
-            assert row(page, place.first).get_by_role("button", name="Activate").is_disabled()
-            gate.open.set()
-            swap.answer(page)
-        text(page, "#swap-ids", f"serving {place.second}")
 
 
 def test_what_a_proxy_answers_in_place_of_the_last_minutes_is_said(browser: Any, place: Place) -> None:
