@@ -56,9 +56,9 @@ def _robustness(bench: Workbench, judged: Judged, kind: Kind, clean: tuple[Value
     config = bench.job.recipe.evaluate
     say(f"  variants: {kind}")
     texts = [make_variant(text, kind, np.random.default_rng([config.seed, place])) for place, text in enumerate(judged.texts)]
-    by_teacher = exact_top_k(bench.by_torch(bench.teacher, texts), bench.documents, _DEPTH)[1]
+    by_teacher = exact_top_k(bench.by_torch(bench.teacher, texts), bench.documents, judged.depth(_DEPTH))[1]
     teacher = ndcg(judged, by_teacher)
-    served = ndcg(judged, bench.search_page(bench.by_graph(MODEL, texts)))
+    served = ndcg(judged, bench.search_page(bench.by_graph(MODEL, texts), judged))
     return Robustness(
         variant=kind,
         queries=len(judged),
@@ -82,9 +82,9 @@ def measure_widths(bench: Workbench, judged: Judged) -> tuple[Width, ...]:
 
 def _width(bench: Workbench, judged: Judged, width: int, vectors: tuple[Floats, Floats]) -> Width:
     config = bench.job.recipe.evaluate
-    whole = [ndcg(judged, exact_top_k(found, bench.documents, _DEPTH)[1]) for found in vectors]
+    whole = [ndcg(judged, exact_top_k(found, bench.documents, judged.depth(_DEPTH))[1]) for found in vectors]
     documents = truncate(load_vectors(bench.job.inputs["encode"]), width)
-    short = [ndcg(judged, exact_top_k(truncate(found, width), documents, _DEPTH)[1]) for found in vectors]
+    short = [ndcg(judged, exact_top_k(truncate(found, width), documents, judged.depth(_DEPTH))[1]) for found in vectors]
     teacher, student = (mean_interval(values, config.bootstrap, config.seed) for values in short)
     lost = [difference_interval(before, after, config.bootstrap, config.seed) for before, after in zip(whole, short, strict=True)]
     return Width(dim=width, teacher=teacher, student=student, teacher_lost=lost[0], student_lost=lost[1])

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from offline.batches import Pairs
 from offline.config import DevConfig
 from offline.data.prepared import Prepared
-from offline.judged import LEAST_JUDGED, Judged, judged_split
+from offline.judged import LEAST_JUDGED, Judged, judged_split, own_of_train
 from offline.learner import encode_with
 from offline.metrics import ndcg
 from offline.progress import say
@@ -66,7 +66,7 @@ class Search:
     def ndcg(self, learner: torch.nn.Module, step: int, dev: Judged) -> float:
         """Mean nDCG@10 of rendered dev queries."""
         documents = self.document_vectors(learner, step)
-        found = exact_top_k(self.query_vectors(learner, dev.texts), documents, _TOP)[1]
+        found = exact_top_k(self.query_vectors(learner, dev.texts), documents, dev.depth(_TOP))[1]
         return float(np.mean(ndcg(dev, self.rows[found])))
 
 
@@ -93,7 +93,8 @@ def split_dev(prepared: Prepared, recipe: Recipe, pairs: Pairs) -> tuple[Pairs, 
     queries = _to_hold_out(pairs, config, recipe.train.seed)
     kept = [i for i, query in enumerate(pairs.queries) if query not in queries]
     say(f"  {len(dev) or 'no'} dev queries: {len(queries)} training queries are held out to measure on")
-    held_out = _held_out(sorted(queries), pairs.positives(), recipe.data.relevance)
+    own = {render_query(recipe.text.query, text): row for text, row in own_of_train(prepared).items()}
+    held_out = _held_out(sorted(queries), pairs.positives(), recipe.data.relevance, own)
     return pairs.take(kept), _both(dev, held_out).sample(config.max_queries, recipe.train.seed)
 
 
@@ -117,7 +118,7 @@ def _to_hold_out(pairs: Pairs, config: DevConfig, seed: int) -> set[str]:
     return chosen or {everything[i] for i in random.permutation(len(everything))[:wanted]}
 
 
-def _held_out(queries: Sequence[str], positives: Mapping[str, frozenset[int]], score: int) -> Judged:
+def _held_out(queries: Sequence[str], positives: Mapping[str, frozenset[int]], score: int, own: Mapping[str, int]) -> Judged:
     return Judged(
         split="held-out",
         ids=tuple(queries),
@@ -125,6 +126,7 @@ def _held_out(queries: Sequence[str], positives: Mapping[str, frozenset[int]], s
         judgements=tuple(dict.fromkeys(sorted(positives[query]), score) for query in queries),
         relevance=score,
         skipped=0,
+        own={query: own[query] for query in queries if query in own and own[query] not in positives[query]},
     )
 
 
@@ -137,4 +139,5 @@ def _both(dev: Judged, held_out: Judged) -> Judged:
         ids=(*dev.ids, *held_out.ids),
         texts=(*dev.texts, *held_out.texts),
         judgements=(*dev.judgements, *held_out.judgements),
+        own={**dev.own, **held_out.own},
     )

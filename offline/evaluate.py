@@ -146,6 +146,7 @@ def _proof(measured: dict[str, _Measured], judged: Judged, config: EvaluateConfi
         split=judged.split,
         queries=len(judged),
         skipped=judged.skipped,
+        with_own=judged.with_own,
         relevance=judged.relevance,
         bootstrap=config.bootstrap,
         systems=tuple(_quality(found, config) for found in measured.values()),
@@ -283,5 +284,5 @@ STAGE = Stage(
     needs=("prepare", "train", "distill", "refine", "export", "encode", "index"),
     sections=("text", "data", "train", "evaluate"),
     outside=lambda recipe, _source: {"name": recipe.name, "backbone": backbone_fingerprint(recipe.train.backbone)},
-    version=4,
+    version=5,
 )

@@ -174,6 +174,8 @@ class Proof(_Finding):
     queries: int
     skipped: int
     """Queries of the split without a relevant document."""
+    with_own: int = 0
+    """Queries whose id a document has too, which is left out of their answers."""
     relevance: int
     """Scores from this one on count as relevant for recall and MRR."""
     bootstrap: int

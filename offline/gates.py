@@ -9,7 +9,7 @@ import numpy as np
 from offline.data.prepared import Prepared
 from offline.exported import Gate
 from offline.graph import Graph, cosine_distance
-from offline.judged import LEAST_JUDGED, Judged, judged_split
+from offline.judged import LEAST_JUDGED, Judged, judged_split, own_of_train
 from offline.metrics import ndcg
 from offline.ranking import Blocks, Floats, exact_top_k
 from offline.recipe import Recipe
@@ -37,7 +37,8 @@ def ndcg_gate(fp32: Graph, int8: Graph, judged: Judged, spec: TextSpec, document
             "ndcg_at_10_loss", 1.0, limit, "there is no judged query and no training pair; nDCG@10 lost counts as"
         )
     texts = [render_query(spec, text) for text in judged.texts]
-    before, after = (ndcg(judged, exact_top_k(graph.encode(texts), documents, _DEPTH)[1]) for graph in (fp32, int8))
+    depth = judged.depth(_DEPTH)
+    before, after = (ndcg(judged, exact_top_k(graph.encode(texts), documents, depth)[1]) for graph in (fp32, int8))
     loss = float(np.mean(before) - np.mean(after))
     return Gate.compare("ndcg_at_10_loss", loss, limit, f"nDCG@10 lost against fp32 on {len(judged)} {judged.split} queries is")
 
@@ -56,6 +57,7 @@ def judged_for_gate(prepared: Prepared, recipe: Recipe) -> Judged:
     if not pairs:
         return judged_split(prepared, recipe, "test")
     pairs = pairs[:: max(1, len(pairs) // _MAX_PAIRS)]
+    own = own_of_train(prepared)
     return Judged(
         split="training",
         ids=tuple(map(str, range(len(pairs)))),
@@ -63,4 +65,9 @@ def judged_for_gate(prepared: Prepared, recipe: Recipe) -> Judged:
         judgements=tuple({pair["row"]: 1} for pair in pairs),
         relevance=1,
         skipped=0,
+        own={
+            str(place): own[pair["query"]]
+            for place, pair in enumerate(pairs)
+            if own.get(pair["query"], pair["row"]) != pair["row"]
+        },
     )

@@ -27,6 +27,8 @@ Judgements = Sequence[Mapping[int, int]]
 def score(judged: Judged, rows: Rows) -> dict[str, Values]:
     """Each of ``METRICS`` as float64[q], for rankings ``rows`` int64[q, k], best first; -1 fills up short rankings.
 
+    A query's own document does not count as found: ask for ``judged.depth(k)``.
+
     nDCG has the gain 2^score - 1 (Burges et al., ICML 2005), which for binary judgements is the plain one. Recall and
     MRR count scores from ``judged.relevance`` on.
     """
@@ -35,14 +37,14 @@ def score(judged: Judged, rows: Rows) -> dict[str, Values]:
         R(rel=judged.relevance) @ 100: RECALL_100,
         RR(rel=judged.relevance) @ 10: MRR,
     }
-    return {NDCG: ndcg(judged, rows), **_calculate(relevant, judged.judgements, rows)}
+    return {NDCG: ndcg(judged, rows), **_calculate(relevant, judged, judged.judgements, rows)}
 
 
 def ndcg(judged: Judged, rows: Iterable[Iterable[int]]) -> Values:
-    """nDCG@10 as float64[q], for rankings of any lengths."""
+    """nDCG@10 as float64[q], for rankings of any lengths, without each query's own document."""
     # Gains stand in the judgements: ir-measures' own gains= drops grades that map to themselves, so grade 1 would gain 0.
     gains = [{row: 2 ** max(grade, 0) - 1 for row, grade in scores.items()} for scores in judged.judgements]
-    return _calculate({nDCG @ 10: NDCG}, gains, rows)[NDCG]
+    return _calculate({nDCG @ 10: NDCG}, judged, gains, rows)[NDCG]
 
 
 def merge_depths(page: Rows, deep: Rows) -> Rows:
@@ -58,11 +60,15 @@ def merge_depths(page: Rows, deep: Rows) -> Rows:
     return merged
 
 
-def _calculate(measures: Mapping[object, str], judgements: Judgements, rows: Iterable[Iterable[int]]) -> dict[str, Values]:
+def _calculate(
+    measures: Mapping[object, str], judged: Judged, judgements: Judgements, rows: Iterable[Iterable[int]]
+) -> dict[str, Values]:
     qrels = {str(query): {str(row): grade for row, grade in scores.items()} for query, scores in enumerate(judgements)}
     # trec_eval orders by score and breaks ties by id: scores made from ranks keep the order that the system gave.
+    own = [judged.own.get(name, -1) for name in judged.ids]
     run = {
-        str(query): {str(row): float(-rank) for rank, row in enumerate(ranking) if row >= 0} for query, ranking in enumerate(rows)
+        str(query): {str(row): float(-rank) for rank, row in enumerate(ranking) if row >= 0 and row != own[query]}
+        for query, ranking in enumerate(rows)
     }
     values = {name: np.zeros(len(qrels)) for name in measures.values()}
     for metric in ir_measures.iter_calc(list(measures), qrels, run):

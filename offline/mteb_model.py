@@ -134,6 +134,7 @@ def local_task(prepared: Prepared, judged: Judged) -> AbsTaskRetrieval:
             sample_creation=None,
             bibtex_citation=None,
         )
+        ignore_identical_ids = judged.with_own > 0
 
         def load_data(self, **_: Any) -> None:
             self.dataset = {"default": {judged.split: data}}

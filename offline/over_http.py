@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -31,6 +31,7 @@ class ServedQuality:
 
     Attributes:
         metrics: mean and interval of each metric.
+        with_own: queries whose id a document has too, which is left out of their answers.
         degraded: answers in which the service gave something up for want of time.
         p50_ms: median wall time of a search for ten hits, one at a time, connection kept open.
         p99_ms: 99th percentile of the same.
@@ -41,6 +42,7 @@ class ServedQuality:
     split: str
     queries: int
     metrics: Mapping[str, Interval]
+    with_own: int
     degraded: int
     p50_ms: float
     p99_ms: float
@@ -48,9 +50,10 @@ class ServedQuality:
     def describe(self) -> str:
         """One line for the command line."""
         figures = ", ".join(f"{name} {one.estimate:.3f} [{one.low:.3f}, {one.high:.3f}]" for name, one in self.metrics.items())
+        own = f"; the document with the query's own id is left out for {self.with_own} queries" if self.with_own else ""
         return (
             f"as served over HTTP by {self.url} (snapshot {self.snapshot}, {self.queries} {self.split} queries): {figures}; "
-            f"p50 {self.p50_ms:.1f} ms, p99 {self.p99_ms:.1f} ms; {self.degraded} answers degraded"
+            f"p50 {self.p50_ms:.1f} ms, p99 {self.p99_ms:.1f} ms; {self.degraded} answers degraded{own}"
         )
 
 
@@ -58,7 +61,8 @@ def evaluate_service(url: str, prepared: Prepared, recipe: Recipe, transport: ht
     """Ask ``url`` each judged query of the recipe's split, one after the other, and score the ids that come back.
 
     Each query is asked twice: for ten hits, as callers do, and for a hundred, which recall@100 needs (FAISS searches
-    harder for more hits, so the ten best of a hundred would flatter).
+    harder for more hits, so the ten best of a hundred would flatter). Where a document has the query's id, for one more, and
+    that document is left out.
 
     Args:
         url: where the service answers, such as ``http://127.0.0.1:8000``.
@@ -76,9 +80,10 @@ def evaluate_service(url: str, prepared: Prepared, recipe: Recipe, transport: ht
     row_of = {name: row for row, name in enumerate(prepared.documents.column("id").to_pylist())}
     with httpx.Client(base_url=url, timeout=_CLIENT_TIMEOUT_SECONDS, transport=transport) as client:
         pages, deeps = [], []
-        for text in track(judged.texts, "ask the service"):
-            pages.append(_search(client, text, _PAGE))
-            deeps.append(_search(client, text, DEPTH))
+        for name, text in track(list(zip(judged.ids, judged.texts, strict=True)), "ask the service"):
+            own = name if name in judged.own else None
+            pages.append(_search(client, text, _PAGE, own))
+            deeps.append(_search(client, text, DEPTH, own))
     rows = merge_depths(_rows(pages, _PAGE, row_of, url), _rows(deeps, DEPTH, row_of, url))
     return _quality(url, recipe, judged, rows, pages, deeps)
 
@@ -91,8 +96,9 @@ class _Answer:
     milliseconds: float
 
 
-def _search(client: httpx.Client, query: str, k: int) -> _Answer:
-    body = {"query": query, "k": k, "exact": False, "fields": [], "timeout_ms": _TIMEOUT_MS}
+def _search(client: httpx.Client, query: str, k: int, own: str | None) -> _Answer:
+    """``k`` hits without the document ``own``."""
+    body = {"query": query, "k": k if own is None else k + 1, "exact": False, "fields": [], "timeout_ms": _TIMEOUT_MS}
     began = time.perf_counter()
     try:
         response = client.post("/search", json=body)
@@ -101,7 +107,8 @@ def _search(client: httpx.Client, query: str, k: int) -> _Answer:
     milliseconds = 1000 * (time.perf_counter() - began)
     if not response.is_success:
         raise ServiceError(f"{response.url}: status {response.status_code} to the query {query!r}: {response.text[:_EXCERPT]}")
-    return _parse(response, milliseconds)
+    answer = _parse(response, milliseconds)
+    return answer if own is None else replace(answer, ids=[name for name in answer.ids if name != own][:k])
 
 
 def _parse(response: httpx.Response, milliseconds: float) -> _Answer:
@@ -143,6 +150,7 @@ def _quality(
         split=judged.split,
         queries=len(judged),
         metrics={name: mean_interval(scores[name], config.bootstrap, config.seed) for name in METRICS},
+        with_own=judged.with_own,
         degraded=sum(answer.degraded for answer in answers),
         p50_ms=float(p50),
         p99_ms=float(p99),

@@ -136,9 +136,15 @@ def _quality_note(proof: Proof) -> str:
         f" Recall and MRR count scores from {proof.relevance} on; nDCG has the gain 2^score - 1, which is the plain one where "
         "judgements are 0 and 1."
     )
+    own = (
+        f" For {proof.with_own:,} queries there is a document with the query's own id: it is left out of their answers, as "
+        "BEIR's evaluation does."
+        if proof.with_own
+        else ""
+    )
     return (
         f"On {proof.queries:,} {proof.split} queries, by ir-measures; in brackets 95% percentile bootstrap intervals over "
-        f"{proof.bootstrap:,} resamples of the queries.{cut}{skipped}"
+        f"{proof.bootstrap:,} resamples of the queries.{cut}{skipped}{own}"
     )
 
 

@@ -262,7 +262,8 @@ def retained(job: Job, teacher: SentenceTransformer, student: SentenceTransforme
     judged = judged_for_gate(prepared, job.recipe).sample(job.recipe.search.max_queries, job.recipe.evaluate.seed)
     raw = judged.texts or probe_queries(prepared, job.recipe.search.max_queries)
     texts = [render_query(spec, text) for text in raw]
-    ours, theirs = (exact_top_k(encode(tower, spec, texts), documents, _DEPTH)[1] for tower in (student, teacher))
+    depth = judged.depth(_DEPTH)
+    ours, theirs = (exact_top_k(encode(tower, spec, texts), documents, depth)[1] for tower in (student, teacher))
     if len(judged):
         whole = float(np.mean(ndcg(judged, theirs)))
         if whole > 0:

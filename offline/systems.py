@@ -51,7 +51,7 @@ class Ranked:
     """One system's answers.
 
     Attributes:
-        rows: int64[q, at most 100], best first; -1 where fewer were found.
+        rows: int64[q, at most 100], best first, without the query's own document; -1 where fewer were found.
         judged_only: for each query its judged rows alone, best first; None where another system has the same.
     """
 
@@ -122,15 +122,17 @@ class Workbench:
     def rendered(self, queries: Sequence[str]) -> list[str]:
         return [render_query(self.job.recipe.text.query, query) for query in queries]
 
-    def search_page(self, vectors: Floats) -> Rows:
+    def search_page(self, vectors: Floats, judged: Judged) -> Rows:
         """int64[q, 10] of the index at its default effort: the page that callers get."""
-        return open_served(self.job.inputs["index"], self.job.recipe).search(vectors, _PAGE)
+        index = open_served(self.job.inputs["index"], self.job.recipe)
+        return judged.without_own(index.search(vectors, judged.depth(_PAGE)), _PAGE)
 
-    def search(self, vectors: Floats) -> Rows:
+    def search(self, vectors: Floats, judged: Judged | None = None) -> Rows:
         """int64[q, at most 100] of the index at its default effort: the page of ten that callers get, then more."""
         index = open_served(self.job.inputs["index"], self.job.recipe)
-        page, deep = (index.search(vectors, k) for k in (_PAGE, DEPTH))
-        return merge_depths(page, deep)
+        if judged is None:
+            return merge_depths(*(index.search(vectors, k) for k in (_PAGE, DEPTH)))
+        return merge_depths(*(judged.without_own(index.search(vectors, judged.depth(k)), k) for k in (_PAGE, DEPTH)))
 
 
 def rank_all(bench: Workbench, judged: Judged, baselines: bool = True) -> Iterator[Ranked]:
@@ -152,7 +154,7 @@ def rank_all(bench: Workbench, judged: Judged, baselines: bool = True) -> Iterat
         vectors = bench.by_graph(MODEL, judged.texts)
         yield _exact(INT8_GRAPH, "student, int8 graph", vectors, bench.documents, judged)
     say(f"  {SERVED}")
-    yield Ranked(SERVED, f"as served ({bench.index.kind} index)", bench.search(vectors), judged_only=None)
+    yield Ranked(SERVED, f"as served ({bench.index.kind} index)", bench.search(vectors, judged), judged_only=None)
 
 
 def _zero_shot(bench: Workbench, judged: Judged) -> Ranked:
@@ -175,7 +177,8 @@ def _bm25(bench: Workbench, judged: Judged) -> Ranked:
         judged_only = [
             _best_first(rows, bm25.scores(query)[rows]) for query, rows in zip(judged.texts, _judged_rows(judged), strict=True)
         ]
-    return Ranked(BM25, "BM25", bm25.rank(judged.texts, DEPTH), judged_only)
+    rows = judged.without_own(bm25.rank(judged.texts, judged.depth(DEPTH)), DEPTH)
+    return Ranked(BM25, "BM25", rows, judged_only)
 
 
 def _exact(name: str, title: str, queries: Floats, documents: Floats | Vectors, judged: Judged) -> Ranked:
@@ -184,7 +187,8 @@ def _exact(name: str, title: str, queries: Floats, documents: Floats | Vectors, 
     judged_only = None
     if judged.is_pooled:
         judged_only = [_best_first(rows, take(rows) @ query) for query, rows in zip(queries, _judged_rows(judged), strict=True)]
-    return Ranked(name, title, exact_top_k(queries, documents, DEPTH)[1], judged_only)
+    rows = judged.without_own(exact_top_k(queries, documents, judged.depth(DEPTH))[1], DEPTH)
+    return Ranked(name, title, rows, judged_only)
 
 
 def _judged_rows(judged: Judged) -> list[Rows]:

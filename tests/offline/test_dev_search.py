@@ -1,11 +1,12 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 from tiny_models import make_tiny_bert
 from tiny_training import make_recipe
 from tiny_work import make_prepared
 
 from offline.batches import Pairs
-from offline.data.prepared import Prepared
+from offline.data.prepared import Prepared, write_table
 from offline.dev_search import searched_rows, split_dev
 from offline.learner import encode_with
 from offline.stage_one import join, load_pairs
@@ -100,3 +101,14 @@ def test_a_learner_encodes_as_its_tower_and_goes_on_learning(tmp_path, batch_siz
     found = encode_with(learner, "query", towers[0], SPEC, texts, batch_size)
     assert towers[0].training
     np.testing.assert_allclose(found, encode(towers[0], SPEC, texts), atol=1e-6)
+
+
+def test_held_out_queries_know_the_documents_of_their_own_ids(tmp_path):
+    recipe = make_recipe(tmp_path, train={"dev": {"held_out_share": 0.5}})
+    prepared = Prepared(make_prepared(tmp_path / "prepare", 60, ("train",)))
+    table = prepared.queries.set_column(0, "id", pa.array([f"d{(row + 1) % 60}" for row in range(60)]))
+    write_table(table, tmp_path / "prepare" / "queries.arrow")
+    prepared = Prepared(tmp_path / "prepare")
+    _, dev = split_dev(prepared, recipe, load_pairs(prepared, recipe.text, recipe.train))
+    assert dev.with_own == len(dev) > 0
+    assert all(dev.own[name] == (min(scores) + 1) % 60 for name, scores in zip(dev.ids, dev.judgements, strict=True))

@@ -171,6 +171,29 @@ def test_graded_judgements_add_judged_only_figures(job, tmp_path, undrawn):
     assert all(by_name[name] is not None for name in by_name if name != "served")
 
 
+def test_documents_that_are_asked_for_by_documents_are_no_answers_to_themselves(job, tmp_path, undrawn):
+    other = with_data(job, tmp_path, splits=())
+    rows = range(0, ROWS, 3)
+    texts = Prepared(other.inputs["prepare"]).tower_texts["text"].to_pylist()
+    ids, queries = [f"d{row}" for row in rows], [texts[row] for row in rows]
+    write_table(pa.table({"id": ids, "text": queries, "split": ["test"] * len(ids)}), tmp_path / "prepare" / "queries.arrow")
+    judgements = [dict(zip(QRELS.names, ("test", f"d{row}", row + 1, 1), strict=True)) for row in rows]
+    write_table(pa.Table.from_pylist(judgements, QRELS), tmp_path / "prepare" / "qrels.arrow")
+    evaluate.run(other, baselines=False)
+    found = read(other)
+    tower = towers.load_tower(job.inputs["train"] / "query_tower")
+    scores = towers.encode(tower, job.recipe.text.query, queries, 2) @ load_vectors(job.inputs["encode"]).T
+    ranks = []
+    for line, row in zip(scores, rows, strict=True):
+        assert line.argmax() == row
+        others = np.delete(line, row)
+        ranks.append(1 + int(np.sum(others > line[row + 1])))
+    assert ndcg_of(found, "teacher") == pytest.approx(np.mean([1 / log2(rank + 1) * (rank <= 10) for rank in ranks]))
+    assert found.proof.with_own == len(ids)
+    answers = [(example.query, answer) for example in found.examples for answer in (*example.teacher, *example.served)]
+    assert all(texts[int(answer.id[1:])] != query for query, answer in answers)
+
+
 def test_a_killed_run_goes_on_from_the_blocks_that_are_there(job, tmp_path, undrawn):
     other = with_data(job, tmp_path, splits=("train", "dev", "test"))
     (other.folder / "scratch").mkdir()

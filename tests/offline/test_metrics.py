@@ -1,9 +1,11 @@
-"""Oracle: the formulas, written out by hand."""
+"""Oracle: the formulas, written out by hand; for queries that are documents themselves, BEIR's way and pytrec_eval."""
 
+from dataclasses import replace
 from math import log2
 
 import numpy as np
 import pytest
+import pytrec_eval
 
 from offline.judged import Judged
 from offline.metrics import METRICS, MRR, NDCG, RECALL_10, RECALL_100, merge_depths, ndcg, score
@@ -62,3 +64,32 @@ def test_rankings_of_different_lengths():
 def test_a_page_goes_before_what_a_deeper_search_found():
     page, deep = np.array([[5, 6], [7, -1], [1, 2]]), np.array([[6, 8, 9], [7, -1, -1], [1, 2, 3]])
     assert merge_depths(page, deep).tolist() == [[5, 6, 8], [7, -1, -1], [1, 2, 3]]
+
+
+def as_beir(judgements, ids, retrieved):
+    """EvaluateRetrieval.evaluate: hits with the query's id are popped, then pytrec_eval; of 11 and 101 hits, as BEIR asks for."""
+    runs = {name: {hit: 1.0 / (1 + rank) for rank, hit in enumerate(hits)} for name, hits in zip(ids, retrieved, strict=True)}
+    for name, hits in runs.items():
+        hits.pop(name, None)
+    qrels = {name: {str(row): grade for row, grade in scores.items()} for name, scores in zip(ids, judgements, strict=True)}
+    found = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "recall.10,100"}).evaluate(runs)
+    keys = {NDCG: "ndcg_cut_10", RECALL_10: "recall_10", RECALL_100: "recall_100"}
+    return {metric: [found[name][key] for name in ids] for metric, key in keys.items()}
+
+
+def test_queries_that_are_documents_are_scored_as_beir_does():
+    rng = np.random.default_rng(3)
+    ids = tuple(map(str, range(0, 120, 2)))
+    judgements = [{int(row): 1 for row in rng.choice(np.arange(1, 120, 2), 3, replace=False)} for _ in ids]
+    found = np.stack([rng.permutation(120)[:101] for _ in ids])
+    found[:30, 0], found[30:40, 10], found[40:45, 100] = range(0, 60, 2), range(60, 80, 2), range(80, 90, 2)
+    found = np.stack([[*dict.fromkeys([*row.tolist(), *range(120)])][:101] for row in found])
+    plain = Judged("test", ids, ids, tuple(judgements), 1, skipped=0)
+    theirs = as_beir(judgements, ids, [[str(row) for row in ranking] for ranking in found])
+    ours = score(replace(plain, own={name: int(name) for name in ids}), found)
+    for metric, values in theirs.items():
+        assert ours[metric] == pytest.approx(values, abs=1e-6)
+    assert ours[NDCG].mean() > score(plain, found)[NDCG].mean() + 0.005
+    cut = replace(plain, own={name: int(name) for name in ids}).without_own(found, 100)
+    assert all(int(name) not in row for name, row in zip(ids, cut, strict=True))
+    assert score(plain, cut)[RECALL_100] == pytest.approx(theirs[RECALL_100])

@@ -71,6 +71,21 @@ def test_the_service_is_asked_for_approximate_search_with_all_the_time_in_the_wo
     assert all(body["exact"] is False and body["fields"] == [] and body["timeout_ms"] > 1e6 for body in service.bodies)
 
 
+def test_the_document_with_the_id_of_the_query_is_no_answer(tmp_path):
+    queries = [{"id": name, "text": name, "split": "test"} for name in ("d7", "q")]
+    qrels = [{"split": "test", "query_id": name, "row": 3, "score": 1} for name in ("d7", "q")]
+    write_table(pa.Table.from_pylist(queries, QUERIES), tmp_path / "queries.arrow")
+    write_table(pa.Table.from_pylist(qrels, QRELS), tmp_path / "qrels.arrow")
+    write_table(pa.table({"id": DOCUMENTS}), tmp_path / "documents.arrow")
+    others = DOCUMENTS[50:58]
+    service = Service(d7=["d7", *others, "d99", "d3"], q=["d7", *others, "d3"])
+    found = measure(Prepared(tmp_path), service)
+    assert [body["k"] for body in service.bodies] == [11, 101, 10, 100]
+    assert (found.metrics[RECALL_10].estimate, found.metrics[MRR].estimate) == (1.0, pytest.approx(0.1))
+    assert found.with_own == 1
+    assert "the document with the query's own id is left out for 1 queries" in found.describe()
+
+
 def test_degraded_answers_are_counted(prepared):
     service = Service(first=["d3"], second=["d150"])
     service.degraded = {"causes": ["deadline_effort"], "expected_recall": 0.9}

@@ -58,11 +58,13 @@ def test_a_pool_adds_the_judged_only_column():
         system("teacher", "teacher", 0.6, judged_only=Interval(0.9, 0.88, 0.92)),
         system("served", "as served (hnsw index)", 0.6),
     )
-    text = page(findings(proof=proof(systems=systems, losses=(), relevance=2, skipped=4)))
+    text = page(findings(proof=proof(systems=systems, losses=(), relevance=2, skipped=4, with_own=3)))
     assert row(text, "BM25").endswith("| 0.790 [0.750, 0.830] |")
     assert row(text, "as served").endswith("| as above |")
     assert "scores from 2 on" in text
     assert "4 further queries have no relevant document" in text
+    assert "For 3 queries there is a document with the query's own id: it is left out" in text
+    assert "own id" not in page(findings())
 
 
 @pytest.fixture(scope="module")
