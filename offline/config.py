@@ -57,8 +57,9 @@ class DataConfig(Config):
     max_documents: PositiveInt | None = None
     """Keep only the first so many documents (for trials)."""
     leave_out_faulty: bool = False
-    """Leave out documents without title and text, and judgements of documents that are not there, with a warning. Otherwise the
-    first of them ends the run: mostly it is a mistake in what wrote the data."""
+    """Leave out documents without title and text, and judgements of documents or queries that are not there, however many they
+    are, with a warning. Otherwise more than five of a file, and more than one in a hundred, end the run: mostly so many are a
+    mistake in what wrote the data."""
     max_title_pairs: PositiveInt | None = None
     """Where there is no train split: make at most so many pairs of titles and texts, a random sample."""
     unlabelled_per_document: Annotated[int, Field(ge=0)] = 8

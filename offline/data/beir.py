@@ -17,6 +17,7 @@ import pyarrow as pa
 from offline.config import DataConfig
 from offline.data import pairs
 from offline.data.dataset import SPLITS, Dataset, Judgement, Pair, Query, Split
+from offline.data.faults import Faults
 from offline.data.lines import read_lines, read_objects
 from offline.data.metadata import MetadataColumns
 from offline.errors import DataError
@@ -25,7 +26,6 @@ from snapshot.documents import document_field
 
 _LAYOUT = "a folder in BEIR layout has corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each may end in .gz"
 _HEADER = ["query-id", "corpus-id", "score"]
-_LEAVE_OUT = "to leave out all such, with a warning: --set data.leave_out_faulty=true"
 _MAX_SCORE = 20
 """nDCG's gain, 2^score - 1, must stay within pytrec_eval's 32 bits; real grades end at 3 to 5."""
 
@@ -37,6 +37,8 @@ class _Corpus:
     titles: list[str]
     texts: list[str]
     metadata: MetadataColumns
+    empty: set[str]
+    """``_id`` of documents without title and text, which are left out."""
 
 
 def data_files(folder: Path) -> list[Path]:
@@ -60,8 +62,9 @@ def data_files(folder: Path) -> list[Path]:
 def load(folder: Path, config: DataConfig, learn: bool = True) -> Dataset:
     """Read and check the whole folder.
 
-    Where nothing is to be learnt from it, no training pairs are made, and judgements of documents that are not there are left
-    out with a warning: they outlive documents that are dropped.
+    Documents without title and text, and judgements of documents or queries that are not there, are left out with a warning if
+    they are few. Where nothing is to be learnt from it, no training pairs are made, and there may be any number of such
+    judgements: they outlive documents that are dropped.
 
     Training pairs are the relevant judgements of the train split or, without one, made of titles and texts. Queries that no
     split judges count as unlabelled.
@@ -70,13 +73,15 @@ def load(folder: Path, config: DataConfig, learn: bool = True) -> Dataset:
         DataError: at the first fault, with file:line and what to do about it.
     """
     files = data_files(folder)
-    corpus = _read_corpus(files[0], leave_out=config.leave_out_faulty)
+    corpus = _read_corpus(files[0], config.leave_out_faulty)
     texts = _read_queries(path) if (path := _find(folder / "queries.jsonl")) else {}
     judged = {split: path for split in SPLITS if (path := _find(folder / "qrels" / f"{split}.tsv"))}
     _warn_of_unread(folder / "qrels", judged.values())
-    known = _Known(texts, corpus.rows, must_be_there=learn and not config.leave_out_faulty)
-    judgements = [entry for split, path in judged.items() for entry in _read_qrels(path, split, known)]
-    dataset = _assemble(corpus, texts, judgements, config)
+    known = _Known(texts, corpus.rows, corpus.empty, any_may_lack=config.leave_out_faulty or not learn)
+    asked: set[str] = set()
+    judgements = [entry for split, path in judged.items() for entry in _read_qrels(path, split, known, asked)]
+    unlabelled = [text for key, text in texts.items() if key not in asked]
+    dataset = _assemble(corpus, texts, judgements, unlabelled, config)
     return replace(dataset, pairs=_pairs(dataset, "train" in judged, config)) if learn else dataset
 
 
@@ -88,11 +93,12 @@ def _pairs(dataset: Dataset, has_train: bool, config: DataConfig) -> list[Pair]:
     return pairs.from_judgements(dataset.queries, dataset.judgements, dataset.titles, dataset.texts, config.relevance, held_out)
 
 
-def _assemble(corpus: _Corpus, texts: Mapping[str, str], judgements: Sequence[Judgement], config: DataConfig) -> Dataset:
+def _assemble(
+    corpus: _Corpus, texts: Mapping[str, str], judgements: Sequence[Judgement], unlabelled: Sequence[str], config: DataConfig
+) -> Dataset:
     count = min(len(corpus.rows), config.max_documents or len(corpus.rows))
     kept = [entry for entry in judgements if entry.row < count]
     queries = [Query(key, texts[key], split) for split, key in dict.fromkeys((entry.split, entry.query_id) for entry in kept)]
-    known = {entry.query_id for entry in judgements}
     return Dataset(
         documents=_documents(corpus, count),
         titles=corpus.titles[:count],
@@ -100,7 +106,7 @@ def _assemble(corpus: _Corpus, texts: Mapping[str, str], judgements: Sequence[Ju
         pairs=(),
         queries=queries,
         judgements=kept,
-        unlabelled=[text for key, text in texts.items() if key not in known],
+        unlabelled=unlabelled,
     )
 
 
@@ -112,26 +118,23 @@ def _find(path: Path) -> Path | None:
     return next((found for found in (path, packed) if found.is_file()), None)
 
 
-def _read_corpus(path: Path, *, leave_out: bool) -> _Corpus:
-    corpus = _Corpus({}, [], [], MetadataColumns())
+def _read_corpus(path: Path, leave_out_all: bool) -> _Corpus:
+    corpus = _Corpus({}, [], [], MetadataColumns(), set())
     lines: dict[str, int] = {}
-    empty: list[str] = []
+    faults = Faults(path, "documents", leave_out_all)
     for line, record in track(read_objects(path), f"reading {path.name}"):
         where = f"{path}:{line}"
         key = _id(record, where, lines, line)
         title, text = _string(record, "title", where), _string(record, "text", where)
         if not title.strip() and not text.strip():
-            empty.append(where)
-            if leave_out:
-                continue
-            remedy = f"give it one of them, or remove the line; {_LEAVE_OUT}"
-            raise DataError(f"{where}: document {key!r} has neither title nor text; {remedy}")
+            corpus.empty.add(key)
+            faults.add(line, f"document {key!r} has neither title nor text", "Give it one of them, or remove the line")
+            continue
         corpus.metadata.add(record.get("metadata"), where, line)
         corpus.rows[key] = len(corpus.rows)
         corpus.titles.append(title)
         corpus.texts.append(text)
-    if empty:
-        say(f"warning: {empty[0]}: {len(empty)} documents from this one on have neither title nor text; they are left out")
+    faults.settle(len(lines))
     if not corpus.rows:
         raise DataError(f'{path}: holds no document; write one JSON object a line: {{"_id": "1", "title": "...", "text": "..."}}')
     return corpus
@@ -152,31 +155,53 @@ def _read_queries(path: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Known:
-    """What judgements may name: queries, documents by row, and perhaps documents that are not there."""
+    """What judgements may name: queries, and documents by row.
+
+    Attributes:
+        empty: documents that are left out.
+        any_may_lack: whether any number of judgements may name what is not there.
+    """
 
     queries: Collection[str]
     rows: Mapping[str, int]
-    must_be_there: bool
+    empty: Collection[str]
+    any_may_lack: bool
+
+    def missing(self, query: str, document: str) -> tuple[str, str] | None:
+        """What a judgement names that is not there, and what to do about it."""
+        if query not in self.queries:
+            return f"query {query!r} is not in queries.jsonl", "Add it there, or remove the line"
+        if document in self.empty:
+            return f"document {document!r} is left out", "Give it a title or a text, or remove the line"
+        if document not in self.rows:
+            return f"document {document!r} is not in corpus.jsonl", "Add it there, or remove the line"
+        return None
 
 
-def _read_qrels(path: Path, split: Split, known: _Known) -> list[Judgement]:
+def _read_qrels(path: Path, split: Split, known: _Known, asked: set[str]) -> list[Judgement]:
+    """``asked`` grows by every query that is judged, also by judgements that are left out: it may be held out."""
     scores: dict[tuple[str, str], int] = {}
+    faults = Faults(path, "judgements", known.any_may_lack)
     for line, text in read_lines(path):
         where = f"{path}:{line}"
         cells = text.split("\t")
         if line == 1:
             _check_header(cells, where)
         elif text.strip():
-            query, document, score = _judgement(cells, where, known)
+            query, document, score = _judgement(cells, where)
+            if (query, document) not in scores and (missing := known.missing(query, document)):
+                faults.add(line, *missing, follows=document in known.empty)
             if scores.setdefault((query, document), score) != score:
                 raise DataError(f"{where}: judges {query!r} and {document!r} a second time, with another score; remove one line")
     if not scores:
         raise DataError(f"{path}: judges nothing; add lines of query-id, corpus-id, score below that header, or remove the file")
-    kept = [Judgement(split, query, known.rows[key], score) for (query, key), score in scores.items() if key in known.rows]
-    if len(kept) < len(scores):
-        lost = f"{len(scores) - len(kept)} of {len(scores)}"
-        say(f"warning: {path}: {lost} judgements are of documents that are not in the corpus; they are left out")
-    return kept
+    faults.settle(len(scores))
+    asked.update(query for query, _ in scores)
+    return [
+        Judgement(split, query, known.rows[document], score)
+        for (query, document), score in scores.items()
+        if known.missing(query, document) is None
+    ]
 
 
 def _check_header(cells: Sequence[str], where: str) -> None:
@@ -184,14 +209,10 @@ def _check_header(cells: Sequence[str], where: str) -> None:
         raise DataError(f"{where}: the header is {cells!r}; it must be query-id, corpus-id, score, separated by tabs")
 
 
-def _judgement(cells: Sequence[str], where: str, known: _Known) -> tuple[str, str, int]:
+def _judgement(cells: Sequence[str], where: str) -> tuple[str, str, int]:
     if len(cells) != len(_HEADER):
         raise DataError(f"{where}: {len(cells)} columns; there must be 3, separated by tabs: query-id, corpus-id, score")
     query, document, score = cells
-    if query not in known.queries:
-        raise DataError(f"{where}: query {query!r} is not in queries.jsonl; add it there, or remove the line")
-    if known.must_be_there and document not in known.rows:
-        raise DataError(f"{where}: document {document!r} is not in corpus.jsonl; add it there, or remove the line; {_LEAVE_OUT}")
     if not re.fullmatch(r"-?[0-9]{1,9}", score.strip()) or int(score) > _MAX_SCORE:
         raise DataError(f"{where}: score {score!r}; it must be a whole number of at most {_MAX_SCORE}, 0 or less if irrelevant")
     return query, document, max(0, int(score))

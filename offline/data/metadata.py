@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,12 +10,13 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from offline.errors import DataError
+from offline.progress import say
 from snapshot.documents import document_field
 from snapshot.manifest import ColumnType
 
 RESERVED = frozenset({"id", "title", "text"})
 _INT64 = range(-(2**63), 2**63)
-_Kind = Literal["string", "integer", "number", "boolean", "list"]
+_Kind = Literal["string", "integer", "number", "boolean", "list", "json"]
 
 
 @dataclass
@@ -29,7 +31,8 @@ class MetadataColumns:
 
     Values are strings, integers, numbers or booleans, of one type per key; integers and fractions together make
     numbers. Keys that a document lacks, or that are null, become null. A list of plain values is kept as one string
-    with commas, to be shown but not filtered on.
+    with commas, to be shown but not filtered on. So is the JSON text of a key whose values are nested or of several types,
+    and a warning tells the first.
     """
 
     def __init__(self) -> None:
@@ -40,34 +43,47 @@ class MetadataColumns:
         """Add the next document's metadata, found at ``where``.
 
         Raises:
-            DataError: a key is taken, a value is not flat, or a type differs from that of earlier documents.
+            DataError: it is not an object, a key is taken, or a whole number does not fit 64 bits.
         """
         if metadata is not None and not isinstance(metadata, dict):
             raise DataError(f'{where}: metadata is a {type(metadata).__name__}; it must be an object such as {{"year": 2009}}')
         row = {key: value for key, value in (metadata or {}).items() if value is not None}
         for key, value in row.items():
             self._note(key, _kind(value, f"{where}: metadata.{key}"), where, line)
-        self._rows.append({key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in row.items()})
+        self._rows.append(row)
 
     def columns(self, rows: int) -> list[tuple[pa.Field, list[Any]]]:
         """The fields, in the order in which keys were first seen, each with its first ``rows`` values."""
-        return [(_field(name, column.kind), self._values(name, rows)) for name, column in self._columns.items()]
+        return [(_field(name, column.kind), self._values(name, column.kind, rows)) for name, column in self._columns.items()]
 
-    def _values(self, name: str, rows: int) -> list[Any]:
-        return [row.get(name) for row in self._rows[:rows]]
+    def _values(self, name: str, kind: _Kind, rows: int) -> list[Any]:
+        values = [row.get(name) for row in self._rows[:rows]]
+        if kind == "json":
+            return [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
+        if kind == "list":
+            return [None if value is None else ", ".join(map(str, value)) for value in values]
+        return values
 
     def _note(self, key: str, kind: _Kind, where: str, line: int) -> None:
         known = self._columns.get(key)
         if known is None:
             _check_key(key, where)
             self._columns[key] = _Column(kind, line)
+            if kind == "json":
+                _say_json(where, key, "is nested")
         elif {known.kind, kind} == {"integer", "number"}:
             known.kind = "number"
-        elif known.kind != kind:
-            raise DataError(
-                f"{where}: metadata.{key} is of type {kind} here and of type {known.kind} in line {known.line}; "
-                "give the key one type throughout, or leave it out where it has another"
-            )
+        elif known.kind not in (kind, "json"):
+            here = "nested" if kind == "json" else f"of type {kind}"
+            _say_json(where, key, f"is {here} here and of type {known.kind} in line {known.line}")
+            known.kind = "json"
+
+
+def _say_json(where: str, key: str, fault: str) -> None:
+    say(
+        f"warning: {where}: metadata.{key} {fault}; all its values are kept as JSON text, to be shown but not filtered on. "
+        "Give the key strings, numbers, or true and false throughout to filter on it"
+    )
 
 
 def _check_key(key: str, where: str) -> None:
@@ -83,11 +99,9 @@ def _kind(value: Any, where: str) -> _Kind:
     if isinstance(value, int) and not isinstance(value, bool) and value not in _INT64:
         raise DataError(f"{where}: {value} does not fit 64 bits; write it as a string")
     kinds: dict[type, _Kind] = {str: "string", bool: "boolean", int: "integer", float: "number"}
-    if type(value) not in kinds:
-        raise DataError(f"{where}: is nested; metadata must be flat: strings, numbers, true or false, or a list of these")
-    return kinds[type(value)]
+    return kinds.get(type(value), "json")
 
 
 def _field(name: str, kind: _Kind) -> pa.Field:
-    stored: ColumnType = "string" if kind == "list" else kind
-    return document_field(name, stored, filterable=kind != "list")
+    stored: ColumnType = "string" if kind == "list" or kind == "json" else kind
+    return document_field(name, stored, filterable=stored == kind)

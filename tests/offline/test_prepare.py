@@ -111,7 +111,7 @@ def test_refuses_a_source_that_does_not_fit(prepare, source, config, message):
 def test_a_fault_leaves_no_half_written_table(prepare, beir_folder, tmp_path):
     folder = beir_folder()
     with (folder / "qrels" / "test.tsv").open("a") as handle:
-        handle.write("q39-0\tunknown\t1\n")
+        handle.write("q39-0\td38\tmuch\n")
     with pytest.raises(DataError, match=r"test\.tsv:14"):
         prepare(Source(data=folder))
     assert not list((tmp_path / "work").rglob("*.arrow"))

@@ -1,3 +1,5 @@
+import json
+
 import pyarrow as pa
 import pytest
 
@@ -42,13 +44,29 @@ def test_only_the_first_rows_are_given():
 
 
 @pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([1, "x", None, "y"], "corpus.jsonl:2: metadata.a is of type string here and of type integer in line 1;"),
+        ([True, 1, 2.5], "corpus.jsonl:2: metadata.a is of type integer here and of type boolean in line 1;"),
+        ([["x"], "x"], "corpus.jsonl:2: metadata.a is of type string here and of type list in line 1;"),
+        ([{"b": "ü"}, {"b": {}}], "corpus.jsonl:1: metadata.a is nested;"),
+        ([[[1]]], "corpus.jsonl:1: metadata.a is nested;"),
+        (["x", {"b": 1}, 3], "corpus.jsonl:2: metadata.a is nested here and of type string in line 1;"),
+    ],
+)
+def test_what_makes_no_column_to_filter_on_is_shown_as_json_and_told_once(values, told, capsys):
+    columns, found = collect(*({"a": value, "b": 1} for value in values))
+    assert (columns["a"].type, columns["a"].filterable) == ("string", False)
+    assert (columns["b"].type, columns["b"].filterable) == ("integer", True)
+    assert [None if text is None else json.loads(text) for text in found["a"]] == values
+    [warning] = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: {told}")
+    assert "kept as JSON text, to be shown but not filtered on" in warning
+
+
+@pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"a": 1}, {"a": "x"}], r"corpus\.jsonl:2: metadata\.a is of type string here and of type integer in line 1; give"),
-        ([{"a": True}, {"a": 1}], r"corpus\.jsonl:2: metadata\.a is of type integer here and of type boolean in line 1"),
-        ([{"a": ["x"]}, {"a": "x"}], r"corpus\.jsonl:2: metadata\.a is of type string here and of type list in line 1"),
-        ([{"a": {"b": 1}}], r"corpus\.jsonl:1: metadata\.a: is nested; metadata must be flat"),
-        ([{"a": [[1]]}], r"corpus\.jsonl:1: metadata\.a: is nested"),
         ([{"a": 2**63}], r"corpus\.jsonl:1: metadata\.a: \d+ does not fit 64 bits; write it as a string"),
         ([{"title": "x"}], r"corpus\.jsonl:1: metadata\.title has the name of a field that every document has; rename"),
         ([{"$and": 1}], r"corpus\.jsonl:1: metadata has the key '\$and', which no filter could name; rename"),
