@@ -61,7 +61,8 @@ class DataConfig(Config):
     are, with a warning. Otherwise more than five of a file, and more than one in a hundred, end the run: mostly so many are a
     mistake in what wrote the data."""
     max_title_pairs: PositiveInt | None = None
-    """Where there is no train split: make at most so many pairs of titles and texts, a random sample."""
+    """Where there is no train split: make at most so many pairs of titles and texts (else of first sentences and what follows
+    them), a random sample."""
     unlabelled_per_document: Annotated[int, Field(ge=0)] = 8
     """At most so many sentences of each document become queries for distillation, beside its title."""
     spans_per_document: Annotated[int, Field(ge=0)] = 4

@@ -42,7 +42,10 @@ def run(job: Job, learn: bool = True) -> Summary:
     texts = _texts(dataset, log, config)
     _write(dataset, texts, config, job.folder)
     if learn and not dataset.pairs:
-        say("warning: no training pairs: no relevant train judgement, and no document has both a title and a text")
+        say(
+            "warning: no training pairs: no relevant train judgement, and no two documents have a title and a text, or several "
+            "sentences"
+        )
     return _summary(dataset, texts)
 
 
@@ -118,4 +121,4 @@ def _hash(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
 
 
-STAGE = Stage(name="prepare", run=run, sections=("data",), outside=_outside)
+STAGE = Stage(name="prepare", run=run, sections=("data",), outside=_outside, version=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -75,18 +75,32 @@ class Learnt:
 def learn(job: Job) -> Learnt:
     """Train, or go on, in the folder of the job; afterwards its best weights are still there."""
     prepared, recipe = Prepared(job.inputs["prepare"]), job.recipe
-    pairs, dev = split_dev(prepared, recipe, load_pairs(prepared, recipe.text, recipe.train))
+    found = _read_pairs(prepared, recipe.text, recipe.train)
+    if not (_can_be_contrasted(found) or _train_scores(prepared)):
+        say(
+            f"  warning: {prepared.folder}: nothing to train on: no train split, and no two documents have a title and a text, "
+            "or several sentences; the towers are the untouched backbone, as with train.epochs = 0"
+        )
+        return Learnt()
+    _check(found, prepared, recipe.data.relevance)
+    pairs, dev = split_dev(prepared, recipe, found)
     work = _Work(job.folder, recipe, prepared, pairs, dev)
     log = work.train()
     return work.choose(log)
 
 
-def load_pairs(prepared: Prepared, text: TextConfig, config: TrainConfig) -> Pairs:
+def load_pairs(prepared: Prepared, text: TextConfig, config: TrainConfig, relevance: int = 1) -> Pairs:
     """The training pairs, rendered; a random sample of them if the recipe limits their number.
 
     Raises:
         TrainingError: there are none, or all are of one document, so that there is nothing to contrast.
     """
+    pairs = _read_pairs(prepared, text, config)
+    _check(pairs, prepared, relevance)
+    return pairs
+
+
+def _read_pairs(prepared: Prepared, text: TextConfig, config: TrainConfig) -> Pairs:
     table = prepared.pairs
     documents = [
         render(text.document, {"title": title, "text": body})
@@ -96,20 +110,32 @@ def load_pairs(prepared: Prepared, text: TextConfig, config: TrainConfig) -> Pai
     pairs = Pairs(queries, documents, table["row"].to_numpy().astype(np.int64))
     if config.max_pairs is not None and config.max_pairs < len(pairs):
         pairs = pairs.sample(config.max_pairs, config.seed)
-    different = len(set(pairs.documents))
-    if different < 2:
-        raise TrainingError(
-            f"{prepared.folder}: {len(pairs)} training pairs with {different} different documents; at least 2 are "
-            f"needed. {_remedy(prepared)}, or set train.epochs = 0 to take the backbone as it is"
-        )
     return pairs
 
 
-def _remedy(prepared: Prepared) -> str:
-    scores = [judgement["score"] for judgement in prepared.qrels.to_pylist() if judgement["split"] == "train"]
+def _can_be_contrasted(pairs: Pairs) -> bool:
+    return len(set(pairs.documents)) >= 2
+
+
+def _check(pairs: Pairs, prepared: Prepared, relevance: int) -> None:
+    if not _can_be_contrasted(pairs):
+        different = len(set(pairs.documents))
+        raise TrainingError(
+            f"{prepared.folder}: {len(pairs)} training pairs with {different} different documents; at least 2 are "
+            f"needed. {_remedy(_train_scores(prepared), relevance)}, or set train.epochs = 0 to take the backbone as it is"
+        )
+
+
+def _train_scores(prepared: Prepared) -> list[int]:
+    return [judgement["score"] for judgement in prepared.qrels.to_pylist() if judgement["split"] == "train"]
+
+
+def _remedy(scores: Sequence[int], relevance: int) -> str:
     if not scores:
-        return "Add qrels/train.tsv or documents with titles"
-    return f"Look at data.relevance: the highest score in qrels/train.tsv is {max(scores)}"
+        return "Add qrels/train.tsv, or documents with titles or several sentences"
+    if max(scores) < relevance:
+        return f"Look at data.relevance, {relevance}: the highest score in qrels/train.tsv is {max(scores)}"
+    return "Add to qrels/train.tsv queries about other documents, which dev and test do not ask too"
 
 
 def make_towers(recipe: Recipe) -> Towers:

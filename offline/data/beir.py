@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from snapshot.documents import document_field
 
 _LAYOUT = "a folder in BEIR layout has corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each may end in .gz"
 _HEADER = ["query-id", "corpus-id", "score"]
+_FEWEST = 2
+"""Pairs that can be contrasted."""
 _MAX_SCORE = 20
 """nDCG's gain, 2^score - 1, must stay within pytrec_eval's 32 bits; real grades end at 3 to 5."""
 
@@ -66,8 +68,8 @@ def load(folder: Path, config: DataConfig, learn: bool = True) -> Dataset:
     they are few. Where nothing is to be learnt from it, no training pairs are made, and there may be any number of such
     judgements: they outlive documents that are dropped.
 
-    Training pairs are the relevant judgements of the train split or, without one, made of titles and texts. Queries that no
-    split judges count as unlabelled.
+    Training pairs are the relevant judgements of the train split or, without one, made of titles and texts, or of sentences.
+    Queries that no split judges count as unlabelled.
 
     Raises:
         DataError: at the first fault, with file:line and what to do about it.
@@ -88,9 +90,21 @@ def load(folder: Path, config: DataConfig, learn: bool = True) -> Dataset:
 def _pairs(dataset: Dataset, has_train: bool, config: DataConfig) -> list[Pair]:
     held_out = pairs.held_out(dataset.queries)
     if not has_train:
-        return pairs.from_titles(dataset.titles, dataset.texts, held_out, config.max_title_pairs)
+        return _without_train(dataset, held_out, config.max_title_pairs)
     _warn_of_overlap(dataset.judgements, config.relevance)
     return pairs.from_judgements(dataset.queries, dataset.judgements, dataset.titles, dataset.texts, config.relevance, held_out)
+
+
+def _without_train(dataset: Dataset, held_out: Set[str], limit: int | None) -> list[Pair]:
+    """Of titles and texts; where fewer than two documents have both, of first sentences and what follows them."""
+    found = pairs.from_titles(dataset.titles, dataset.texts, held_out, limit)
+    if len(found) >= _FEWEST:
+        return found
+    sentences = pairs.from_sentences(dataset.texts, held_out, limit)
+    if len(sentences) < _FEWEST:
+        return found
+    say(f"warning: neither a train split nor titles: {len(sentences)} training pairs are first sentences and what follows them")
+    return sentences
 
 
 def _assemble(

@@ -69,6 +69,33 @@ def from_titles(titles: Sequence[str], texts: Sequence[str], forbidden: Set[str]
         query, positive = title.strip(), _without(title.strip(), text)
         if query and positive and fold(query) not in forbidden:
             pairs.append(Pair(query, "", positive, row))
+    return _sample(pairs, limit)
+
+
+def from_sentences(texts: Sequence[str], forbidden: Set[str], limit: int | None = None) -> list[Pair]:
+    """A pair for each document of several sentences: the first as the query, what follows as the positive.
+
+    The first has 3 to 64 words, and what follows at least 3. Of more than ``limit`` a random sample, the same each time.
+    """
+    pairs = []
+    for row, text in enumerate(texts):
+        query, rest = _first_sentence(text)
+        positive = _without(query, rest)
+        is_whole = _MIN_WORDS <= len(query.split()) <= _MAX_WORDS and len(positive.split()) >= _MIN_WORDS
+        if is_whole and fold(query) not in forbidden:
+            pairs.append(Pair(query, "", positive, row))
+    return _sample(pairs, limit)
+
+
+def _first_sentence(text: str) -> tuple[str, str]:
+    """It and the rest; what is too short for a sentence, such as ``Dr.``, belongs to the next."""
+    for end in _BREAK.finditer(text):
+        if len(text[: end.start()].split()) >= _MIN_WORDS:
+            return text[: end.start()].strip(), text[end.end() :].strip()
+    return text.strip(), ""
+
+
+def _sample(pairs: list[Pair], limit: int | None) -> list[Pair]:
     if limit is None or len(pairs) <= limit:
         return pairs
     return [pairs[i] for i in sorted(random.Random(_SEED).sample(range(len(pairs)), limit))]  # noqa: S311 - no secret

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from tiny_models import make_tiny_bert, make_tiny_qwen
-from tiny_training import curve_of, make_job, run, vectors_of
+from tiny_training import QUERY, TEXTS, curve_of, make_job, run, vectors_of
 from tiny_work import make_prepared
 
 from offline import stage_one
@@ -91,15 +91,35 @@ def test_pairs_are_rendered_and_sampled(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("splits", "remedy"),
-    [(("test",), r"Add qrels/train\.tsv or documents"), (("train", "test"), r"data\.relevance: the highest score .* is 1")],
+    ("splits", "relevance", "remedy"),
+    [
+        (("test",), 1, r"Add qrels/train\.tsv, or documents"),
+        (("train", "test"), 2, r"data\.relevance, 2: the highest score .* is 1"),
+        (("train", "test"), 1, r"Add to qrels/train\.tsv queries about other documents"),
+    ],
 )
-def test_without_pairs_there_is_a_remedy(tmp_path, splits, remedy):
+def test_without_pairs_there_is_a_remedy(tmp_path, splits, relevance, remedy):
     write_pairs(tmp_path)
     qrels = Prepared(make_prepared(tmp_path / "other", splits=splits)).folder / "qrels.arrow"
     qrels.rename(tmp_path / "prepare" / "qrels.arrow")
     with pytest.raises(TrainingError, match=rf"0 training pairs .*{remedy}.* train\.epochs = 0"):
+        stage_one.load_pairs(Prepared(tmp_path / "prepare"), TextConfig(), TrainConfig(), relevance)
+
+
+def test_with_a_train_split_that_gives_no_pairs_training_ends(tmp_path):
+    write_pairs(tmp_path)
+    with pytest.raises(TrainingError, match="0 training pairs"):
         run(tmp_path, "train")
+
+
+def test_without_anything_to_learn_from_the_backbone_stays_untouched(tmp_path, capsys):
+    write_pairs(tmp_path)
+    qrels = Prepared(make_prepared(tmp_path / "other", splits=("dev", "test"))).folder / "qrels.arrow"
+    qrels.rename(tmp_path / "prepare" / "qrels.arrow")
+    assert run(tmp_path, "train")["pairs"] == 0
+    untouched = encode(build_tower(str(tmp_path / "bert")), QUERY, TEXTS)
+    np.testing.assert_allclose(vectors_of(tmp_path / "train" / "query_tower"), untouched, atol=1e-6)
+    assert "nothing to train on: no train split" in capsys.readouterr().err
 
 
 def test_one_document_cannot_be_contrasted(tmp_path):

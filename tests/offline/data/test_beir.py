@@ -48,6 +48,21 @@ def test_pairs_come_from_titles_without_a_train_split(beir_folder):
     assert (dataset.pairs[2].query, dataset.pairs[2].title, dataset.pairs[2].row) == ("Volcanoes", "", 2)
 
 
+def test_pairs_come_from_sentences_without_a_train_split_and_titles(tmp_path, capsys):
+    texts = [
+        "Who was Ada Lovelace? She wrote the first program.",
+        "What is a loom?",
+        "Why do looms need cards? They hold the pattern.",
+    ]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(json.dumps({"_id": str(i), "text": text}) for i, text in enumerate(texts)))
+    pairs = load(tmp_path).pairs
+    assert [(pair.query, pair.text, pair.row) for pair in pairs] == [
+        ("Who was Ada Lovelace?", "She wrote the first program.", 0),
+        ("Why do looms need cards?", "They hold the pattern.", 2),
+    ]
+    assert "neither a train split nor titles: 2 training pairs are first sentences" in capsys.readouterr().err
+
+
 def test_a_corpus_alone_is_enough(beir_folder):
     folder = beir_folder(splits=())
     (folder / "queries.jsonl").unlink()

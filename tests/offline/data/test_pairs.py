@@ -1,5 +1,14 @@
 from offline.data.dataset import Judgement, Query
-from offline.data.pairs import Text, distillation_texts, fold, from_judgements, from_titles, held_out, mine_sentences
+from offline.data.pairs import (
+    Text,
+    distillation_texts,
+    fold,
+    from_judgements,
+    from_sentences,
+    from_titles,
+    held_out,
+    mine_sentences,
+)
 
 
 def test_fold_forgets_case_spacing_and_final_punctuation():
@@ -34,6 +43,23 @@ def test_pairs_of_titles_leave_the_title_out_of_the_text():
     assert [(pair.query, pair.title, pair.text.split(), pair.row) for pair in pairs] == [
         ("am", "", ["The", "program.", "start;", "diagram"], 0)
     ]
+
+
+def test_pairs_of_sentences_are_the_first_and_what_follows():
+    texts = [
+        "Dr. Who travels in time. He has a blue box; it is larger inside.",
+        "One sentence alone, however long?",
+        "How do planes fly? I mean how.",
+        "How do birds fly? No.",
+        "Asked for already? It is held out.",
+        "Say it twice please. Say it twice please.",
+    ]
+    pairs = from_sentences(texts, {"asked for already"})
+    assert [(pair.query, pair.title, pair.text, pair.row) for pair in pairs] == [
+        ("Dr. Who travels in time.", "", "He has a blue box; it is larger inside.", 0),
+        ("How do planes fly?", "", "I mean how.", 2),
+    ]
+    assert from_sentences(texts, {"asked for already"}, limit=1)[0] in pairs
 
 
 def test_each_text_is_kept_once_under_its_first_source():
