@@ -45,6 +45,7 @@ class Miner(Companion):
         self._queries = queries_of(pairs)
         positives = pairs.positives()
         self._relevant = [search.places(sorted(positives[query])) for query in self._queries]
+        self._same = [search.places(sorted(pairs.same.get(query, ()))) for query in self._queries]
         self._steps = steps
         self._by_words = by_words
         self._average = average
@@ -69,7 +70,8 @@ class Miner(Companion):
         places = [exact_top_k(queries, documents, self._config.depth)[1]] if "towers" in self._config.sources else []
         if self._by_words is not None:
             places.append(np.stack(list(self._by_words)))
-        found = Found(self._queries, self._relevant, list(np.concatenate(places, axis=1)))
+        candidates = [each[~np.isin(each, same)] for each, same in zip(np.concatenate(places, axis=1), self._same, strict=True)]
+        found = Found(self._queries, self._relevant, candidates)
         table = choose(found, queries, documents, self._search.rows, self._config.guard)
         say(f"  {table.num_rows} hard negatives of {len(self._queries)} queries")
         return table

@@ -18,6 +18,7 @@ from offline.batches import PairCollator, Pairs, Related, grouped
 from offline.config import TextConfig, TrainConfig
 from offline.cuts import count_cuts
 from offline.data.negatives import Negatives
+from offline.data.pairs import rows_of_same
 from offline.data.prepared import Prepared
 from offline.dev_search import Search, searched_rows, split_dev
 from offline.errors import RecipeError, TrainingError
@@ -107,10 +108,17 @@ def _read_pairs(prepared: Prepared, text: TextConfig, config: TrainConfig) -> Pa
         for title, body in zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
     ]
     queries = [render_query(text.query, query) for query in table["query"].to_pylist()]
-    pairs = Pairs(queries, documents, table["row"].to_numpy().astype(np.int64))
+    pairs = Pairs(queries, documents, table["row"].to_numpy().astype(np.int64), same=_same(prepared, text.query))
     if config.max_pairs is not None and config.max_pairs < len(pairs):
         pairs = pairs.sample(config.max_pairs, config.seed)
     return pairs
+
+
+def _same(prepared: Prepared, spec: TextSpec) -> dict[str, frozenset[int]]:
+    """Rows of the documents whose text or title is the query, by the rendered query."""
+    towers, queries = prepared.tower_texts, prepared.pairs["query"].unique().to_pylist()
+    found = rows_of_same(queries, towers["title"].to_pylist(), towers["text"].to_pylist())
+    return {render_query(spec, query): rows for query, rows in found.items()}
 
 
 def _can_be_contrasted(pairs: Pairs) -> bool:

@@ -16,6 +16,8 @@ from offline.progress import say
 _BREAK = re.compile(r"(?<=[.!?])\s+|;\s|\n")
 _SEED = 17
 _MIN_WORDS, _MAX_WORDS = 3, 64
+_SPACING = 64
+"""Characters that a text may have more than twice those of a query, and still be the same when folded."""
 
 
 class Text(NamedTuple):
@@ -105,6 +107,18 @@ def _without(title: str, text: str) -> str:
     """``text`` where ``title`` is cut out, wherever it stands as whole words; empty if nothing else is there."""
     rest = re.sub(rf"(?<!\w){re.escape(title)}(?!\w)", " ", text, flags=re.IGNORECASE) if title else text
     return rest.strip() if re.search(r"\w", rest) else ""
+
+
+def rows_of_same(queries: Iterable[str], titles: Sequence[str], texts: Sequence[str]) -> dict[str, frozenset[int]]:
+    """Rows of the documents whose text or title is a query, by the query; of queries that have some."""
+    folded = {query: fold(query) for query in queries}
+    found: dict[str, set[int]] = {text: set() for text in folded.values() if text}
+    longest = 2 * max(map(len, found), default=0) + _SPACING  # folding a long text takes long
+    for row, parts in enumerate(zip(titles, texts, strict=True)):
+        for part in parts:
+            if part and len(part) <= longest and (text := fold(part)) in found:
+                found[text].add(row)
+    return {query: frozenset(found[text]) for query, text in folded.items() if found.get(text)}
 
 
 def distillation_texts(sources: Iterable[tuple[str, Iterable[str]]], forbidden: Set[str]) -> list[Text]:

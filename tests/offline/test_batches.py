@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,6 +129,13 @@ def test_another_text_of_the_same_document_is_no_negative():
 def test_the_searched_text_of_a_known_positive_is_no_negative():
     pairs = pairs_of(("a", "x without a", 0), ("b", "x", 7))
     assert relation(pairs, searched={0: "x", 7: "x"}) == [[POSITIVE, MASKED], [NEGATIVE, POSITIVE]]
+
+
+def test_a_document_that_is_the_query_itself_is_no_negative():
+    pairs = replace(pairs_of(("a", "x", 0), ("b", "A!", 1), ("c", "z", 2)), same={"a": frozenset({1, 9})})
+    expected = [[POSITIVE, MASKED, NEGATIVE], [NEGATIVE, POSITIVE, NEGATIVE], [NEGATIVE, NEGATIVE, POSITIVE]]
+    assert relation(pairs) == expected
+    assert relation(pairs.take([0, 1, 2])) == expected
 
 
 def test_the_same_text_of_another_document_is_the_same_column():

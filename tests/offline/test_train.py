@@ -9,7 +9,7 @@ from tiny_work import make_prepared
 
 from offline import stage_one
 from offline.config import TextConfig, TrainConfig
-from offline.data.prepared import PAIRS, Prepared, write_table
+from offline.data.prepared import PAIRS, TOWER_TEXTS, Prepared, write_table
 from offline.errors import RecipeError, TrainingError
 from offline.towers import build_tower, encode, load_tower
 from snapshot.manifest import TextSpec
@@ -88,6 +88,16 @@ def test_pairs_are_rendered_and_sampled(tmp_path):
     for query, document, row in zip(pairs.queries, pairs.documents, pairs.rows, strict=True):
         assert query == f"query: {prepared.pairs['query'][row]}"
         assert document == str(prepared.pairs["text"][row]).lower()
+
+
+def test_pairs_know_the_documents_that_are_their_queries(tmp_path):
+    prepared = Prepared(make_prepared(tmp_path))
+    queries, towers = prepared.pairs["query"].to_pylist(), prepared.tower_texts.to_pylist()
+    towers[5]["title"], towers[7]["text"] = f" {queries[3].upper()}.", queries[4]
+    write_table(pa.Table.from_pylist(towers, TOWER_TEXTS), tmp_path / "tower_texts.arrow")
+    text = TextConfig(query=TextSpec(template="query: {text}"))
+    pairs = stage_one.load_pairs(Prepared(tmp_path), text, TrainConfig(max_pairs=50))
+    assert pairs.same == {f"query: {queries[3]}": frozenset({5}), f"query: {queries[4]}": frozenset({7})}
 
 
 @pytest.mark.parametrize(

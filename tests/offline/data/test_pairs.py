@@ -8,6 +8,7 @@ from offline.data.pairs import (
     from_titles,
     held_out,
     mine_sentences,
+    rows_of_same,
 )
 
 
@@ -60,6 +61,15 @@ def test_pairs_of_sentences_are_the_first_and_what_follows():
         ("How do planes fly?", "", "I mean how.", 2),
     ]
     assert from_sentences(texts, {"asked for already"}, limit=1)[0] in pairs
+
+
+def test_documents_that_are_a_query_are_found_by_text_and_title():
+    titles = ["", "How do planes fly", "A flight", "", "?"]
+    texts = ["how do  PLANES fly?", "By wings.", "How do planes fly? By wings.", "flight", "x" * 10_000]
+    assert rows_of_same(["How do planes fly?", "flight", "bird", "?"], titles, texts) == {
+        "How do planes fly?": frozenset({0, 1}),
+        "flight": frozenset({3}),
+    }
 
 
 def test_each_text_is_kept_once_under_its_first_source():
