@@ -17,13 +17,14 @@ from sentence_transformers import SentenceTransformer
 from offline.batches import LengthBatches, TextCollator
 from offline.data.prepared import Prepared
 from offline.fingerprints import backbone_fingerprint
+from offline.lengths import check_length
 from offline.lessons import Lesson, choose_texts, corpus_texts, teach
 from offline.losses import DistillationLoss
 from offline.progress import say
 from offline.recipe import Recipe
 from offline.stages import Job, Source, Stage, Summary
 from offline.students import align, make_student, needs_projection, without_dropout
-from offline.towers import check_length, count_parameters, encode, load_tower, save_tower, tower_dim
+from offline.towers import count_parameters, encode, load_tower, save_tower, tower_dim
 from offline.trainer import Schedule, Task, fit, read_result, write_result
 
 STUDENT, _TEACHER = "student", "teacher"

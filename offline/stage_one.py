@@ -24,12 +24,13 @@ from offline.dev_search import Search, searched_rows, split_dev
 from offline.errors import RecipeError, TrainingError
 from offline.judged import Judged
 from offline.learner import Learner
+from offline.lengths import check_length
 from offline.losses import Contrast, ContrastiveLoss
 from offline.mining import Miner, find_by_words, queries_of
 from offline.progress import say
 from offline.recipe import Recipe
 from offline.stages import Job
-from offline.towers import build_tower, check_length, take_layers, tower_dim
+from offline.towers import build_tower, take_layers, tower_dim
 from offline.trainer import Companion, Schedule, Task, fit
 from offline.watch import (
     Average,

@@ -14,10 +14,11 @@ from transformers import AutoConfig, AutoModel
 from offline.backbones import resolve_backbone
 from offline.config import DistillConfig
 from offline.errors import DimensionError
+from offline.lengths import check_positions
 from offline.narrow import make_narrow, narrow_sizes
 from offline.recipe import Recipe
 from offline.static import make_static
-from offline.towers import build_tower, check_layers, check_positions, project, take_layers, to_device, tokenize, tower_dim
+from offline.towers import build_tower, check_layers, project, take_layers, to_device, tokenize, tower_dim
 from offline.vocabulary import keep_seen
 from snapshot.manifest import TextSpec
 

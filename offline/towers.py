@@ -187,22 +187,6 @@ def tower_dim(tower: SentenceTransformer) -> int:
     return int(dim)
 
 
-def check_length(tower: SentenceTransformer, spec: TextSpec, key: str) -> None:
-    """Refuse a text spec that is longer than the backbone's positions; ``key`` is its place in the recipe.
-
-    Raises:
-        RecipeError: ``spec.max_tokens`` is above what the backbone was made for.
-    """
-    check_positions(backbone_of(tower).config, spec, key)
-
-
-def check_positions(config: Any, spec: TextSpec, key: str) -> None:
-    """The same by the backbone's config alone."""
-    limit = int(getattr(config, "max_position_embeddings", None) or spec.max_tokens)
-    if spec.max_tokens > limit:
-        raise RecipeError(f"{key}.max_tokens is {spec.max_tokens}, but the backbone reads at most {limit} tokens; lower it")
-
-
 def backbone_of(tower: SentenceTransformer) -> Any:
     """The transformers model inside."""
     return tower[0].auto_model

@@ -10,7 +10,6 @@ from offline.errors import BackboneError, RecipeError
 from offline.towers import (
     backbone_of,
     build_tower,
-    check_length,
     encode,
     load_tower,
     multiplies_bf16,
@@ -191,11 +190,6 @@ def test_the_fingerprint_names_the_pooling_too(bert, tmp_path):
     for pooling in ("mean", "cls"):
         save_tower(build_tower(str(bert), pooling), tmp_path / pooling, SPEC)
     assert space_fingerprint(tmp_path / "mean", SPEC) != space_fingerprint(tmp_path / "cls", SPEC)
-
-
-def test_texts_longer_than_the_positions_are_refused(bert):
-    with pytest.raises(RecipeError, match=r"text\.document\.max_tokens is 129, but the backbone reads at most 128"):
-        check_length(build_tower(str(bert)), TextSpec(max_tokens=129), "text.document")
 
 
 def test_a_damaged_tower_is_refused_by_name(bert, tmp_path):
