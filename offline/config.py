@@ -57,7 +57,7 @@ class DataConfig(Config):
     max_documents: PositiveInt | None = None
     """Keep only the first so many documents (for trials)."""
     leave_out_faulty: bool = False
-    """Leave out documents without title and text, and judgements of documents or queries that are not there, however many they
+    """Leave out documents without title and text, queries without text, and judgements of what is not there, however many they
     are, with a warning. Otherwise more than five of a file, and more than one in a hundred, end the run: mostly so many are a
     mistake in what wrote the data."""
     max_title_pairs: PositiveInt | None = None

@@ -64,7 +64,7 @@ def data_files(folder: Path) -> list[Path]:
 def load(folder: Path, config: DataConfig, learn: bool = True) -> Dataset:
     """Read and check the whole folder.
 
-    Documents without title and text, and judgements of documents or queries that are not there, are left out with a warning if
+    Documents without title and text, queries without text, and judgements of what is not there are left out with a warning if
     they are few. Where nothing is to be learnt from it, no training pairs are made, and there may be any number of such
     judgements: they outlive documents that are dropped.
 
@@ -76,10 +76,11 @@ def load(folder: Path, config: DataConfig, learn: bool = True) -> Dataset:
     """
     files = data_files(folder)
     corpus = _read_corpus(files[0], config.leave_out_faulty)
-    texts = _read_queries(path) if (path := _find(folder / "queries.jsonl")) else {}
+    empty: set[str] = set()
+    texts = _read_queries(path, empty, config.leave_out_faulty) if (path := _find(folder / "queries.jsonl")) else {}
     judged = {split: path for split in SPLITS if (path := _find(folder / "qrels" / f"{split}.tsv"))}
     _warn_of_unread(folder / "qrels", judged.values())
-    known = _Known(texts, corpus.rows, corpus.empty, any_may_lack=config.leave_out_faulty or not learn)
+    known = _Known(texts, corpus.rows, empty, corpus.empty, any_may_lack=config.leave_out_faulty or not learn)
     asked: set[str] = set()
     judgements = [entry for split, path in judged.items() for entry in _read_qrels(path, split, known, asked)]
     unlabelled = [text for key, text in texts.items() if key not in asked]
@@ -154,16 +155,21 @@ def _read_corpus(path: Path, leave_out_all: bool) -> _Corpus:
     return corpus
 
 
-def _read_queries(path: Path) -> dict[str, str]:
-    """Text by ``_id``."""
+def _read_queries(path: Path, empty: set[str], leave_out_all: bool) -> dict[str, str]:
+    """Text by ``_id``; ``empty`` grows by those without text, which are left out."""
     texts: dict[str, str] = {}
     lines: dict[str, int] = {}
+    faults = Faults(path, "queries", leave_out_all)
     for line, record in read_objects(path):
         where = f"{path}:{line}"
         key = _id(record, where, lines, line)
-        texts[key] = _string(record, "text", where)
-        if not texts[key].strip():
-            raise DataError(f"{where}: query {key!r} has no text; write it in 'text', or remove the line")
+        text = _string(record, "text", where)
+        if text.strip():
+            texts[key] = text
+        else:
+            empty.add(key)
+            faults.add(line, f"query {key!r} has no text", "Write it in 'text', or remove the line")
+    faults.settle(len(lines))
     return texts
 
 
@@ -172,24 +178,33 @@ class _Known:
     """What judgements may name: queries, and documents by row.
 
     Attributes:
-        empty: documents that are left out.
+        empty_queries: those that are left out.
+        empty_documents: likewise.
         any_may_lack: whether any number of judgements may name what is not there.
     """
 
     queries: Collection[str]
     rows: Mapping[str, int]
-    empty: Collection[str]
+    empty_queries: Collection[str]
+    empty_documents: Collection[str]
     any_may_lack: bool
 
     def missing(self, query: str, document: str) -> tuple[str, str] | None:
         """What a judgement names that is not there, and what to do about it."""
+        if query in self.empty_queries:
+            return f"query {query!r} is left out", "Give it a text, or remove the line"
         if query not in self.queries:
             return f"query {query!r} is not in queries.jsonl", "Add it there, or remove the line"
-        if document in self.empty:
+        if document in self.empty_documents:
             return f"document {document!r} is left out", "Give it a title or a text, or remove the line"
         if document not in self.rows:
             return f"document {document!r} is not in corpus.jsonl", "Add it there, or remove the line"
         return None
+
+    def follows(self, query: str, document: str) -> bool:
+        """Whether a judgement lacks what it names only since that is left out."""
+        is_query = query in self.empty_queries or query in self.queries
+        return is_query and (document in self.empty_documents or (query in self.empty_queries and document in self.rows))
 
 
 def _read_qrels(path: Path, split: Split, known: _Known, asked: set[str]) -> list[Judgement]:
@@ -204,7 +219,7 @@ def _read_qrels(path: Path, split: Split, known: _Known, asked: set[str]) -> lis
         elif text.strip():
             query, document, score = _judgement(cells, where)
             if (query, document) not in scores and (missing := known.missing(query, document)):
-                faults.add(line, *missing, follows=document in known.empty)
+                faults.add(line, *missing, follows=known.follows(query, document))
             if scores.setdefault((query, document), score) != score:
                 raise DataError(f"{where}: judges {query!r} and {document!r} a second time, with another score; remove one line")
     if not scores:

@@ -161,8 +161,6 @@ FAULTS = [
     (replace(CORPUS, 3, '{"_id": "d2", "text": "x", "metadata": ["a"]}'), r"corpus\.jsonl:3: metadata is a list"),
     (write(CORPUS, "\n"), r"corpus\.jsonl: holds no document"),
     (replace(QUERIES, 2, '{"_id": "q0-0", "text": "x"}'), r"queries\.jsonl:2: _id 'q0-0' is also that of line 1"),
-    (replace(QUERIES, 2, '{"_id": "q0-1", "text": "  "}'), r"queries\.jsonl:2: query 'q0-1' has no text"),
-    (replace(QUERIES, 2, '{"_id": "q0-1"}'), r"queries\.jsonl:2: query 'q0-1' has no text"),
     (replace(QRELS, 1, "q34-0\td34\t1"), r"test\.tsv:1: the header is .*must be query-id, corpus-id, score, separated by tabs"),
     (replace(QRELS, 1, "query-id,corpus-id,score"), r"test\.tsv:1: the header is"),
     (replace(QRELS, 2, "q34-0\td34"), r"test\.tsv:2: 2 columns; there must be 3"),
@@ -207,6 +205,18 @@ def test_a_few_faulty_lines_are_left_out_with_one_warning_a_file(beir_folder, ca
     ]
 
 
+@pytest.mark.parametrize("line", ['{"_id": "q34-0", "text": "  "}', '{"_id": "q34-0"}'])
+def test_a_query_without_text_is_left_out_with_its_judgements(beir_folder, capsys, line):
+    folder = beir_folder()
+    replace(QUERIES, 69, line)(folder)
+    dataset = load(folder)
+    assert ("q34-0" not in {query.id for query in dataset.queries}, len(dataset.judgements)) == (True, 79)
+    assert [line.split("/")[-1] for line in capsys.readouterr().err.splitlines()] == [
+        "queries.jsonl:69: query 'q34-0' has no text; 1 of 80 queries are like it and left out",
+        "test.tsv:2: query 'q34-0' is left out; 1 of 12 judgements are like it and left out",
+    ]
+
+
 def test_a_held_out_query_whose_judgements_are_left_out_is_not_learnt_from(beir_folder):
     folder = beir_folder()
     replace(QRELS, 2, "q34-0\tzzz\t1")(folder)
@@ -230,6 +240,10 @@ def missing(folder, count, query="q34-0"):
         (lambda folder: missing(folder, 6), r"test\.tsv:14: document 'none0' is not in corpus\.jsonl\. 6 of 18 judgements"),
         (lambda folder: missing(folder, 6, "zzz"), r"test\.tsv:14: query 'zzz' is not in queries\.jsonl\. 6 of 18 judgements"),
         (write(QRELS, HEADER + "q34-0\tzzz\t1\n"), r"test\.tsv:2: document 'zzz' is not in corpus\.jsonl\. 1 of 1 judgements"),
+        (
+            write(QUERIES, "".join(f'{{"_id": "{number}", "text": ""}}\n' for number in range(6))),
+            r"queries\.jsonl:1: query '0' has no text\. 6 of 6 queries",
+        ),
         (write(CORPUS, '{"_id": "d0"}\n'), r"corpus\.jsonl:1: document 'd0' has neither title nor text\. 1 of 1 documents"),
     ],
 )
