@@ -280,6 +280,8 @@ class RefineConfig(Config):
     measurements: PositiveInt = 4
     """How often held-out queries are asked while refining; the best weights are kept."""
     max_dev_queries: PositiveInt = 1000
+    half_of_dev: bool = False
+    """Choose by one half of the dev queries, so that the other chose nothing: so ``offline ablate``, which measures on that."""
     seed: int = 17
     save_steps: PositiveInt = 200
 

@@ -2,7 +2,7 @@
 
 The teacher's rankings (listwise KL), training judgements and confident pseudo-labels (InfoNCE), and variants of the texts
 (invariance) each are a term of the loss. What is handed on is the best of what held-out queries saw, the distilled student
-among it, so that refinement never hands on less than it was given.
+among it, so that refinement never hands on less than it was given. Of fewer than a hundred the gain must be outside its interval.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from sentence_transformers import SentenceTransformer
 
 from offline import towers
 from offline.batches import LengthBatches
+from offline.bootstrap import difference_interval
 from offline.config import RefineConfig
 from offline.data.prepared import Prepared
 from offline.encoded import SHARDS
 from offline.errors import DimensionError, TrainingError
-from offline.exam import DEPTH, Exam, judged_queries, rendered, share_of
+from offline.exam import DEPTH, Exam, hold_out, judged_queries, rendered
 from offline.judged import judged_split
 from offline.lessons import REAL
 from offline.progress import say
@@ -42,6 +43,7 @@ from snapshot.text import render_query
 STUDENT = "student"
 _TEACHER = "teacher"
 _KEPT = "kept"
+_RESAMPLES = 1000
 
 
 def run(job: Job) -> Summary:
@@ -99,18 +101,33 @@ def _refine(job: Job) -> tuple[Summary, list[dict[str, float]]]:
     log = _train(job, student, lesson, targets, lambda: lesson.exam.measure(student, spec, search))
     curve = read_curve(job.folder / _KEPT)
     best = best_of(curve)
+    why: str | None = f"{lesson.exam.name} is best as distilled"
     if best.step:
         student.load_state_dict(load_weights(job.folder / _KEPT, best.step))
+        why = _why_unsure(job, lesson.exam, student, search)
+    if why is None:
         towers.save_tower(student, job.folder / STUDENT, spec)
     summary: Summary = {
-        "steps": best.step,
-        "why": None if best.step else f"{lesson.exam.name} is best as distilled",
+        "steps": 0 if why else best.step,
+        "why": why,
         "texts": len(lesson.texts),
         "labelled": int(np.count_nonzero(targets.weights)),
         f"{lesson.exam.name}, distilled": curve[0].value,
         f"{lesson.exam.name}, refined": best.value,
     }
     return summary, log
+
+
+def _why_unsure(job: Job, exam: Exam, student: SentenceTransformer, search: Search) -> str | None:
+    """Why the best weights are not handed on: of few queries the best of several means is the luckiest."""
+    if exam.is_enough:
+        return None
+    spec = job.recipe.text.query
+    given = exam.values(towers.load_tower(job.inputs["distill"] / STUDENT), spec, search)
+    gain = difference_interval(exam.values(student, spec, search), given, _RESAMPLES, job.recipe.refine.seed)
+    if gain.low > 0:
+        return None
+    return f"{len(given)} held-out queries are few, and the interval of the gain [{gain.low:+.3f}, {gain.high:+.3f}] holds zero"
 
 
 def _documents(job: Job, student: SentenceTransformer) -> Vectors:
@@ -144,7 +161,9 @@ def _lesson(job: Job, search: Search) -> Lesson:
     prepared = Prepared(job.inputs["prepare"])
     real, mined = choose_texts(prepared, spec, config)
     judged = judged_queries(prepared, job.recipe)
-    asked = rendered(judged, spec) if judged is not None else hold_out(real or mined)
+    by_judges = rendered(judged, spec) if judged is not None else []
+    others = [[text for text in texts if text not in set(by_judges)] for texts in (real, mined)]
+    asked = [*by_judges, *hold_out(others[0], others[1], len(by_judges))]
     texts = {text: raw for text, raw in {**real, **mined}.items() if text not in set(asked)}
     if len(texts) < 2 or not asked:
         raise TrainingError(
@@ -153,7 +172,7 @@ def _lesson(job: Job, search: Search) -> Lesson:
         )
     teacher = towers.load_tower(job.inputs["train"] / "query_tower")
     found = mine(teacher, spec, [*texts, *asked], search, max(config.candidates, DEPTH), job.folder / _TEACHER)
-    exam = Exam(asked, judged, found.rows[len(texts) :, :DEPTH])
+    exam = Exam(asked, judged, found.rows[len(texts) + len(by_judges) :, :DEPTH])
     return Lesson(texts, found.first(len(texts)), exam)
 
 
@@ -171,11 +190,6 @@ def choose_texts(prepared: Prepared, spec: TextSpec, config: RefineConfig) -> tu
             chosen[kind].setdefault(text, texts[place])
     real, mined = chosen
     return real, {text: raw for text, raw in mined.items() if text not in real}
-
-
-def hold_out(texts: Mapping[str, str]) -> list[str]:
-    """One text in twenty, at least 1 and at most 500; they are in random order already."""
-    return list(texts)[: share_of(len(texts))]
 
 
 def label(lesson: Lesson, job: Job) -> tuple[dict[int, Rows], Floats]:
@@ -237,4 +251,6 @@ def _sees_case(student: SentenceTransformer, spec: TextSpec) -> bool:
     return bool(lower.tolist() != upper.tolist())
 
 
-STAGE = Stage(name="refine", run=run, needs=("prepare", "train", "distill", "encode"), sections=("text", "data", "refine"))
+STAGE = Stage(
+    name="refine", run=run, needs=("prepare", "train", "distill", "encode"), sections=("text", "data", "refine"), version=2
+)
