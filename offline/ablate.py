@@ -23,6 +23,7 @@ from offline.config import Config, EvaluateConfig
 from offline.data.prepared import Prepared
 from offline.encoded import load_vectors
 from offline.errors import DataError, OfflineError, RecipeError
+from offline.exam import halves
 from offline.findings import Goal
 from offline.grid import UNDISTILLED, Grid, Variant
 from offline.judged import Judged, judged_split
@@ -40,6 +41,8 @@ from snapshot.text import render_query
 DEFAULT = "default"
 GRID = Path(__file__).with_name("ablation.toml")
 PAGE = "ablation.md"
+HALF_OF_DEV = "refine.half_of_dev=true"
+"""The override of every row that is measured on dev."""
 _VALUES = "values.npz"
 _DEPTH = 10
 _NAME = r"^[a-z0-9][a-z0-9+.-]*$"
@@ -163,11 +166,14 @@ def ablate(grid: Grid, chosen: Rows, split: str) -> Report:
 
     Raises:
         RecipeError: a row does not fit the recipe; told before anything runs.
-        DataError: there are no judged queries.
+        DataError: the split has no judged queries; told before anything is trained.
     """
-    variants = [(row, grid.variant(row.name, _changes(row))) for row in chosen.rows]
+    apart = (HALF_OF_DEV,) if split == "dev" else ()
+    variants = [(row, grid.variant(row.name, (*_changes(row), *apart))) for row in chosen.rows]
     for row, variant in variants:
         _check(row, variant.recipe)
+    variants[0][1].run("prepare")
+    _judged(Prepared(variants[0][1].work / "prepare"), variants[0][1].recipe, split)
     results: list[tuple[Row, Measured]] = []
     for number, (row, variant) in enumerate(variants, start=1):
         say(f"[{number}/{len(variants)}] {row.name}: {row.about}")
@@ -218,7 +224,7 @@ def _stage(query_tower: QueryTower, split: str) -> Stage:
             "query_tower": query_tower,
             "queries": recipe.evaluate.max_queries,
             "seed": recipe.evaluate.seed,
-            "told": 2,  # of what the stage writes
+            "told": 3,  # of what the stage writes
         },
     )
 
@@ -243,11 +249,17 @@ def _measure(job: Job, tower: Path, split: str) -> Summary:
 
 
 def _judged(prepared: Prepared, recipe: Recipe, split: str) -> Judged:
-    for name in dict.fromkeys((split, "dev", "test")):
-        judged = judged_split(prepared, recipe, name)
-        if len(judged):
-            return judged.sample(recipe.evaluate.max_queries, recipe.evaluate.seed)
-    raise DataError(f"{prepared.folder}: no judged query with a relevant document in dev or test; an ablation needs some")
+    """Of dev those by which refinement did not choose: rows that refine would else be measured by what they were chosen by."""
+    judged = judged_split(prepared, recipe, split)
+    if split == "dev":
+        _, judged = halves(judged)
+    if not len(judged):
+        other = "--split test" if split == "dev" else "--split dev"
+        raise DataError(
+            f"{prepared.folder}: the {split} split has {'less than two' if split == 'dev' else 'no'} judged queries with a "
+            f"relevant document to measure on; give {other} to measure on the other split"
+        )
+    return judged.sample(recipe.evaluate.max_queries, recipe.evaluate.seed)
 
 
 def _write(grid: Grid, recipe: Recipe, results: Sequence[tuple[Row, Measured]], goals: Sequence[Lead]) -> Report:
@@ -293,6 +305,15 @@ def _judge(values: Mapping[str, Values], goals: Sequence[Lead], config: Evaluate
             yield Goal(name=goal.name, figure=lead.high if goal.unbeaten else lead.low, bound=0.0, above=not goal.unbeaten)
 
 
+_CHOSEN = {
+    "dev": (
+        "These are the half of dev by which refinement chose no weights; it chose by the other. Stage 1 of every row chose its "
+        "weights by all of dev: of rows that train other towers, `--split test` says what is left of that."
+    ),
+    "test": "They chose no weights of any row.",
+}
+
+
 def page(report: Report) -> str:
     """The Markdown page."""
     header = ["row", "what", "layers", "million parameters online", "nDCG@10", "minus default", "zero outside the interval"]
@@ -313,7 +334,7 @@ def page(report: Report) -> str:
         f"# {report.recipe}: what its parts are worth\n\n"
         f"On {report.queries:,} {report.split} queries, query towers in torch, exact search. Brackets are 95% bootstrap "
         "intervals over the queries; differences are paired by query. One seed a row: the noise of training is not in them."
-        f"{f' All rows with `{settings}`.' if settings else ''}\n\n"
+        f" {_CHOSEN[report.split]}{f' All rows with `{settings}`.' if settings else ''}\n\n"
         f"{table(header, rows)}\n\n![Each row minus the default](ablation.png)\n{_goals(report)}"
     )
 

@@ -7,10 +7,11 @@ import pytest
 from tiny_models import make_tiny_bert
 from tiny_walk import make_corpus, write_data
 
-from offline import ablate, laws, plots_grid, scaling, shrink, towers, train
+from offline import ablate, exam, laws, plots_grid, refine, scaling, shrink, towers, train
 from offline.ablate import load_grid
 from offline.config import EvaluateConfig
-from offline.errors import RecipeError
+from offline.data.prepared import Prepared
+from offline.errors import DataError, RecipeError
 from offline.grid import Grid
 from offline.power_law import PowerLaw
 from offline.scaling import Point, contrastive_entropy
@@ -84,7 +85,7 @@ def test_another_training_is_not_shared(home):
 def test_a_table_of_rows_against_the_default(home, undrawn):
     grid = make_grid(home, "ablate")
     chosen = load_grid(ablate.GRID, ["mse", "teacher"])
-    report = ablate.ablate(grid, chosen, "dev")
+    report = ablate.ablate(grid, chosen, "test")
     assert [found.row.name for found in report.rows] == ["default", "teacher", "mse"]
     assert (report.split, report.queries) == ("test", 15)
     assert report.rows[0].difference.estimate == 0.0
@@ -113,7 +114,28 @@ def test_rows_of_other_queries_are_not_compared(home, tmp_path):
     path.write_text("\n".join(f'[[row]]\nname = "{name}"\ngroup = "g"\nabout = "x"\n{change}' for name, change in rows))
     grid = make_grid(home, "others")
     with pytest.raises(RecipeError, match=r"row 'few' is measured on other queries than the default"):
-        ablate.ablate(grid, load_grid(path), "dev")
+        ablate.ablate(grid, load_grid(path), "test")
+
+
+def test_on_dev_rows_are_measured_by_queries_that_did_not_choose(home, undrawn, monkeypatch):
+    write_data(home / "with-dev", make_corpus(), judged=60)
+    (home / "with-dev" / "qrels" / "test.tsv").rename(home / "with-dev" / "qrels" / "dev.tsv")
+    asked = []
+    choose = exam.judged_queries
+    monkeypatch.setattr(refine, "judged_queries", lambda *given: asked.append(choose(*given)) or asked[-1])
+    grid = Grid(home / "tiny.toml", (), Source(data=home / "with-dev"), home / "apart")
+    report = ablate.ablate(grid, load_grid(ablate.GRID, ["mse"]), "dev")
+    measured = ablate._judged(Prepared(grid.folder / "mse" / "prepare"), grid.variant("mse").recipe, "dev")
+    assert (report.split, report.queries, len(measured)) == ("dev", 15, 15)
+    assert len(asked) == 2
+    assert all(len(chosen) == 15 and not set(chosen.ids) & set(measured.ids) for chosen in asked)
+    assert "the half of dev by which refinement chose no weights" in (grid.folder / "report" / "ablation.md").read_text()
+
+
+def test_a_split_that_is_not_there_is_told_before_training(home, monkeypatch):
+    monkeypatch.setattr(train, "learn", lambda *_: pytest.fail("trained"))
+    with pytest.raises(DataError, match=r"the dev split has less than two judged queries .*; give --split test"):
+        ablate.ablate(make_grid(home, "no-dev"), load_grid(ablate.GRID, ["mse"]), "dev")
 
 
 def test_goals_compare_rows_by_query(home):
