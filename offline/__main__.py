@@ -262,8 +262,7 @@ def scaling(
         plan = scaling.plan(grid)
         shares = scaling.measure_all(plan.shares)
         sizes = scaling.measure_all(plan.sizes)
-        config, name = plan.sizes[0].recipe.scaling, plan.sizes[0].recipe.name
-        report = laws.write_report(name, sizes, shares, config.bootstrap, config.seed, grid.folder / "report")
+        report = laws.write_report(plan.sizes[0].recipe, sizes, shares, scaling.report_folder(grid))
     for law in report.laws:
         say(laws.describe(law))
     for goal in report.goals:

@@ -95,16 +95,21 @@ class Goal(_Finding):
     bound: float
     at_most: bool = False
     above: bool = False
+    why: str | None = None
+    """Why the figure proves nothing, whatever it is; the goal is short then."""
 
     @property
     def is_met(self) -> bool:
+        if self.why is not None:
+            return False
         if self.at_most:
             return self.figure <= self.bound
         return self.figure > self.bound if self.above else self.figure >= self.bound
 
     def describe(self) -> str:
         """The line that is printed."""
-        return f"GOAL {self.name} {self.figure:.4f} {self.bound:g} {'ok' if self.is_met else 'short'}"
+        because = f" ({self.why})" if self.why is not None else ""
+        return f"GOAL {self.name} {self.figure:.4f} {self.bound:g} {'ok' if self.is_met else 'short'}{because}"
 
 
 class Latency(_Finding):

@@ -41,7 +41,7 @@ def draw_law(points: Sequence[Measured], law: PowerLaw, x: Literal["parameters",
                 places[chosen], heights, yerr=whiskers(found), fmt="o", color=colour, ecolor=INK, capsize=3, label=label
             )
     axis.axhline(law.offset, color=BASELINE, lw=0.8, ls="--", label=f"offset {law.offset:.2f}")
-    axis.set(xscale="log", ylabel="contrastive entropy on dev, nats")
+    axis.set(xscale="log", ylabel="contrastive entropy, nats")
     axis.set_xlabel("parameters of one tower, without embeddings" if x == "parameters" else "training pairs")
     axis.legend(frameon=False)
     save(figure, path)

@@ -1,6 +1,6 @@
 """How quality grows with the tower and with data: L(N) and L(D), fitted to towers trained here, one of them held out.
 
-After "Scaling Laws for Dense Retrieval" (arXiv 2403.18684): contrastive entropy of dev queries against a fixed set of
+After "Scaling Laws for Dense Retrieval" (arXiv 2403.18684): contrastive entropy of held-out queries against a fixed set of
 negatives, and the number of parameters without embeddings. A command rather than a stage: each size and each share of the
 data is a variant of the recipe (``offline.grid``) with the stages ``prepare``, ``train`` and ``scaling``.
 """
@@ -8,7 +8,7 @@ data is a variant of the recipe (``offline.grid``) with the stages ``prepare``, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,21 +32,23 @@ from offline.scaling_config import ScalingConfig, TowerSize
 from offline.shrink import write_narrow
 from offline.stage_one import load_pairs
 from offline.stages import Job, Stage, Summary
+from offline.trainer import read_result
 from snapshot.files import atomic_write
 from snapshot.text import render, render_query
 
 _POINT = "point.npz"
 _DEPTH = 10
 _FRESH_LAYERS = 2
+_LEAST_SIZES, _LEAST_SHARES = 5, 4
 
 
 @dataclass(frozen=True)
 class Point:
-    """One trained pair of towers on the dev queries.
+    """One trained pair of towers on the queries of ``scaling.split``.
 
     Attributes:
         parameters: of one tower, without embeddings.
-        pairs: different training pairs.
+        pairs: different training pairs that were learnt from, without those held out.
         entropy: contrastive entropy in nats, float64[q].
         ndcg: nDCG@10, float64[q].
     """
@@ -70,18 +72,43 @@ def plan(grid: Grid) -> Plan:
     """The variants that the recipe's section ``scaling`` asks for.
 
     Raises:
-        RecipeError: fewer than four sizes (a law has three parameters and one size is held out), or no such ``data_tower``.
+        RecipeError: fewer than five sizes or four shares of the data (a law has three parameters, so that three points fit it
+            whatever they are, and one size is held out), or no such ``data_tower``.
+        DataError: the split has no judged queries, or there are too few documents for the negatives.
     """
     recipe = grid.variant("plan").recipe
     config, sizes = recipe.scaling, _sizes(recipe)
-    if len(sizes) < 4:
-        raise RecipeError(f"{grid.recipe}: scaling.backbones has {len(sizes)} sizes; at least 4 are needed: 3 to fit, 1 held out")
+    if len(sizes) < _LEAST_SIZES:
+        key = "backbones" if config.backbones else "widths"
+        raise RecipeError(
+            f"{grid.recipe}: scaling.{key} has {len(sizes)} sizes; at least {_LEAST_SIZES} are needed: 4 to fit 3 parameters, "
+            "1 held out"
+        )
+    if len(set(config.data_shares)) < _LEAST_SHARES:
+        raise RecipeError(
+            f"{grid.recipe}: scaling.data_shares has {len(set(config.data_shares))} different ones; at least {_LEAST_SHARES} are "
+            "needed to fit 3 parameters"
+        )
     chosen = len(sizes) // 2 if config.data_tower is None else config.data_tower
     if chosen >= len(sizes):
         raise RecipeError(f"{grid.recipe}: scaling.data_tower is {chosen}, but there are sizes 0 to {len(sizes) - 1}")
     overrides = [_overrides(grid, size, config) for size in sizes]
     variants = tuple(grid.variant(f"size-{number}", settings) for number, settings in enumerate(overrides))
+    variants[chosen].run("prepare")
+    check_data(Prepared(variants[chosen].work / "prepare"), variants[chosen].recipe)
     return Plan(variants, tuple(_shares(grid, config, overrides[chosen], variants[chosen])))
+
+
+def check_data(prepared: Prepared, recipe: Recipe) -> None:
+    """Before anything is trained: whether there is something to measure with.
+
+    Raises:
+        DataError: the split has no judged queries, or there are too few documents for the negatives.
+    """
+    judged = _judged(prepared, recipe)
+    pool = _pool(judged, prepared.tower_texts.num_rows, recipe.scaling)
+    for judgements in judged.judgements:
+        _free(pool, judgements, recipe.scaling.negatives)
 
 
 def _sizes(recipe: Recipe) -> list[TowerSize]:
@@ -110,8 +137,7 @@ def _overrides(grid: Grid, size: TowerSize, config: ScalingConfig) -> list[str]:
 
 
 def _shares(grid: Grid, config: ScalingConfig, size: Sequence[str], whole: Variant) -> Iterator[Variant]:
-    """Each learns for as many steps, so that only the number of different pairs differs, known once the data is prepared."""
-    whole.run("prepare")
+    """Each learns for as many steps, so that only the number of different pairs differs; the data is prepared."""
     recipe = whole.recipe.train
     pairs = load_pairs(Prepared(whole.work / "prepare"), whole.recipe.text, recipe)
     steps = _steps(pairs, recipe)
@@ -138,13 +164,9 @@ def train_and_measure(variant: Variant) -> Point:
 
 
 def run(job: Job) -> Summary:
-    """The stage that measures one pair of towers on the dev queries, or on the test queries where there is no dev split.
-
-    Raises:
-        DataError: there are no judged queries, or too few documents for the negatives.
-    """
+    """The stage that measures one pair of towers on the queries of ``scaling.split``; errors as of ``check_data``."""
     prepared, config = Prepared(job.inputs["prepare"]), job.recipe.scaling
-    judged = _dev(prepared, job.recipe)
+    judged = _judged(prepared, job.recipe)
     pool = _pool(judged, prepared.tower_texts.num_rows, config)
     tower = towers.load_tower(job.inputs["train"] / "document_tower")
     documents = _documents(job, prepared, pool, tower)
@@ -153,7 +175,7 @@ def run(job: Job) -> Summary:
     entropy = contrastive_entropy(*_scores(queries, documents, judged, pool, config), job.recipe.train.temperature)
     quality = ndcg(judged, pool[found])
     parameters = towers.count_body_parameters(tower)
-    pairs = len(load_pairs(prepared, job.recipe.text, job.recipe.train))
+    pairs = int((read_result(job.inputs["train"]) or {})["pairs"] or 0)
     with atomic_write(job.folder / _POINT) as handle:
         np.savez(handle, parameters=parameters, pairs=pairs, entropy=entropy, ndcg=quality)
     return {"parameters": parameters, "pairs": pairs, "entropy": float(entropy.mean()), "nDCG@10": float(quality.mean())}
@@ -172,12 +194,16 @@ def contrastive_entropy(positive: Floats, negatives: Floats, temperature: float)
     return np.asarray(highest + np.log(np.exp(scaled - highest[:, None]).sum(axis=1)) - scaled[:, 0], np.float64)
 
 
-def _dev(prepared: Prepared, recipe: Recipe) -> Judged:
-    for split in ("dev", "test"):
-        judged = judged_split(prepared, recipe, split)
-        if len(judged):
-            return judged.sample(recipe.scaling.max_queries, recipe.scaling.seed)
-    raise DataError(f"{prepared.folder}: neither dev nor test has a judged query with a relevant document; scaling needs some")
+def _judged(prepared: Prepared, recipe: Recipe) -> Judged:
+    config = recipe.scaling
+    judged = judged_split(prepared, recipe, config.split)
+    if len(judged):
+        return judged.sample(config.max_queries, config.seed)
+    other = "test" if config.split == "dev" else "dev"
+    raise DataError(
+        f"{prepared.folder}: the {config.split} split has no judged query with a relevant document to measure on; "
+        f"--set scaling.split={other} measures on the other split"
+    )
 
 
 def _pool(judged: Judged, documents: int, config: ScalingConfig) -> Rows:
@@ -207,13 +233,18 @@ def _scores(queries: Floats, documents: Floats, judged: Judged, pool: Rows, conf
     positives, negatives = [], []
     for query, judgements in zip(queries, judged.judgements, strict=True):
         relevant = min(row for row, grade in judgements.items() if grade >= judged.relevance)
-        free = np.flatnonzero(~np.isin(pool, [row for row, grade in judgements.items() if grade > 0]))
-        if len(free) < config.negatives:
-            raise DataError(f"{len(pool)} documents hold no {config.negatives} negatives a query; lower scaling.negatives")
-        drawn = random.choice(free, config.negatives, replace=False)
+        drawn = random.choice(_free(pool, judgements, config.negatives), config.negatives, replace=False)
         positives.append(documents[np.searchsorted(pool, relevant)] @ query)
         negatives.append(documents[drawn] @ query)
     return np.array(positives, np.float32), np.stack(negatives)
+
+
+def _free(pool: Rows, judgements: Mapping[int, int], negatives: int) -> Rows:
+    """Places in the pool of documents that are no positives of a query."""
+    free = np.flatnonzero(~np.isin(pool, [row for row, grade in judgements.items() if grade > 0]))
+    if len(free) < negatives:
+        raise DataError(f"{len(pool)} documents hold no {negatives} negatives a query; lower scaling.negatives")
+    return free
 
 
 def measure_all(variants: Sequence[Variant]) -> list[Point]:
@@ -244,4 +275,5 @@ STAGE = Stage(
         "temperature": recipe.train.temperature,
         "cut": recipe.train.max_document_tokens,
     },
+    version=2,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -28,7 +28,7 @@ class ScalingConfig(Config):
     """For fresh layers; others learn at ``train.learning_rate``."""
     epochs: Annotated[float, Field(gt=0.0)] = 3.0
     """In place of ``train.epochs``."""
-    data_shares: Annotated[tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...], Field(strict=False, min_length=3)] = (
+    data_shares: Annotated[tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...], Field(strict=False, min_length=4)] = (
         0.125,
         0.25,
         0.5,
@@ -39,8 +39,10 @@ class ScalingConfig(Config):
     """Which of the sizes, from 0, the law of data is measured with; None: the middle one."""
     negatives: PositiveInt = 256
     """Contrastive entropy contrasts the relevant document with so many others (arXiv 2403.18684)."""
+    split: Literal["dev", "test"] = "dev"
+    """Whose queries are measured on; each tower's weights were chosen by those of dev."""
     max_queries: PositiveInt = 1000
     max_documents: PositiveInt = 2000
-    """nDCG@10 is measured among the relevant documents of the dev queries and a random sample of others up to this number."""
+    """nDCG@10 is measured among the relevant documents of the queries and a random sample of others up to this number."""
     bootstrap: PositiveInt = 200
     seed: int = 17

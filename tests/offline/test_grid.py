@@ -14,6 +14,7 @@ from offline.data.prepared import Prepared
 from offline.errors import DataError, RecipeError
 from offline.grid import Grid
 from offline.power_law import PowerLaw
+from offline.recipe import Recipe
 from offline.scaling import Point, contrastive_entropy
 from offline.stages import Source
 
@@ -34,7 +35,8 @@ epochs = 1
 [evaluate]
 bootstrap = 20
 [scaling]
-widths = [4, 8, 16, 32]
+widths = [4, 8, 12, 16, 32]
+split = "test"
 negatives = 5
 max_documents = 40
 epochs = 1
@@ -199,28 +201,38 @@ def test_scaling_trains_every_size_and_share(home, undrawn):
     grid = make_grid(home, "scaling")
     plan = scaling.plan(grid)
     points = scaling.measure_all(plan.sizes)
-    assert [point.name for point in points] == ["size-0", "size-1", "size-2", "size-3"]
+    assert [point.name for point in points] == ["size-0", "size-1", "size-2", "size-3", "size-4"]
     assert sorted(point.parameters for point in points) == [point.parameters for point in points]
     shares = scaling.measure_all(plan.shares)
     assert [point.pairs for point in shares] == [2, 4, 8, 15]
     assert shares[-1].name == "size-2"
-    report = laws.write_report("tiny", points, shares, 5, 17, grid.folder / "report")
-    assert report.laws[0].held.name == "size-3"
+    report = laws.write_report(plan.sizes[0].recipe, points, shares, scaling.report_folder(grid))
+    assert report.laws[0].held.name == "size-4"
     assert {goal.name for goal in report.goals} == {"scaling_size_r2", "scaling_data_r2", "scaling_held_out_accuracy"}
     assert json.loads((grid.folder / "report" / "scaling.json").read_text())["queries"] == 15
 
 
-def test_the_law_s_report_finds_the_law_and_predicts_the_largest(tmp_path, undrawn):
-    law = PowerLaw(scale=0.5, unit=1e5, exponent=0.4, offset=1.5)
+def point(name, parameters, pairs, entropy):
     noise = np.random.default_rng(0).normal(0, 0.2, 400)
-    noise -= noise.mean()
+    return Point(name, parameters, pairs, entropy + noise - noise.mean(), np.full(400, 0.5))
 
-    def point(name, parameters, pairs, x):
-        return Point(name, parameters, pairs, law.at(np.array([x]))[0] + noise, np.full(400, 0.5))
 
-    sizes = [point(f"size-{x}", x, 9, x) for x in (1e4, 5e4, 2e5, 8e5, 3e6)]
-    shares = [point(f"data-{x}", 9, x, x) for x in (1e3, 4e3, 16e3, 64e3)]
-    report = laws.write_report("toy", sizes, shares, 20, 1, tmp_path)
+def points_of(entropies):
+    return [point(f"size-{i}", 10_000 * 2**i, 9, entropy) for i, entropy in enumerate(entropies)]
+
+
+def report_of(folder, sizes, split="dev"):
+    shares = [point(f"data-{x}", 9, x, LAW.at(np.array([x]))[0]) for x in (1e3, 4e3, 16e3, 64e3)]
+    recipe = Recipe.model_validate({"name": "toy", "scaling": {"bootstrap": 20, "seed": 1, "split": split}})
+    return laws.write_report(recipe, sizes, shares, folder)
+
+
+LAW = PowerLaw(scale=0.5, unit=1e5, exponent=0.4, offset=1.5)
+
+
+def test_the_law_s_report_finds_the_law_and_predicts_the_largest(tmp_path, undrawn):
+    sizes = [point(f"size-{x}", x, 9, LAW.at(np.array([x]))[0]) for x in (1e4, 5e4, 2e5, 8e5, 3e6)]
+    report = report_of(tmp_path, sizes, split="test")
     by_size, by_data = report.laws
     assert by_size.exponent.low <= 0.4 + 1e-3
     assert by_size.exponent.high >= 0.4 - 1e-3
@@ -228,21 +240,71 @@ def test_the_law_s_report_finds_the_law_and_predicts_the_largest(tmp_path, undra
     assert by_size.held.error < 0.001
     assert by_data.held is None
     assert all(goal.is_met for goal in report.goals)
-    assert "GOAL scaling_size_r2 1.0000 0.95 ok" in (tmp_path / "scaling.md").read_text()
+    page = (tmp_path / "scaling.md").read_text()
+    assert "GOAL scaling_size_r2 1.0000 0.95 ok" in page
+    assert f"the size before it, {sizes[-2].entropy.mean():.4f}, is {by_size.held.naive_error:.1%} off" in page
+    assert "on 400 test queries" in page
 
 
-def test_too_few_sizes_are_refused(home):
-    grid = Grid(home / "tiny.toml", ("scaling.widths=[4, 8, 16]",), Source(data=home / "data"), home / "few")
-    with pytest.raises(RecipeError, match="has 3 sizes; at least 4"):
+@pytest.mark.parametrize(
+    ("entropies", "why"),
+    [
+        ((2.0, 2.2, 2.3, 2.35, 2.37), "entropy does not fall with N"),
+        ((2.0, 2.0, 2.0, 2.0, 2.0), "no variation"),
+        ((3.0, 2.5, 2.2, 2.0), "3 different sizes for 3 parameters"),
+    ],
+)
+def test_points_that_are_no_proof_of_a_law_are_short_with_the_reason(tmp_path, undrawn, entropies, why):
+    report = report_of(tmp_path, points_of(entropies))
+    goals = {goal.name: goal for goal in report.goals}
+    assert goals["scaling_size_r2"].why == goals["scaling_held_out_accuracy"].why == why
+    assert goals["scaling_size_r2"].describe().endswith(f" 0.95 short ({why})")
+    assert goals["scaling_data_r2"].is_met
+    assert "nan" not in (tmp_path / "scaling.md").read_text()
+    assert laws.Report.model_validate_json((tmp_path / "scaling.json").read_text()) == report
+
+
+def test_a_prediction_must_be_nearer_than_the_size_before_it(tmp_path, undrawn):
+    goal = report_of(tmp_path, points_of([3.0, 2.5, 2.25, 2.125, 2.124])).goals[-1]
+    assert goal.figure > goal.bound
+    assert goal.describe().endswith("short (no nearer than the size before it)")
+
+
+def test_sizes_that_are_the_same_are_refused(tmp_path):
+    sizes = [point(f"size-{i}", 100, 9, 2.0 - i / 10) for i in range(5)]
+    with pytest.raises(DataError, match=r"L\(N\): 1 different sizes, of which a law needs 3"):
+        report_of(tmp_path, sizes)
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "said"),
+    [
+        ("scaling.widths=[4, 8, 16, 32]", RecipeError, "scaling.widths has 4 sizes; at least 5"),
+        ("scaling.data_shares=[0.25, 0.5, 0.5, 1.0]", RecipeError, "scaling.data_shares has 3 different ones; at least 4"),
+        ("scaling.split=dev", DataError, "the dev split has no judged query .*; --set scaling.split=test"),
+        ("scaling.negatives=40", DataError, "40 documents hold no 40 negatives a query"),
+    ],
+)
+def test_what_cannot_be_fitted_or_measured_is_told_before_training(home, monkeypatch, override, error, said):
+    monkeypatch.setattr(train, "learn", lambda *_: pytest.fail("trained"))
+    grid = Grid(home / "tiny.toml", (override,), Source(data=home / "data"), home / f"few-{override[:16]}")
+    with pytest.raises(error, match=said):
         scaling.plan(grid)
+
+
+def test_pairs_that_are_held_out_are_not_learnt_from(home):
+    write_data(home / "more", make_corpus(), judged=60)
+    grid = Grid(home / "tiny.toml", ("train.dev.held_out_share=0.2",), Source(data=home / "more"), home / "held")
+    found = scaling.train_and_measure(grid.variant("one", ["distill={layers = [0]}"]))
+    assert found.pairs == 24
 
 
 def test_layers_are_cut_for_a_list_of_backbones(home):
     bert = json.dumps(str(home / "bert"))
     tables = ", ".join(f"{{backbone={bert}, layers={layers}}}" for layers in (1, 2, 3))
-    grid = Grid(home / "tiny.toml", (f"scaling.backbones=[{tables}, {bert}]",), Source(data=home / "data"), home / "cut")
+    grid = Grid(home / "tiny.toml", (f"scaling.backbones=[{tables}, {bert}, {bert}]",), Source(data=home / "data"), home / "cut")
     sizes = scaling.plan(grid).sizes
-    assert [size.recipe.train.query_layers for size in sizes] == [(0,), (0, 1), (0, 1, 2), None]
+    assert [size.recipe.train.query_layers for size in sizes] == [(0,), (0, 1), (0, 1, 2), None, None]
     assert sizes[0].recipe.train.document_layers == (0,)
 
 
