@@ -358,13 +358,15 @@ class EvaluateConfig(Config):
     """The proof."""
 
     split: Literal["test", "dev"] = "test"
-    """``test`` falls back on ``dev`` where there is none."""
+    """``test`` falls back on ``dev`` where there is none; the report says then that dev chose the weights."""
     max_queries: PositiveInt | None = None
     max_varied_queries: Annotated[int, Field(ge=0)] = 1000
     """How many queries are asked again with typos and other variants; 0 leaves that out."""
     bootstrap: PositiveInt = 1000
     goals: Mapping[GoalName, float] = {}
     """Bounds of goals, by name, over those in ``offline.goals``; ``teacher_ndcg10 = 0.60`` for a data set where that is known."""
+    goals_data: Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")] = ""
+    """First digits of the sha256 of the data that ``goals`` are of, as the report names it: on other data they are not judged."""
     seed: int = 17
 
 

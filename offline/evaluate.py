@@ -17,9 +17,10 @@ from offline.cuts import count_cuts
 from offline.exported import FP32, MODEL, open_graph
 from offline.findings import Answer, Contrast, DevPoint, Example, Findings, Latency, Loss, Proof, Quality, Swing
 from offline.fingerprints import backbone_fingerprint
-from offline.goals import SERVED_TOWER, STUDENT_FP32, TEACHER_ONNX, judge
+from offline.goals import SERVED_TOWER, STUDENT_FP32, TEACHER_ONNX, bounds_on, judge
 from offline.judged import Judged, load_judged
 from offline.metrics import METRICS, NDCG, Rows, ndcg, score
+from offline.prepare import data_digest
 from offline.probes import probe_queries
 from offline.progress import say
 from offline.ranking import exact_top_k
@@ -79,6 +80,8 @@ def run(job: Job, baselines: bool = True) -> Summary:
     findings = _findings(bench, _judged_examples(bench, measured, judged), proof, retention)
     for goal in findings.goals:
         say(f"  {goal.describe()}")
+    if findings.goals_left_out:
+        say(f"  {findings.goals_left_out}")
     write_report(findings, (measured[TEACHER].scores[NDCG], measured[SERVED].scores[NDCG]), job.folder)
     write_text(job.folder / card.CARD, card.write(findings, job))
     forget_scratch(job.folder)
@@ -107,8 +110,9 @@ def _findings(
         dev_curve=_dev_curve(bench),
         cuts=count_cuts(bench.prepared, bench.job.recipe, bench.teacher, bench.document_tower),
     )
-    goals = judge(found, _train_pairs(bench), bench.job.recipe.evaluate.goals, _cost(bench.job))
-    return found.model_copy(update={"goals": goals})
+    wanted, left_out = bounds_on(data_digest(bench.job.source), bench.job.recipe.evaluate)
+    goals = judge(found, _train_pairs(bench), wanted, _cost(bench.job))
+    return found.model_copy(update={"goals": goals, "goals_left_out": left_out})
 
 
 def _cost(job: Job) -> Cost | None:

@@ -212,3 +212,5 @@ class Findings(_Finding):
     dev_curve: tuple[DevPoint, ...] = ()
     cuts: tuple[Cut, ...] = ()
     goals: tuple[Goal, ...] = ()
+    goals_left_out: str | None = None
+    """Why the recipe's own goals are not among them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from offline.config import GoalName
+from offline.config import EvaluateConfig, GoalName
 from offline.cost import Cost
 from offline.findings import Findings, Goal
 
@@ -32,6 +32,19 @@ RETENTION_BOUNDS: tuple[tuple[int, float], ...] = ((3, 0.985), (1, 0.97), (0, 0.
 
 ENOUGH_PAIRS = 5000
 """From so many judged training pairs on a teacher has to beat both baselines."""
+
+
+def bounds_on(data: str, config: EvaluateConfig) -> tuple[Mapping[GoalName, float], str | None]:
+    """The recipe's own bounds, on data with the sha256 ``data``; and why there are none where they are of other data.
+
+    What a teacher reaches, and what a run takes, says something of one data set only.
+    """
+    if not config.goals or data.startswith(config.goals_data):
+        return config.goals, None
+    return {}, (
+        f"The recipe's own goals ({', '.join(config.goals)}) are of other data and not judged: evaluate.goals_data is "
+        f"{config.goals_data}, the sha256 of this data {data[:12] or 'not known'}."
+    )
 
 
 def judge(findings: Findings, pairs: int, wanted: Mapping[GoalName, float], cost: Cost | None = None) -> tuple[Goal, ...]:

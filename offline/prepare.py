@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import sys
 from collections import Counter
@@ -112,6 +114,14 @@ def _outside(recipe: Recipe, source: Source) -> Mapping[str, Any]:
     if source.data is not None:
         raise DataError(f"--data {source.data}: this recipe reads the standard library's documentation; leave --data out")
     return {"python": sys.version, "implementation": platform.python_implementation(), "platform": sys.platform, **log}
+
+
+def data_digest(source: Source) -> str:
+    """The sha256 of a folder in BEIR layout: of the names and hashes of its files. Empty where there is no folder."""
+    if source.data is None:
+        return ""
+    files = {path.relative_to(source.data).as_posix(): _hash(path) for path in beir.data_files(source.data)}
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _hash(path: Path) -> str:

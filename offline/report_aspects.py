@@ -11,8 +11,11 @@ from offline.markdown import cell, difference, table
 
 def goals(findings: Findings) -> Iterable[str]:
     """The goals that this run can judge, as lines that a script can read."""
-    if findings.goals:
+    if findings.goals or findings.goals_left_out:
         yield "## Goals"
+    if findings.goals_left_out:
+        yield findings.goals_left_out
+    if findings.goals:
         yield (
             "Name, figure, and the least that it should be (of `run_*` and `*_ms` the most). Bounds are those of "
             "`offline/goals.py` and of `[evaluate.goals]` in the recipe. `run_*` are of the stages up to this report, also where "

@@ -123,10 +123,12 @@ class Walk:
 
     def goals(self) -> list[str]:
         """Lines of the goals of the whole walk, once it is finished: time and memory, where the recipe bounds them."""
-        from offline.goals import judge_cost  # with onnxruntime
+        from offline.goals import bounds_on, judge_cost  # with onnxruntime
+        from offline.prepare import data_digest
 
         cost = cost_of(self.work / name / RECEIPT for name in STAGES)
-        return [goal.describe() for goal in judge_cost(cost, self.recipe.evaluate.goals)]
+        wanted, _ = bounds_on(data_digest(self.source), self.recipe.evaluate)
+        return [goal.describe() for goal in judge_cost(cost, wanted)]
 
     def published(self, stage: str = "publish") -> str:
         """Id of the snapshot that a stage that publishes brought in."""

@@ -1,10 +1,11 @@
 import pytest
 from make_findings import findings
 
+from offline.config import EvaluateConfig
 from offline.cost import Cost
 from offline.errors import RecipeError
 from offline.findings import Goal, Latency
-from offline.goals import judge, judge_cost
+from offline.goals import bounds_on, judge, judge_cost
 from offline.recipe import load_recipe
 
 LATENCIES = tuple(
@@ -71,3 +72,18 @@ def test_a_goal_that_nobody_knows_is_refused(tmp_path):
     (tmp_path / "toy.toml").write_text('name = "toy"\n[evaluate.goals]\nteacher_ndgc = 0.6\n')
     with pytest.raises(RecipeError, match=r"evaluate\.goals\.teacher_ndgc"):
         load_recipe(tmp_path / "toy.toml")
+
+
+def test_a_recipe_s_bounds_are_of_its_data():
+    config = EvaluateConfig(goals={"teacher_ndcg10": 0.6}, goals_data="abc1")
+    assert bounds_on("abc123", config) == ({"teacher_ndcg10": 0.6}, None)
+    bounds, why = bounds_on("f" * 64, config)
+    assert not bounds
+    assert why.startswith("The recipe's own goals (teacher_ndcg10) are of other data")
+    assert why.endswith("evaluate.goals_data is abc1, the sha256 of this data ffffffffffff.")
+    assert bounds_on("", config)[1].endswith("not known.")
+
+
+def test_bounds_of_any_data_and_none_at_all_say_nothing():
+    assert bounds_on("f", EvaluateConfig(goals={"run_minutes": 60.0})) == ({"run_minutes": 60.0}, None)
+    assert bounds_on("f", EvaluateConfig(goals_data="abc1")) == ({}, None)

@@ -7,7 +7,7 @@ from offline.config import DataConfig
 from offline.data import pydocs
 from offline.data.prepared import PAIRS, QRELS, QUERIES, TEXTS, TOWER_TEXTS, Prepared
 from offline.errors import DataError
-from offline.prepare import STAGE
+from offline.prepare import STAGE, data_digest
 from offline.recipe import Recipe
 from offline.stages import Source, run_stage
 from snapshot.documents import columns_of, open_documents, write_documents
@@ -115,3 +115,15 @@ def test_a_fault_leaves_no_half_written_table(prepare, beir_folder, tmp_path):
     with pytest.raises(DataError, match=r"test\.tsv:14"):
         prepare(Source(data=folder))
     assert not list((tmp_path / "work").rglob("*.arrow"))
+
+
+def test_data_is_named_by_its_content(beir_folder, tmp_path):
+    folder = beir_folder()
+    first = data_digest(Source(data=folder))
+    assert len(first) == 64
+    (folder / "README.md").write_text("not read")
+    assert data_digest(Source(data=folder)) == first
+    with (folder / "corpus.jsonl").open("a") as corpus:
+        corpus.write("\n")
+    assert data_digest(Source(data=folder)) != first
+    assert not data_digest(Source())
