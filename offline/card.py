@@ -90,8 +90,9 @@ def _figures(findings: Findings) -> str:
     kept, proof = findings.retention, findings.proof
     if kept is None or proof is None:
         return "There were no judged queries to measure on."
+    chosen = ", which chose the weights too: too good" if kept.split == "dev" else ""
     lines = [
-        f"- nDCG@10 as served {kept.served:.4f}, teacher {kept.teacher:.4f}, on {kept.queries:,} {kept.split} queries",
+        f"- nDCG@10 as served {kept.served:.4f}, teacher {kept.teacher:.4f}, on {kept.queries:,} {kept.split} queries{chosen}",
         f"- kept {kept.retained:.1%}, 95% paired bootstrap interval {kept.low:.1%} to {kept.high:.1%}",
         *(
             f"- teacher minus {contrast.baseline}: {contrast.difference.estimate:+.4f} [{contrast.difference.low:+.4f}, "

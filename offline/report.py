@@ -105,7 +105,8 @@ def _retention(findings: Findings) -> str:
         return "Retention is not known."
     return (
         f"**As served, it keeps {kept.retained:.1%} of the teacher's {kept.metric}** ({kept.served:.3f} of {kept.teacher:.3f}; "
-        f"95% paired bootstrap interval {kept.low:.1%} to {kept.high:.1%}) on {kept.queries:,} {kept.split} queries."
+        f"95% paired bootstrap interval {kept.low:.1%} to {kept.high:.1%}) on {kept.queries:,} {kept.split} queries"
+        f"{', which chose the weights too' if kept.split == 'dev' else ''}."
     )
 
 
@@ -145,7 +146,14 @@ def _quality_note(proof: Proof) -> str:
     return (
         f"On {proof.queries:,} {proof.split} queries, by ir-measures; in brackets 95% percentile bootstrap intervals over "
         f"{proof.bootstrap:,} resamples of the queries.{cut}{skipped}{own}"
+        f"{f' **{CHOSE_WEIGHTS}**' if proof.split == 'dev' else ''}"
     )
+
+
+CHOSE_WEIGHTS = (
+    "These are dev queries, by which the weights of teacher and student were chosen: what is measured on them is too good. The "
+    "proof needs a test split, qrels/test.tsv."
+)
 
 
 _JUDGED_ONLY = (

@@ -150,6 +150,8 @@ def test_dev_stands_in_for_test(job, tmp_path, undrawn):
     other = with_data(job, tmp_path, splits=("train", "dev"))
     evaluate.run(other)
     assert read(other).proof.split == "dev"
+    for name in ("report.md", "model_card.md"):
+        assert "dev queries, which chose the weights too" in (other.folder / name).read_text()
 
 
 def test_graded_judgements_add_judged_only_figures(job, tmp_path, undrawn):

@@ -155,6 +155,19 @@ def test_what_is_behind_the_averages():
     assert "| ✓ kill |  | 1.00 → 0.00 |" in text
 
 
+def test_goals_of_other_data_are_said_in_a_line():
+    text = page(findings(goals_left_out="The recipe's own goals are of other data"))
+    assert "## Goals\n\nThe recipe's own goals are of other data\n" in text
+
+
+def test_figures_on_dev_say_that_dev_chose_the_weights():
+    kept = RETENTION.model_copy(update={"split": "dev"})
+    text = page(findings(proof=proof(split="dev"), retention=kept))
+    assert "2,000 dev queries, which chose the weights too." in text
+    assert "by which the weights of teacher and student were chosen: what is measured on them is too good" in text
+    assert "too good" not in page(findings())
+
+
 def test_the_dev_curve_is_drawn(tmp_path):
     curve = (DevPoint(step=84, epoch=1.0, ndcg=0.55), DevPoint(step=168, epoch=2.0, ndcg=0.58))
     write_report(findings(proof=None, retention=None, dev_curve=curve), None, tmp_path)
