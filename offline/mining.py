@@ -13,12 +13,12 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from offline.baselines import Bm25
 from offline.batches import Pairs
 from offline.config import NegativesConfig
-from offline.data.negatives import Found, Negatives, choose, read, write
+from offline.data.negatives import Found, Negatives, all_false, choose, passed, read, write
 from offline.data.prepared import Prepared
 from offline.dev_search import Search
 from offline.distributed import gather_objects, rank
 from offline.progress import say
-from offline.ranking import Rows, exact_top_k
+from offline.ranking import Floats, Rows, exact_top_k
 from offline.trainer import Companion
 from offline.watch import Average, applied
 
@@ -54,17 +54,17 @@ class Miner(Companion):
         self, _: TrainingArguments, state: TrainerState, __: TrainerControl, model: torch.nn.Module, **___: object
     ) -> None:
         epoch = state.global_step // self._steps
-        path = self._folder / f"{epoch - epoch % self._config.refresh_epochs:03d}.parquet"
+        path = self._path(epoch)
         table = read(path) if gather_objects(path.is_file())[0] else None
         if table is None:
             with applied(self._average):
-                table = self._mine(model, state.global_step)
+                table = self._mine(model, state.global_step, epoch)
             if rank() == 0:
                 write(table, path)
         self._negatives.epoch = epoch
         self._negatives.use(table)
 
-    def _mine(self, model: torch.nn.Module, step: int) -> pa.Table:
+    def _mine(self, model: torch.nn.Module, step: int, epoch: int) -> pa.Table:
         documents = self._search.document_vectors(model, step)
         queries = self._search.query_vectors(model, self._queries)
         places = [exact_top_k(queries, documents, self._config.depth)[1]] if "towers" in self._config.sources else []
@@ -73,8 +73,46 @@ class Miner(Companion):
         candidates = [each[~np.isin(each, same)] for each, same in zip(np.concatenate(places, axis=1), self._same, strict=True)]
         found = Found(self._queries, self._relevant, candidates)
         table = choose(found, queries, documents, self._search.rows, self._config.guard)
+        if not table.num_rows:
+            table = self._by_words_alone(found, queries, documents) if epoch == 0 else self._kept(found, epoch)
         say(f"  {table.num_rows} hard negatives of {len(self._queries)} queries")
         return table
+
+    def _by_words_alone(self, found: Found, queries: Floats, documents: Floats) -> pa.Table:
+        """What BM25 finds, unguarded: the scores of towers that learnt nothing may all be high, and then say nothing.
+
+        Raises:
+            TrainingError: it finds nothing but known positives and documents of the same text, or is not asked.
+        """
+        if self._by_words is None:
+            raise all_false(found, self._config.guard)
+        texts, places = self._search.documents, []
+        for relevant, candidates in zip(found.relevant, self._by_words, strict=True):
+            same = {texts[place] for place in relevant.tolist()}
+            places.append(np.array([place for place in candidates.tolist() if place >= 0 and texts[place] not in same], np.int64))
+        table = choose(Found(found.queries, found.relevant, places), queries, documents, self._search.rows, None)
+        if not table.num_rows:
+            raise all_false(found, self._config.guard)
+        say(
+            f"warning: the untrained towers score every candidate above {self._config.guard:g} of the positive's score; hard "
+            "negatives are what BM25 finds, unguarded, until they are mined again"
+        )
+        return table
+
+    def _kept(self, found: Found, epoch: int) -> pa.Table:
+        """What was mined before.
+
+        Raises:
+            TrainingError: the guard let nothing through then either.
+        """
+        before = read(self._path(epoch - self._config.refresh_epochs))
+        if before is None or not passed(before, self._config.guard):
+            raise all_false(found, self._config.guard)
+        say("warning: every candidate is a false negative by now; the hard negatives that were mined before are kept")
+        return before
+
+    def _path(self, epoch: int) -> Path:
+        return self._folder / f"{epoch - epoch % self._config.refresh_epochs:03d}.parquet"
 
 
 def queries_of(pairs: Pairs) -> list[str]:

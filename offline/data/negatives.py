@@ -63,8 +63,8 @@ class Found:
     places: Sequence[Rows]
 
 
-def choose(found: Found, queries: Floats, documents: Floats, rows: Rows, share: float) -> pa.Table:
-    """The candidates that are neither known positives nor score above ``share`` of the best positive's score.
+def choose(found: Found, queries: Floats, documents: Floats, rows: Rows, share: float | None) -> pa.Table:
+    """The candidates that are neither known positives nor score above ``share`` of the best positive's score; possibly none.
 
     A query whose positives are not among the searched documents cannot be guarded and gets none.
 
@@ -73,28 +73,19 @@ def choose(found: Found, queries: Floats, documents: Floats, rows: Rows, share: 
         queries: float32[q, dim], L2-normalised.
         documents: float32[n, dim], L2-normalised.
         rows: int64[n], the rows of the searched documents.
-        share: as ``train.negatives.guard``.
-
-    Raises:
-        TrainingError: none is left for any query.
+        share: as ``train.negatives.guard``; None takes whatever it scores.
     """
     kept: list[tuple[str, Rows, Floats, float]] = []
-    seen = 0
     for query, vector, relevant, places in zip(found.queries, queries, found.relevant, found.places, strict=True):
         if not len(relevant):
             continue
         candidates = np.setdiff1d(places[places >= 0], relevant)
         scores = documents[candidates] @ vector
         best = float((documents[relevant] @ vector).max())
-        right = scores <= best - (1 - share) * abs(best)
-        seen += len(candidates)
+        right = np.full(len(scores), fill_value=True) if share is None else scores <= _bound(best, share)
         kept.append((query, rows[candidates[right]], scores[right], best))
-    if not sum(len(entry[1]) for entry in kept):
-        raise TrainingError(
-            f"hard negatives: all {seen} candidates of {len(found.queries)} queries are false negatives: known positives, or "
-            f"scored above {share:g} of the positive's score. Raise train.negatives.guard or depth, or set "
-            "train.negatives.per_document = 0 to train without them; where this comes after the first epoch, lower learning_rate"
-        )
+    if not kept:
+        return NEGATIVES.empty_table()
     counts = [len(entry[1]) for entry in kept]
     columns = [
         np.repeat(np.array([entry[0] for entry in kept], object), counts),
@@ -103,6 +94,31 @@ def choose(found: Found, queries: Floats, documents: Floats, rows: Rows, share: 
         np.repeat(np.array([entry[3] for entry in kept], np.float32), counts),
     ]
     return pa.table([pa.array(column, kind) for column, kind in zip(columns, NEGATIVES.types, strict=True)], schema=NEGATIVES)
+
+
+def passed(table: pa.Table, share: float) -> bool:
+    """Whether the guard let any of these through: not those that were taken without it because it let none."""
+    return bool((table["score"].to_numpy() <= _bound(table["positive"].to_numpy().astype(np.float64), share)).any())
+
+
+def all_false(found: Found, share: float) -> TrainingError:
+    """Every candidate is a false negative, and what can be done."""
+    seen = sum(
+        len(np.setdiff1d(places[places >= 0], relevant))
+        for relevant, places in zip(found.relevant, found.places, strict=True)
+        if len(relevant)
+    )
+    return TrainingError(
+        f"hard negatives: all {seen} candidates of {len(found.queries)} queries are false negatives: known positives, or "
+        f"scored above {share:g} of the positive's score. Raise train.negatives.guard or depth, have bm25 among "
+        "train.negatives.sources, or set train.negatives.per_document = 0 to train without them; where this comes after the "
+        "first epoch, lower learning_rate"
+    )
+
+
+def _bound(best: NDArray[np.float64] | float, share: float) -> Floats:
+    """What a score may be beside the best positive's, which may be below zero."""
+    return np.asarray(best - (1 - share) * np.abs(best), np.float32)
 
 
 def write(table: pa.Table, path: Path) -> None:

@@ -1,8 +1,7 @@
 import numpy as np
-import pytest
+import pyarrow.compute as pc
 
-from offline.data.negatives import Found, Negatives, choose, read, write
-from offline.errors import TrainingError
+from offline.data.negatives import Found, Negatives, all_false, choose, passed, read, write
 
 ANGLES = np.deg2rad([0, 10, 20, 40, 80, 90])
 DOCUMENTS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).astype(np.float32)
@@ -45,8 +44,19 @@ def test_a_query_whose_positives_are_not_searched_gets_none():
 
 
 def test_negatives_that_are_all_false_are_an_error_with_a_remedy():
-    with pytest.raises(TrainingError, match=r"all 5 candidates of 1 queries are false negatives.*guard.*per_document = 0"):
-        choose(found(*ALL), query(10), DOCUMENTS, ROWS, share=0.1)
+    assert not choose(found(*ALL), query(10), DOCUMENTS, ROWS, share=0.1).num_rows
+    said = str(all_false(found(*ALL), 0.1))
+    assert said.startswith("hard negatives: all 5 candidates of 1 queries are false negatives")
+    assert "guard" in said
+    assert "per_document = 0" in said
+
+
+def test_without_a_guard_all_but_known_positives_are_taken():
+    table = choose(found(*ALL), query(10), DOCUMENTS, ROWS, share=None)
+    assert rows_of(table) == [100, 102, 103, 104, 105]
+    assert passed(table, 0.95)
+    assert not passed(table.filter(pc.greater(table["score"], 0.96)), 0.95)
+    assert not passed(table.slice(0, 0), 0.95)
 
 
 def test_what_was_mined_is_written_down(tmp_path):
