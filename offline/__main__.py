@@ -279,7 +279,7 @@ def ablate(
     set_: SetOption = None,
     grid: Annotated[Path | None, typer.Option(help="A TOML file of rows; offline/ablation.toml unless given.")] = None,
     rows: Annotated[str | None, typer.Option(help="Only these rows or groups, by comma; the default row always.")] = None,
-    split: Annotated[str, typer.Option(help="dev, so that what is chosen has not seen the test queries, or test.")] = "dev",
+    split: Annotated[str, typer.Option(help="dev, of which one half chooses and the other measures, or test.")] = "dev",
 ) -> None:
     """What each part of a recipe is worth: rows that change it, against the default, with paired intervals."""
     from offline import ablate
