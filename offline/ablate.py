@@ -166,14 +166,14 @@ def ablate(grid: Grid, chosen: Rows, split: str) -> Report:
 
     Raises:
         RecipeError: a row does not fit the recipe; told before anything runs.
-        DataError: the split has no judged queries; told before anything is trained.
+        DataError: no split has judged queries; told before anything is trained.
     """
+    plain = [(row, grid.variant(row.name, _changes(row))) for row in chosen.rows]
+    for row, variant in plain:
+        _check(row, variant.recipe)
+    split = _split_there(plain[0][1], split)
     apart = (HALF_OF_DEV,) if split == "dev" else ()
     variants = [(row, grid.variant(row.name, (*_changes(row), *apart))) for row in chosen.rows]
-    for row, variant in variants:
-        _check(row, variant.recipe)
-    variants[0][1].run("prepare")
-    _judged(Prepared(variants[0][1].work / "prepare"), variants[0][1].recipe, split)
     results: list[tuple[Row, Measured]] = []
     for number, (row, variant) in enumerate(variants, start=1):
         say(f"[{number}/{len(variants)}] {row.name}: {row.about}")
@@ -182,6 +182,18 @@ def ablate(grid: Grid, chosen: Rows, split: str) -> Report:
         results.append((row, found))
         report = _write(grid, variants[0][1].recipe, results, chosen.goals)
     return report
+
+
+def _split_there(variant: Variant, split: str) -> str:
+    """The split that was asked for, else another that has queries to measure on."""
+    variant.run("prepare")
+    prepared = Prepared(variant.work / "prepare")
+    for each in dict.fromkeys((split, "test", "dev")):
+        if len(_judged(prepared, variant.recipe, each)):
+            if each != split:
+                say(f"  too few judged {split} queries: those of {each} are measured on, and a row that is chosen has seen them")
+            return each
+    raise DataError(f"{prepared.folder}: neither dev nor test has judged queries with a relevant document to measure on")
 
 
 def _changes(row: Row) -> tuple[str, ...]:
@@ -253,12 +265,6 @@ def _judged(prepared: Prepared, recipe: Recipe, split: str) -> Judged:
     judged = judged_split(prepared, recipe, split)
     if split == "dev":
         _, judged = halves(judged)
-    if not len(judged):
-        other = "--split test" if split == "dev" else "--split dev"
-        raise DataError(
-            f"{prepared.folder}: the {split} split has {'less than two' if split == 'dev' else 'no'} judged queries with a "
-            f"relevant document to measure on; give {other} to measure on the other split"
-        )
     return judged.sample(recipe.evaluate.max_queries, recipe.evaluate.seed)
 
 
@@ -310,7 +316,7 @@ _CHOSEN = {
         "These are the half of dev by which refinement chose no weights; it chose by the other. Stage 1 of every row chose its "
         "weights by all of dev: of rows that train other towers, `--split test` says what is left of that."
     ),
-    "test": "They chose no weights of any row.",
+    "test": "They chose no weights of any row; whoever chooses a row by them has no test queries left.",
 }
 
 

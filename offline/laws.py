@@ -126,7 +126,7 @@ def write_report(recipe: Recipe, sizes: Sequence[Point], shares: Sequence[Point]
     by_data = _law("D", data, None, lambda point: point.pairs, resamples, seed)
     report = Report(
         recipe=recipe.name,
-        split=recipe.scaling.split,
+        split=ordered[0].split,
         queries=len(ordered[0].entropy),
         sizes=tuple(_measured(point, resamples, seed) for point in ordered),
         shares=tuple(_measured(point, resamples, seed) for point in data),

@@ -44,9 +44,10 @@ _LEAST_SIZES, _LEAST_SHARES = 5, 4
 
 @dataclass(frozen=True)
 class Point:
-    """One trained pair of towers on the queries of ``scaling.split``.
+    """One trained pair of towers on the queries of a split.
 
     Attributes:
+        split: ``scaling.split``, or the other where that has none.
         parameters: of one tower, without embeddings.
         pairs: different training pairs that were learnt from, without those held out.
         entropy: contrastive entropy in nats, float64[q].
@@ -54,6 +55,7 @@ class Point:
     """
 
     name: str
+    split: str
     parameters: int
     pairs: int
     entropy: Values
@@ -74,7 +76,7 @@ def plan(grid: Grid) -> Plan:
     Raises:
         RecipeError: fewer than five sizes or four shares of the data (a law has three parameters, so that three points fit it
             whatever they are, and one size is held out), or no such ``data_tower``.
-        DataError: the split has no judged queries, or there are too few documents for the negatives.
+        DataError: no split has judged queries, or there are too few documents for the negatives.
     """
     recipe = grid.variant("plan").recipe
     config, sizes = recipe.scaling, _sizes(recipe)
@@ -103,9 +105,11 @@ def check_data(prepared: Prepared, recipe: Recipe) -> None:
     """Before anything is trained: whether there is something to measure with.
 
     Raises:
-        DataError: the split has no judged queries, or there are too few documents for the negatives.
+        DataError: no split has judged queries, or there are too few documents for the negatives.
     """
     judged = _judged(prepared, recipe)
+    if judged.split != recipe.scaling.split:
+        say(f"  no judged {recipe.scaling.split} queries: those of {judged.split} are measured on")
     pool = _pool(judged, prepared.tower_texts.num_rows, recipe.scaling)
     for judgements in judged.judgements:
         _free(pool, judgements, recipe.scaling.negatives)
@@ -160,7 +164,8 @@ def train_and_measure(variant: Variant) -> Point:
     for stage in ("prepare", "train", STAGE):
         variant.run(stage)
     found = np.load(variant.work / STAGE.name / _POINT)
-    return Point(variant.name, int(found["parameters"]), int(found["pairs"]), found["entropy"], found["ndcg"])
+    counts = int(found["parameters"]), int(found["pairs"])
+    return Point(variant.name, str(found["split"]), *counts, found["entropy"], found["ndcg"])
 
 
 def run(job: Job) -> Summary:
@@ -177,7 +182,7 @@ def run(job: Job) -> Summary:
     parameters = towers.count_body_parameters(tower)
     pairs = int((read_result(job.inputs["train"]) or {})["pairs"] or 0)
     with atomic_write(job.folder / _POINT) as handle:
-        np.savez(handle, parameters=parameters, pairs=pairs, entropy=entropy, ndcg=quality)
+        np.savez(handle, split=judged.split, parameters=parameters, pairs=pairs, entropy=entropy, ndcg=quality)
     return {"parameters": parameters, "pairs": pairs, "entropy": float(entropy.mean()), "nDCG@10": float(quality.mean())}
 
 
@@ -196,14 +201,11 @@ def contrastive_entropy(positive: Floats, negatives: Floats, temperature: float)
 
 def _judged(prepared: Prepared, recipe: Recipe) -> Judged:
     config = recipe.scaling
-    judged = judged_split(prepared, recipe, config.split)
-    if len(judged):
-        return judged.sample(config.max_queries, config.seed)
-    other = "test" if config.split == "dev" else "dev"
-    raise DataError(
-        f"{prepared.folder}: the {config.split} split has no judged query with a relevant document to measure on; "
-        f"--set scaling.split={other} measures on the other split"
-    )
+    for split in dict.fromkeys((config.split, "test", "dev")):
+        judged = judged_split(prepared, recipe, split)
+        if len(judged):
+            return judged.sample(config.max_queries, config.seed)
+    raise DataError(f"{prepared.folder}: neither dev nor test has a judged query with a relevant document to measure on")
 
 
 def _pool(judged: Judged, documents: int, config: ScalingConfig) -> Rows:
@@ -275,5 +277,5 @@ STAGE = Stage(
         "temperature": recipe.train.temperature,
         "cut": recipe.train.max_document_tokens,
     },
-    version=2,
+    version=3,
 )

@@ -40,7 +40,7 @@ class ScalingConfig(Config):
     negatives: PositiveInt = 256
     """Contrastive entropy contrasts the relevant document with so many others (arXiv 2403.18684)."""
     split: Literal["dev", "test"] = "dev"
-    """Whose queries are measured on; each tower's weights were chosen by those of dev."""
+    """Whose queries are measured on, or the other's where it has none; each tower's weights were chosen by those of dev."""
     max_queries: PositiveInt = 1000
     max_documents: PositiveInt = 2000
     """nDCG@10 is measured among the relevant documents of the queries and a random sample of others up to this number."""

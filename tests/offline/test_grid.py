@@ -134,10 +134,24 @@ def test_on_dev_rows_are_measured_by_queries_that_did_not_choose(home, undrawn, 
     assert "the half of dev by which refinement chose no weights" in (grid.folder / "report" / "ablation.md").read_text()
 
 
-def test_a_split_that_is_not_there_is_told_before_training(home, monkeypatch):
+def test_without_dev_queries_rows_are_measured_on_test_and_that_is_said(home, undrawn, capsys):
+    grid = make_grid(home, "no-dev")
+    report = ablate.ablate(grid, load_grid(ablate.GRID, ["mse"]), "dev")
+    assert report.split == "test"
+    assert "too few judged dev queries: those of test are measured on" in capsys.readouterr().err
+    assert "has no test queries left" in (grid.folder / "report" / "ablation.md").read_text()
+    assert "half_of_dev" not in str(grid.variant("mse").recipe.model_dump(exclude_defaults=True))
+
+
+def test_without_any_judged_queries_it_is_told_before_training(home, monkeypatch):
     monkeypatch.setattr(train, "learn", lambda *_: pytest.fail("trained"))
-    with pytest.raises(DataError, match=r"the dev split has less than two judged queries .*; give --split test"):
-        ablate.ablate(make_grid(home, "no-dev"), load_grid(ablate.GRID, ["mse"]), "dev")
+    write_data(home / "unjudged", make_corpus(), judged=60)
+    (home / "unjudged" / "qrels" / "test.tsv").unlink()
+    source = Source(data=home / "unjudged")
+    with pytest.raises(DataError, match="neither dev nor test has judged queries"):
+        ablate.ablate(Grid(home / "tiny.toml", (), source, home / "no-judged"), load_grid(ablate.GRID, ["mse"]), "dev")
+    with pytest.raises(DataError, match="neither dev nor test has a judged query"):
+        scaling.plan(Grid(home / "tiny.toml", (), source, home / "no-judged-sizes"))
 
 
 def test_goals_compare_rows_by_query(home):
@@ -214,7 +228,7 @@ def test_scaling_trains_every_size_and_share(home, undrawn):
 
 def point(name, parameters, pairs, entropy):
     noise = np.random.default_rng(0).normal(0, 0.2, 400)
-    return Point(name, parameters, pairs, entropy + noise - noise.mean(), np.full(400, 0.5))
+    return Point(name, "test", parameters, pairs, entropy + noise - noise.mean(), np.full(400, 0.5))
 
 
 def points_of(entropies):
@@ -281,7 +295,6 @@ def test_sizes_that_are_the_same_are_refused(tmp_path):
     [
         ("scaling.widths=[4, 8, 16, 32]", RecipeError, "scaling.widths has 4 sizes; at least 5"),
         ("scaling.data_shares=[0.25, 0.5, 0.5, 1.0]", RecipeError, "scaling.data_shares has 3 different ones; at least 4"),
-        ("scaling.split=dev", DataError, "the dev split has no judged query .*; --set scaling.split=test"),
         ("scaling.negatives=40", DataError, "40 documents hold no 40 negatives a query"),
     ],
 )
