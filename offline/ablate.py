@@ -247,7 +247,7 @@ def _measure(job: Job, tower: Path, split: str) -> Summary:
     judged = _judged(prepared, job.recipe, split)
     model = towers.load_tower(tower)
     queries = towers.encode(model, spec, [render_query(spec, text) for text in judged.texts])
-    values = ndcg(judged, exact_top_k(queries, load_vectors(job.inputs["encode"]), _DEPTH)[1])
+    values = ndcg(judged, exact_top_k(queries, load_vectors(job.inputs["encode"]), judged.depth(_DEPTH))[1])
     told: dict[str, str | int] = {
         "split": judged.split,
         "queries": hashlib.sha256("\n".join(judged.ids).encode()).hexdigest()[:12],

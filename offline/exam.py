@@ -55,9 +55,10 @@ class Exam:
 
     def values(self, student: SentenceTransformer, spec: TextSpec, search: Search) -> Values:
         """float64[q]: nDCG@10 where there are judgements, else the share of the teacher's ten best among the student's."""
-        _, rows = search(towers.encode(student, spec, self.texts), DEPTH)
+        depth = DEPTH if self.judged is None else self.judged.depth(DEPTH)
+        _, rows = search(towers.encode(student, spec, self.texts), depth)
         count = len(self.judged) if self.judged is not None else 0
-        agreed = [np.isin(best[best >= 0], row).mean() for best, row in zip(self.taught, rows[count:], strict=True)]
+        agreed = [np.isin(best[best >= 0], row[:DEPTH]).mean() for best, row in zip(self.taught, rows[count:], strict=True)]
         by_judges = ndcg(self.judged, rows[:count]) if self.judged is not None else np.zeros(0)
         return np.concatenate([by_judges, np.array(agreed, np.float64)])
 
@@ -107,6 +108,7 @@ def _both(dev: Judged, train: Judged) -> Judged:
         ids=(*dev.ids, *train.ids),
         texts=(*dev.texts, *train.texts),
         judgements=(*dev.judgements, *train.judgements),
+        own={**dev.own, **train.own},
     )
 
 

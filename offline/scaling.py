@@ -8,7 +8,7 @@ data is a variant of the recipe (``offline.grid``) with the stages ``prepare``, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,8 +111,8 @@ def check_data(prepared: Prepared, recipe: Recipe) -> None:
     if judged.split != recipe.scaling.split:
         say(f"  no judged {recipe.scaling.split} queries: those of {judged.split} are measured on")
     pool = _pool(judged, prepared.tower_texts.num_rows, recipe.scaling)
-    for judgements in judged.judgements:
-        _free(pool, judgements, recipe.scaling.negatives)
+    for barred in _barred(judged):
+        _free(pool, barred, recipe.scaling.negatives)
 
 
 def _sizes(recipe: Recipe) -> list[TowerSize]:
@@ -176,7 +176,7 @@ def run(job: Job) -> Summary:
     tower = towers.load_tower(job.inputs["train"] / "document_tower")
     documents = _documents(job, prepared, pool, tower)
     queries = _queries(job, judged)
-    found = exact_top_k(queries, documents, _DEPTH)[1]
+    found = exact_top_k(queries, documents, judged.depth(_DEPTH))[1]
     entropy = contrastive_entropy(*_scores(queries, documents, judged, pool, config), job.recipe.train.temperature)
     quality = ndcg(judged, pool[found])
     parameters = towers.count_body_parameters(tower)
@@ -233,17 +233,25 @@ def _scores(queries: Floats, documents: Floats, judged: Judged, pool: Rows, conf
     """Of each query's first relevant document float32[q], and of documents that nobody judged relevant float32[q, negatives]."""
     random = np.random.default_rng([config.seed, 1])
     positives, negatives = [], []
-    for query, judgements in zip(queries, judged.judgements, strict=True):
+    for query, judgements, barred in zip(queries, judged.judgements, _barred(judged), strict=True):
         relevant = min(row for row, grade in judgements.items() if grade >= judged.relevance)
-        drawn = random.choice(_free(pool, judgements, config.negatives), config.negatives, replace=False)
+        drawn = random.choice(_free(pool, barred, config.negatives), config.negatives, replace=False)
         positives.append(documents[np.searchsorted(pool, relevant)] @ query)
         negatives.append(documents[drawn] @ query)
     return np.array(positives, np.float32), np.stack(negatives)
 
 
-def _free(pool: Rows, judgements: Mapping[int, int], negatives: int) -> Rows:
-    """Places in the pool of documents that are no positives of a query."""
-    free = np.flatnonzero(~np.isin(pool, [row for row, grade in judgements.items() if grade > 0]))
+def _barred(judged: Judged) -> Iterator[list[int]]:
+    """Of each query the rows that are no negatives: its positives, and the document that has its id."""
+    for name, judgements in zip(judged.ids, judged.judgements, strict=True):
+        yield [row for row, grade in judgements.items() if grade > 0] + [
+            row for row in (judged.own.get(name),) if row is not None
+        ]
+
+
+def _free(pool: Rows, barred: Sequence[int], negatives: int) -> Rows:
+    """Places in the pool of documents that are negatives of a query."""
+    free = np.flatnonzero(~np.isin(pool, barred))
     if len(free) < negatives:
         raise DataError(f"{len(pool)} documents hold no {negatives} negatives a query; lower scaling.negatives")
     return free

@@ -17,6 +17,7 @@ def prepared(folder, *queries):
     write_table(pa.table(dict(zip(names, zip(*queries, strict=True), strict=True)), schema=QUERIES), folder / "queries.arrow")
     rows = [{"split": split, "query_id": key, "row": 0, "score": 1} for key, _, split in queries]
     write_table(pa.Table.from_pylist(rows, schema=QRELS), folder / "qrels.arrow")
+    write_table(pa.table({"id": ["document"]}), folder / "documents.arrow")
     return Prepared(folder)
 
 

@@ -13,6 +13,7 @@ from offline.config import EvaluateConfig
 from offline.data.prepared import Prepared
 from offline.errors import DataError, RecipeError
 from offline.grid import Grid
+from offline.judged import Judged
 from offline.power_law import PowerLaw
 from offline.recipe import Recipe
 from offline.scaling import Point, contrastive_entropy
@@ -333,3 +334,8 @@ def test_a_narrow_backbone_keeps_what_its_words_have_in_common(home, tmp_path):
     assert narrow.shape == (len(whole), 8)
     expected = np.sort(np.linalg.svd(centred, compute_uv=False))[::-1][:8]
     assert np.linalg.norm(narrow, axis=0) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_query_is_not_contrasted_with_the_document_that_has_its_id():
+    judged = Judged("dev", ("a", "b"), ("x", "y"), ({3: 1, 4: 0}, {0: 2}), relevance=1, skipped=0, own={"a": 7})
+    assert [sorted(barred) for barred in scaling._barred(judged)] == [[3, 7], [0]]
