@@ -16,7 +16,7 @@ from rich.text import Text
 
 RegistryOption = Annotated[Path, typer.Option("--registry", envvar="SCALINGNOTE_REGISTRY", help="Folder of snapshots.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-WhyOption = Annotated[str, typer.Option(help="Why; kept in history.jsonl.")]
+WhyOption = Annotated[str, typer.Option(help="Why, in up to 500 characters; kept in history.jsonl.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A snapshot's id, from: python -m snapshot list")]
 DEFAULT_REGISTRY = Path("registry")
 _WIDE = 240

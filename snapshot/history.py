@@ -20,6 +20,11 @@ Action = Literal["publish", "activate", "rollback", "pin", "unpin", "remove", "o
 Outcome = Literal["served", "refused", "rolled_back"]
 UNREADABLE = "?"
 """In place of an id: CURRENT was garbage, or had been removed."""
+MOST_REASON = 500
+"""Characters of what an operator says, as in the service's API."""
+_MOST_DETAIL = 4000
+"""Characters of what a service says: its gate may name several figures. JSON makes 12 bytes of one at most."""
+_MOST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Event:
         action: what was done; ``outcome`` is what a service made of an activation.
         snapshot: whose it is; what is wanted from now on, for activate and rollback.
         previous: what was wanted until then; "?" where that could not be told.
-        why: in the operator's words; for an outcome, the service's reason.
+        why: in the operator's words, at most 500 characters; for an outcome, the service's reason.
         forced: the operator overrules the gate.
         outcome: of the action ``outcome``.
     """
@@ -48,6 +53,7 @@ class Event:
 
 
 _EVENT = TypeAdapter(Event)
+_SWITCHES = (b'"activate"', b'"rollback"')
 
 
 def make_event(
@@ -60,9 +66,10 @@ def make_event(
     forced: bool = False,
     outcome: Outcome | None = None,
 ) -> Event:
-    """An event of now, by ``who`` or else by the user who runs this process."""
+    """An event of now, by ``who`` or else by the user who runs this process; texts are made such that they can be read back."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    return Event(at, who or _user(), action, snapshot, previous, why, forced, outcome)
+    reason = _readable(why, _MOST_DETAIL if action == "outcome" else MOST_REASON)
+    return Event(at, _readable(who or _user(), _MOST_NAME), action, snapshot, previous, reason, forced, outcome)
 
 
 class History:
@@ -79,13 +86,16 @@ class History:
         """
         return [event for event in map(_parse, self._lines()) if event is not None]
 
-    def last_switch(self, snapshot: str) -> Event | None:
-        """The latest activation of or rollback to ``snapshot``; parses no more lines than it must."""
-        needle = json.dumps(snapshot).encode()
+    def last_switch(self, current: str) -> Event | None:
+        """The latest switch to ``current`` that took effect (see ``happened``); parses no more lines than it must."""
+        after: str | None = current
         for line in reversed(self._lines()):
-            event = _parse(line) if needle in line else None
-            if event is not None and event.snapshot == snapshot and event.action in ("activate", "rollback"):
+            event = _parse(line) if any(action in line for action in _SWITCHES) else None
+            if event is None or event.action not in ("activate", "rollback"):
+                continue
+            if event.snapshot == current and _took_effect(event, after):
                 return event
+            after = event.previous
         return None
 
     def append(self, event: Event) -> None:
@@ -138,7 +148,7 @@ def happened(events: Sequence[Event], current: str | None) -> Iterator[bool]:
     effects: list[bool] = []
     for event in reversed(events):
         if event.action in ("activate", "rollback"):
-            effects.append(after == event.snapshot or after != event.previous)
+            effects.append(_took_effect(event, after))
             after = event.previous
         else:
             effects.append(True)
@@ -151,6 +161,17 @@ def force_of(events: Sequence[Event], current: str | None, snapshot: str) -> str
     switches = (event for event in reversed(real) if event.action in ("activate", "rollback") and event.snapshot == snapshot)
     last = next(switches, None)
     return last.why if last is not None and last.forced else None
+
+
+def _took_effect(event: Event, after: str | None) -> bool:
+    """``after`` is what was wanted next: what the next event found, or what is wanted now."""
+    return after == event.snapshot or after != event.previous
+
+
+def _readable(text: str, limit: int) -> str:
+    """Not longer, and without what an argument that is no UTF-8 leaves: who reads the JSON would refuse the whole event."""
+    whole = text.encode(errors="replace").decode()
+    return whole if len(whole) <= limit else f"{whole[: limit - 1]}…"
 
 
 def _parse(line: bytes) -> Event | None:

@@ -139,8 +139,11 @@ def _overtaken(store: Store, snapshot_id: str) -> RemoteConflictError:
 
 
 def _latest(store: Store, snapshot_id: str) -> Event | None:
-    """By the store's clock, since those of operators differ; within one of its seconds, by theirs."""
-    written = store.times(f"{HISTORY}/{snapshot_id}")
+    """By the store's clock, since those of operators differ; within one of its seconds, by theirs.
+
+    What is no event, or too large for one, counts for nothing: it must not keep those who follow from CURRENT.
+    """
+    written = store.records(f"{HISTORY}/{snapshot_id}", _MAX_EVENT_BYTES)
     for key in sorted(written, key=lambda one: (written[one], one), reverse=True):
         found = store.read(key, _MAX_EVENT_BYTES)
         try:

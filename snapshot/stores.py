@@ -190,9 +190,9 @@ class Store:
         """Sizes of the objects below ``prefix``, by their keys."""
         return {key: size for key, (size, _) in self._listed(prefix).items()}
 
-    def times(self, prefix: str) -> dict[str, datetime]:
-        """When the objects below ``prefix`` were written, by the store's clock."""
-        return {key: at for key, (_, at) in self._listed(prefix).items()}
+    def records(self, prefix: str, limit_bytes: int) -> dict[str, datetime]:
+        """When the objects below ``prefix`` were written, by the store's clock; without those above ``limit_bytes``."""
+        return {key: at for key, (size, at) in self._listed(prefix).items() if size <= limit_bytes}
 
     def folders(self) -> list[str]:
         """First parts of all keys that have more than one."""

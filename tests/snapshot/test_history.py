@@ -1,6 +1,7 @@
 """history.jsonl: old lines parse, torn ones cost only themselves, and what never happened is told apart."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,24 @@ def test_what_is_appended_is_read_back_in_order(history: History) -> None:
         history.append(event)
     assert history.events() == events
     assert events[1].who
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [("caf\udce9 broken", "caf? broken"), ("z" * 501, "z" * 499 + "…"), ("ä" * 500, "ä" * 500), ("\U0001f600", "\U0001f600")],
+)
+def test_whatever_an_operator_says_the_event_is_read_back(history: History, said: str, kept: str) -> None:
+    event = make_event("activate", "a", said, said, forced=True)
+    history.append(event)
+    assert history.events() == [event]
+    assert (event.why, event.forced) == (kept, True)
+    assert event.who.startswith(kept[:100])
+
+
+def test_what_a_service_says_is_kept_at_some_length(history: History) -> None:
+    history.append(make_event("outcome", "a", None, "z" * 3000, outcome="refused"))
+    history.append(make_event("outcome", "a", None, "\U0001f600" * 100_000, outcome="refused"))
+    assert [len(event.why) for event in history.events()] == [3000, 4000]
 
 
 @pytest.mark.parametrize(
@@ -107,3 +126,20 @@ def test_whether_a_snapshot_has_served_is_what_was_written_last_of_it(tmp_path: 
     assert not registry.has_served("b")
     registry.record_outcome("a", "rolled_back", "late answers")
     assert not registry.has_served("a")
+
+
+def test_the_last_switch_is_one_that_took_effect(history: History) -> None:
+    for event in (switch("a", None), switch("b", "a"), replace(switch("a", "b"), forced=True), switch("c", "b")):
+        history.append(event)  # the third was killed before CURRENT was written: the fourth found b
+    found = history.last_switch("a")
+    assert found is not None
+    assert not found.forced
+    assert history.last_switch("d") is None
+
+
+def test_a_switch_of_which_nobody_knows_better_counts(history: History) -> None:
+    history.append(replace(switch("a", None), forced=True))
+    history.append(make_event("outcome", "a", None, '"activate"', outcome="served"))
+    found = history.last_switch("a")
+    assert found is not None
+    assert found.forced

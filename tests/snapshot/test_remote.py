@@ -26,6 +26,7 @@ from snapshot.errors import (
     UnsafePathError,
     UnsignedError,
 )
+from snapshot.history import MOST_REASON
 from snapshot.keys import generate
 from snapshot.layout import Layout
 from snapshot.manifest import read_manifest
@@ -162,6 +163,25 @@ def test_of_two_who_activate_at_once_one_is_told(bucket: str, registry: Registry
         move(store, mine, "mine", "ann")
     assert Remote(bucket).look().snapshot == theirs
     assert len(open_store(bucket).sizes(f"{HISTORY}/{mine}")) == 1  # on record in any case
+
+
+def test_a_long_reason_stops_nobody_who_follows(bucket: str, registry: Registry) -> None:
+    push(registry, bucket)
+    remote = Remote(bucket)
+    remote.activate(wanted(registry), "z" * 70_000, "ann", force=True)
+    desire = remote.desired()
+    assert desire is not None
+    assert (desire.forced, len(desire.why)) == (True, MOST_REASON)
+
+
+def test_a_record_too_large_for_one_counts_for_nothing(bucket: str, registry: Registry) -> None:
+    push(registry, bucket)
+    remote = Remote(bucket)
+    remote.activate(wanted(registry), "the reason", "ann")
+    open_store(bucket).write(f"{HISTORY}/{wanted(registry)}/99999999T000000.000000Z-0.json", b" " * 70_000)
+    desire = remote.desired()
+    assert desire is not None
+    assert desire.why == "the reason"
 
 
 def test_what_a_store_does_with_conditions_is_found_out(bucket: str, registry: Registry, place: S3) -> None:
