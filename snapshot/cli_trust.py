@@ -77,7 +77,7 @@ def sign(
 ) -> None:
     """Sign a snapshot of the registry, in place of any signature before; only an intact one is signed."""
     source = Registry(registry)
-    verify(source.layout(snapshot_id).root)
+    verify(source.layout(snapshot_id).root, to_sign=True)
     public = source.sign(snapshot_id, key)
     if as_json:
         print_json({"id": snapshot_id, "key_id": key_id(public)})

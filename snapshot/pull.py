@@ -21,6 +21,7 @@ from snapshot.errors import (
     ManifestError,
     MissingFileError,
     RemoteConflictError,
+    SignatureError,
     SnapshotError,
     TransferCancelledError,
     UnknownSnapshotError,
@@ -33,7 +34,7 @@ from snapshot.paths import is_id
 from snapshot.progress import NullProgress, Progress
 from snapshot.registry import FULL, Registry, unwritable
 from snapshot.seal import files_of
-from snapshot.signing import Trust
+from snapshot.signing import Trust, check_form, read_signature
 from snapshot.staging import PULLING, Held
 from snapshot.stores import Store
 
@@ -131,8 +132,9 @@ class _Proof:
             raise UnknownSnapshotError(
                 f"{store.of(key)}: not there; push it with: python -m snapshot push {snapshot_id} {store.where}"
             )
-        signature = store.read(f"{snapshot_id}/{SIGNATURE}", _SIGNATURE_LIMIT_BYTES)
-        return cls(manifest.content, signature.content if signature else None)
+        where = f"{snapshot_id}/{SIGNATURE}"
+        signature = store.read(where, _SIGNATURE_LIMIT_BYTES)
+        return cls(manifest.content, check_form(signature.content, store.of(where)) if signature else None)
 
     def write_signature(self, folder: Path) -> None:
         if self.signature is not None:
@@ -147,7 +149,7 @@ def _again(registry: Registry, snapshot_id: str, proof: _Proof, store: Store, tr
         raise RemoteConflictError(
             f"{store.of(snapshot_id)}: not the {snapshot_id} that is in {registry.root}; remove the one that is wrong"
         )
-    if proof.signature is not None and not _holds(layout.signature, proof.signature):
+    if proof.signature is not None and not _holds(layout.root, proof.signature):
         if trust is not None:
             trust.check_signature(proof.signature, proof.manifest, store.of(f"{snapshot_id}/{SIGNATURE}"))
         with registry.locked():
@@ -157,8 +159,11 @@ def _again(registry: Registry, snapshot_id: str, proof: _Proof, store: Store, tr
     return Pulled(registry.read(snapshot_id), new=False)
 
 
-def _holds(path: Path, content: bytes) -> bool:
-    return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
+def _holds(folder: Path, signature: bytes) -> bool:
+    try:
+        return read_signature(folder) == signature
+    except SignatureError:
+        return False
 
 
 class _Pull:

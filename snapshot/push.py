@@ -19,6 +19,7 @@ from snapshot.layout import MANIFEST, SIGNATURE, Layout
 from snapshot.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest, read_bytes
 from snapshot.progress import NullProgress, Progress
 from snapshot.registry import Registry
+from snapshot.signing import read_signature
 from snapshot.stores import Store
 from snapshot.verify import verify
 
@@ -104,9 +105,8 @@ def _declare(store: Store, key: str, content: bytes) -> None:
 
 def _sign(store: Store, layout: Layout, snapshot_id: str) -> None:
     """The signature goes before the manifest; it may also be made, or made anew, after."""
-    try:
-        signature = read_small(layout.signature, _SIGNATURE_LIMIT_BYTES)
-    except FileNotFoundError:
+    signature = read_signature(layout.root)
+    if signature is None:
         return
     key = f"{snapshot_id}/{SIGNATURE}"
     there = store.read(key, _SIGNATURE_LIMIT_BYTES)

@@ -57,16 +57,12 @@ class Trust:
             UnsignedError: there is no signature, and one is required.
             SignatureError: the signature is not one of these keys, or of other bytes.
         """
-        path = Layout(folder).signature
-        try:
-            signature = read_small(path, _SIGNATURE_BYTES)
-        except FileNotFoundError as error:
+        path, signature = Layout(folder).signature, read_signature(folder)
+        if signature is None:
             if self.required:
                 sign_it = f"python -m snapshot sign {folder.name} --key KEY"
-                raise UnsignedError(f"{path}: not signed, and unsigned snapshots are refused here; sign it: {sign_it}") from error
+                raise UnsignedError(f"{path}: not signed, and unsigned snapshots are refused here; sign it: {sign_it}")
             return
-        except OSError as error:
-            raise SignatureError(f"{path}: cannot be read ({error.strerror}); sign the snapshot again") from error
         self.check_signature(signature, manifest, str(path))
 
     def check_signature(self, signature: bytes, manifest: bytes, where: str) -> None:
@@ -76,6 +72,28 @@ class Trust:
             raise SignatureError(
                 f"{where}: not a signature of this manifest by a trusted key ({known}); do not use this snapshot"
             )
+
+
+def read_signature(folder: Path) -> bytes | None:
+    """The signature of the snapshot in ``folder``, or None where it is not signed; whose it is, ``Trust`` can tell.
+
+    Raises:
+        SignatureError: what is there in its place is no signature, whoever's: a link, a pipe, or not of 64 bytes.
+    """
+    path = Layout(folder).signature
+    try:
+        return check_form(read_small(path, _SIGNATURE_BYTES), path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SignatureError(f"{path}: cannot be read ({error.strerror}); sign the snapshot again") from error
+
+
+def check_form(signature: bytes, where: object) -> bytes:
+    """``signature`` if it can be one; SignatureError where not. Nobody knows what else would travel under its name."""
+    if len(signature) != _SIGNATURE_BYTES:
+        raise SignatureError(f"{where}: {len(signature)} bytes, a signature has {_SIGNATURE_BYTES}; sign the snapshot again")
+    return signature
 
 
 def key_id(public: bytes) -> str:

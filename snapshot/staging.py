@@ -16,7 +16,9 @@ from pathlib import Path
 
 from snapshot.files import TEMPORARY, fsync_file, fsync_folder, link_or_copy
 from snapshot.layout import Layout
+from snapshot.manifest import read_bytes
 from snapshot.seal import files_of
+from snapshot.signing import read_signature
 
 PULLING = ".pulling-"
 _INCOMING = ".incoming-"
@@ -137,13 +139,14 @@ def copy(folder: Path, target: Path) -> None:
         copied = target / path.relative_to(folder)
         link_or_copy(path, copied)
         fsync_file(copied)
-    if layout.signature.is_file():
-        _copy_durably(layout.signature, Layout(target).signature)
-    _copy_durably(layout.manifest, Layout(target).manifest)
+    signature = read_signature(folder)
+    if signature is not None:
+        _write_durably(Layout(target).signature, signature)
+    _write_durably(Layout(target).manifest, read_bytes(layout.manifest))
     for parent in [target, *(path for path in target.rglob("*") if path.is_dir())]:
         fsync_folder(parent)
 
 
-def _copy_durably(path: Path, target: Path) -> None:
-    shutil.copyfile(path, target, follow_symlinks=False)
-    fsync_file(target)
+def _write_durably(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    fsync_file(path)

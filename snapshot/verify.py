@@ -21,27 +21,28 @@ from snapshot.files import sha256
 from snapshot.layout import Layout
 from snapshot.manifest import FileEntry, Manifest, parse_manifest, read_bytes
 from snapshot.seal import files_of
-from snapshot.signing import Trust
+from snapshot.signing import Trust, read_signature
 
 _AGAIN = "publish the snapshot again, or activate another one"
 
 
-def verify(folder: Path, threads: int = 2, trust: Trust | None = None) -> Manifest:
+def verify(folder: Path, threads: int = 2, trust: Trust | None = None, *, to_sign: bool = False) -> Manifest:
     """Check signature, schema, id, the set of files, sizes, hashes and the documents.
 
     Args:
         folder: of the snapshot.
         threads: that hash.
         trust: whose signatures count, checked before anything is parsed; None checks none.
+        to_sign: whatever is there for a signature is going to be replaced.
 
     Raises:
-        SignatureError: the manifest's signature.
+        SignatureError: the manifest's signature; also without ``trust`` where it can be none.
         NewerSchemaError, ManifestError: the manifest.
         UnsafePathError: an id, a path or a symbolic link that leads out of the folder.
         MissingFileError, ExtraFileError, HashMismatchError, IntegrityError: the files.
         CountMismatchError: the documents are not those that the manifest describes.
     """
-    manifest = _read(folder, trust)
+    manifest = _read(folder, trust, to_sign=to_sign)
     _check_files(folder, manifest, list(manifest.files), threads)
     _check_documents(folder, manifest)
     return manifest
@@ -60,11 +61,13 @@ def read_verified(folder: Path, parts: tuple[str, ...]) -> Manifest:
     return manifest
 
 
-def _read(folder: Path, trust: Trust | None) -> Manifest:
+def _read(folder: Path, trust: Trust | None, *, to_sign: bool = False) -> Manifest:
     if folder.is_symlink():
         raise UnsafePathError(f"{folder}: a symbolic link; name the folder itself")
     layout = Layout(folder)
     content = read_bytes(layout.manifest)
+    if not to_sign:
+        read_signature(folder)
     if trust is not None:
         trust.check(folder, content)
     manifest = parse_manifest(content, layout.manifest)

@@ -299,6 +299,17 @@ def test_a_snapshot_that_is_there_is_held_against_the_keys_and_gets_its_new_sign
         pull(url, other, [wanted(registry)], PullOptions(trust=old))
 
 
+def test_what_can_be_no_signature_travels_neither_way(bucket: str, registry: Registry, other: Registry) -> None:
+    push(registry, bucket)
+    (registry.root / wanted(registry) / "manifest.sig").symlink_to(registry.root / "history.jsonl")
+    with pytest.raises(SignatureError, match="a symbolic link"):
+        push(registry, bucket)
+    open_store(bucket).write(f"{wanted(registry)}/manifest.sig", b"x" * 63)
+    with pytest.raises(SignatureError, match="63 bytes, a signature has 64"):
+        pull(bucket, other, [wanted(registry)])
+    assert other.ids() == []
+
+
 def test_a_damaged_snapshot_is_not_pushed(bucket: str, registry: Registry, other: Registry) -> None:
     os.truncate(Layout(registry.root / wanted(registry)).tokenizer, 10)
     with pytest.raises(HashMismatchError):

@@ -2,10 +2,12 @@
 
 import base64
 import json
+import os
 import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,43 @@ def test_garbage_is_no_signature(layout: Layout, tmp_path: Path, content: bytes)
     layout.signature.write_bytes(content)
     with pytest.raises(SignatureError, match=r"manifest\.sig"):
         verify(layout.root, trust=Trust.load([public], required=False))
+
+
+def link_to_a_secret(layout: Layout) -> None:
+    (layout.root.parent / "secret").write_bytes(b"s" * 64)
+    layout.signature.symlink_to(layout.root.parent / "secret")
+
+
+NO_SIGNATURES: list[Callable[[Layout], object]] = [
+    link_to_a_secret,
+    lambda layout: layout.signature.symlink_to("/nowhere"),
+    lambda layout: os.mkfifo(layout.signature),
+    lambda layout: layout.signature.mkdir(),
+    lambda layout: layout.signature.write_bytes(b""),
+    lambda layout: layout.signature.write_bytes(b"x" * 65),
+]
+
+
+@pytest.mark.parametrize("put", NO_SIGNATURES)
+def test_what_can_be_no_signature_is_refused_by_those_too_who_trust_everybody(
+    layout: Layout, tmp_path: Path, put: Callable[[Layout], object]
+) -> None:
+    put(layout)
+    registry = Registry(tmp_path / "registry")
+    with pytest.raises(SignatureError, match=r"manifest\.sig"):
+        verify(layout.root)
+    with pytest.raises(SignatureError, match=r"manifest\.sig"):
+        registry.publish(layout.root)
+    assert registry.ids() == []
+
+
+def test_signing_replaces_what_was_no_signature(layout: Layout, tmp_path: Path) -> None:
+    private, public = make_keys(tmp_path)
+    link_to_a_secret(layout)
+    verify(layout.root, to_sign=True)
+    sign(layout.root, private)
+    verify(layout.root, trust=Trust.load([public], required=True))
+    assert (layout.root.parent / "secret").read_bytes() == b"s" * 64
 
 
 def test_the_signature_is_checked_before_the_manifest_is_parsed(layout: Layout, tmp_path: Path) -> None:
