@@ -26,6 +26,9 @@ from snapshot.signing import Trust
 UrlArgument = Annotated[str, typer.Argument(metavar="URL", help="s3://BUCKET/PREFIX, gs://…, az://… or a folder.")]
 ActivateOption = Annotated[bool, typer.Option("--activate", help="Declare the snapshot as the one to serve, last of all.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="With --activate: serve it whatever the gate finds; needs --why.")]
+AgainOption = Annotated[
+    bool, typer.Option("--again", help="What is there may be damaged: send every file, or those of a folder that are.")
+]
 _LINE_SECONDS = 10.0
 
 
@@ -37,7 +40,12 @@ def push(
     activate: ActivateOption = False,
     force: ForceOption = False,
     why: WhyOption = "",
-    again: Annotated[bool, typer.Option("--again", help="Send every file, also those that are there already.")] = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Send every file, also those that are there already; a folder mends those that are damaged."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Bring snapshots into a remote registry: what differs travels, the manifest goes last.
@@ -80,6 +88,8 @@ def pull(
 ) -> None:
     """Bring a snapshot from a remote registry into this one: what differs travels, hashes are checked, a kill loses nothing.
 
+    One that is here already is mended where it is damaged.
+
     Endpoint, region and credentials come from the usual variables (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID,
     AWS_SECRET_ACCESS_KEY, …); a store without TLS also needs AWS_ALLOW_HTTP=true.
     """
@@ -87,7 +97,7 @@ def pull(
     trust = Trust.load(key, required=True) if key else None
     target = Registry(registry)
     with progress_to(sys.stderr) as progress:
-        [done] = remote.pull(url, target, [snapshot_id] if snapshot_id else [], PullOptions(trust, progress))
+        [done] = remote.pull(url, target, [snapshot_id] if snapshot_id else [], PullOptions(trust, progress, mend=True))
     pulled = done.manifest.id
     if activate:
         target.activate(pulled, why or f"pulled from {url}", force=force)

@@ -32,6 +32,7 @@ from snapshot.layout import MANIFEST, SIGNATURE, Layout
 from snapshot.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest, read_bytes
 from snapshot.paths import is_id
 from snapshot.progress import NullProgress, Progress
+from snapshot.publish import is_intact
 from snapshot.registry import FULL, Registry, unwritable
 from snapshot.seal import files_of
 from snapshot.signing import Trust, check_form, read_signature
@@ -64,6 +65,8 @@ class PullOptions:
         who: for the history.
         make_room: told how many bytes will travel, before any does; raises where they have no room.
         nearby: folders of snapshots on this machine that files may be linked from, beside those of the registry.
+        mend: read all of a snapshot that is there already, and put it right where it is damaged. One that a service has
+            refused is read in any case.
     """
 
     trust: Trust | None = None
@@ -72,6 +75,7 @@ class PullOptions:
     who: str | None = None
     make_room: Callable[[int], None] = no_limit
     nearby: Sequence[Path] = ()
+    mend: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class Pulled:
         fetched_bytes: that travelled.
         linked_bytes: of files that another snapshot on this machine had.
         resumed_bytes: that an earlier attempt had fetched.
-        new: it was not there before.
+        new: it was not there before, or not intact.
     """
 
     manifest: Manifest
@@ -95,6 +99,9 @@ class Pulled:
 
 def pull_snapshot(store: Store, snapshot_id: str, registry: Registry, options: PullOptions | None = None) -> Pulled:
     """Bring a snapshot into the registry, under its id. What is complete there already does not travel again.
+
+    A snapshot that is there and damaged is mended, where ``options.mend`` or a service's refusal has it looked at: only
+    the files that are wrong travel.
 
     Raises:
         UnknownSnapshotError: the remote registry has no such snapshot.
@@ -108,13 +115,20 @@ def pull_snapshot(store: Store, snapshot_id: str, registry: Registry, options: P
     if not is_id(snapshot_id):
         raise UnknownSnapshotError(f"{snapshot_id[:200]!r} is not a snapshot id")
     proof = _Proof.read(store, snapshot_id)
-    if snapshot_id in registry.ids():
+    if _is_whole(registry, snapshot_id, mend=chosen.mend):
         return _again(registry, snapshot_id, proof, store, chosen.trust)
     with _writing(registry.root), _alone(registry.root, snapshot_id, chosen.cancelled) as held:
-        if snapshot_id in registry.ids():  # another process was faster
+        if _is_whole(registry, snapshot_id, mend=chosen.mend):  # another process was faster
             held.delete()
             return _again(registry, snapshot_id, proof, store, chosen.trust)
         return _Pull(store, registry, held.folder, chosen).run(snapshot_id, proof)
+
+
+def _is_whole(registry: Registry, snapshot_id: str, *, mend: bool) -> bool:
+    """Whether nothing is to be brought; reads all of the snapshot only where there is a reason to."""
+    if snapshot_id not in registry.ids():
+        return False
+    return not (mend or registry.was_refused(snapshot_id)) or is_intact(registry.layout(snapshot_id).root)
 
 
 @dataclass(frozen=True, slots=True)

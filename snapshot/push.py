@@ -35,7 +35,7 @@ class PushOptions:
     """How to push.
 
     Attributes:
-        again: send every file, also those that seem to be there: what is there may be damaged.
+        again: send every file, also those that seem to be there: what is there may be damaged. Into a folder, those that are.
         progress: hears of bytes.
     """
 

@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,7 @@ from snapshot.history import UNREADABLE, Action, Event, History, Outcome, activa
 from snapshot.layout import Layout, RegistryLayout
 from snapshot.manifest import Manifest, read_manifest
 from snapshot.paths import is_id
-from snapshot.staging import copy, delete_all, leftovers, make_incoming, take_away
-from snapshot.verify import verify
+from snapshot.publish import publish
 
 _MAKE_ONE = "publish one with: python -m offline run RECIPE"
 _LOCK_WAIT_SECONDS = 30.0
@@ -171,50 +170,16 @@ class Registry:
         return next(there, None)
 
     def publish(self, folder: Path, who: str | None = None) -> Manifest:
-        """Verify a sealed snapshot and bring it in under its id. Publishing the same one again changes nothing.
+        """Verify a sealed snapshot and bring it in under its id.
 
-        Files are hard-linked where that is possible: sealed files never change in place.
+        Publishing the same one again changes nothing, unless what is there is damaged: then it is put in its place. Files
+        are hard-linked where that is possible: sealed files never change in place.
 
         Raises:
             SnapshotError: the folder is not an intact snapshot.
             RegistryError: the registry cannot be written.
         """
-        manifest = verify(folder)
-        with self.locked(make=True):
-            if self._is_there(manifest.id):
-                return manifest
-            left = leftovers(self.root)
-            incoming = make_incoming(self.root, manifest.id)
-        with self._writing(), closing(incoming):
-            try:
-                delete_all(left)
-                copy(folder, incoming.folder)
-                self._bring_in(manifest.id, incoming.rename, who)
-            finally:
-                if incoming.folder != self._layout.snapshot(manifest.id).root:
-                    incoming.delete()
-        return manifest
-
-    def _bring_in(self, snapshot_id: str, rename: Callable[[Path], None], who: str | None) -> None:
-        target = self._layout.snapshot(snapshot_id).root
-        half = None
-        with self.locked():
-            if self._is_there(snapshot_id):
-                return  # another publisher was faster
-            if target.exists():
-                half = take_away(target)  # a folder without a manifest does not exist
-            self._history.append(make_event("publish", snapshot_id, who, previous=self.found()))
-            rename(target)
-        if half is not None:
-            delete_all([half])
-
-    def _is_there(self, snapshot_id: str) -> bool:
-        """UnsafePathError where the id is taken by what is no folder, or differs in case only from another one's."""
-        alike = [path.name for path in self.root.iterdir() if path.name.casefold() == snapshot_id.casefold()]
-        target = self._layout.snapshot(snapshot_id)
-        if set(alike) - {snapshot_id} or target.root.is_symlink() or (alike and not target.root.is_dir()):
-            raise UnsafePathError(f"{self.root}: {snapshot_id!r} is no free name, there is {alike}; seal the snapshot again")
-        return target.manifest.is_file()
+        return publish(self, folder, who)
 
     def activate(self, snapshot_id: str, why: str, who: str | None = None, force: bool = False) -> Manifest:
         """Declare a snapshot as the one to serve. Services follow; this does not wait for them.
@@ -277,8 +242,15 @@ class Registry:
 
     def has_served(self, snapshot: str) -> bool:
         """Whether the last that services wrote about a snapshot is that they serve it."""
-        outcomes = [event.outcome for event in self.history() if event.action == "outcome" and event.snapshot == snapshot]
-        return outcomes[-1:] == ["served"]
+        return self._last_outcome(snapshot) == "served"
+
+    def was_refused(self, snapshot: str) -> bool:
+        """Whether the last that services wrote about a snapshot is that they do not serve it, or no longer."""
+        return self._last_outcome(snapshot) in ("refused", "rolled_back")
+
+    def _last_outcome(self, snapshot: str) -> Outcome | None:
+        written = (event for event in reversed(self.history()) if event.action == "outcome" and event.snapshot == snapshot)
+        return next((event.outcome for event in written), None)
 
     def pins(self) -> frozenset[str]:
         """Ids that are never removed; RegistryError where that cannot be read."""
@@ -291,8 +263,14 @@ class Registry:
 
     def pin(self, snapshot_id: str, why: str = "", who: str | None = None) -> None:
         """Keep a snapshot from being removed; UnknownSnapshotError where there is none."""
-        self.layout(snapshot_id)
-        self._set_pins("pin", snapshot_id, lambda pins: pins | {snapshot_id}, why, who)
+
+        def add(pins: frozenset[str]) -> frozenset[str]:
+            self.layout(snapshot_id)  # gc may have been faster
+            return pins | {snapshot_id}
+
+        if not self.root.is_dir():
+            raise UnknownSnapshotError(f"{self.root}: no such folder; {_MAKE_ONE}")
+        self._set_pins("pin", snapshot_id, add, why, who)
 
     def unpin(self, snapshot_id: str, why: str = "", who: str | None = None) -> None:
         """Let a snapshot be removed again; nothing happens where it was not pinned."""
@@ -301,10 +279,12 @@ class Registry:
     def _set_pins(
         self, action: Action, snapshot_id: str, change: Callable[[frozenset[str]], frozenset[str]], why: str, who: str | None
     ) -> None:
+        """``change`` is called under the lock."""
         with self.locked():
-            pins = self.pins()
-            if change(pins) != pins:
-                write_text(self._layout.pins, "".join(f"{one}\n" for one in sorted(change(pins))))
+            before = self.pins()
+            after = change(before)
+            if after != before:
+                write_text(self._layout.pins, "".join(f"{one}\n" for one in sorted(after)))
                 self._history.append(make_event(action, snapshot_id, who, why))
 
     def gc(self, keep: int, dry_run: bool = False, who: str | None = None) -> gc.Collected:
@@ -341,7 +321,7 @@ class Registry:
         Raises:
             RegistryError: the registry cannot be written, or somebody has held the lock for too long.
         """
-        with self._writing():
+        with self.writing():
             if make:
                 self.root.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
@@ -375,8 +355,8 @@ class Registry:
             ) from error
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """OSErrors as a RegistryError."""
+    def writing(self) -> Iterator[None]:
+        """OSErrors of the registry's folder as a RegistryError."""
         try:
             yield
         except OSError as error:

@@ -78,9 +78,10 @@ class Remote:
         if self._folder is None:
             return push_snapshot(registry, snapshot_id, self._store, options)
         source = open_store(str(registry.root), self._options)
-        progress = options or PushOptions()
+        chosen = options or PushOptions()
         near = [registry.layout(snapshot_id).root]
-        done = pull_snapshot(source, snapshot_id, self._folder, PullOptions(progress=progress.progress, nearby=near))
+        pulling = PullOptions(progress=chosen.progress, nearby=near, mend=chosen.again)
+        done = pull_snapshot(source, snapshot_id, self._folder, pulling)
         return Pushed(done.manifest, done.fetched_bytes, done.linked_bytes, done.resumed_bytes, done.new)
 
     def pull(self, snapshot_id: str, registry: Registry, options: PullOptions | None = None) -> Pulled:

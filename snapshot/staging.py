@@ -10,12 +10,13 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from snapshot.files import TEMPORARY, fsync_file, fsync_folder, link_or_copy
-from snapshot.layout import Layout
+from snapshot.layout import MANIFEST, SIGNATURE, Layout
 from snapshot.manifest import read_bytes
 from snapshot.seal import files_of
 from snapshot.signing import read_signature
@@ -24,6 +25,7 @@ PULLING = ".pulling-"
 _INCOMING = ".incoming-"
 _REMOVED = ".removed-"
 _STALE_SECONDS = 3600.0
+_NOTHING: Mapping[str, Path] = MappingProxyType({})
 
 
 class Held:
@@ -129,20 +131,29 @@ def delete_all(held: list[Held]) -> None:
             one.delete()
 
 
-def copy(folder: Path, target: Path) -> None:
+def copy(folder: Path, target: Path, instead: Mapping[str, Path] = _NOTHING) -> None:
     """Link or copy every file of a sealed snapshot into the empty folder ``target``, the manifest last.
 
     The manifest is copied: leases are locks on it, and two registries must not share them.
+
+    Args:
+        folder: of the snapshot.
+        target: made before.
+        instead: files of the same content in the registry of ``target``, by their path inside the snapshot; the manifest
+            is linked then. A signature of ``folder`` comes before one of these.
     """
-    layout = Layout(folder)
-    for path in files_of(folder).values():
-        copied = target / path.relative_to(folder)
-        link_or_copy(path, copied)
-        fsync_file(copied)
+    for name, path in files_of(folder).items():
+        link_or_copy(instead.get(name, path), target / name)
+        fsync_file(target / name)
     signature = read_signature(folder)
     if signature is not None:
         _write_durably(Layout(target).signature, signature)
-    _write_durably(Layout(target).manifest, read_bytes(layout.manifest))
+    elif SIGNATURE in instead:
+        link_or_copy(instead[SIGNATURE], Layout(target).signature)
+    if MANIFEST in instead:
+        link_or_copy(instead[MANIFEST], Layout(target).manifest)
+    else:
+        _write_durably(Layout(target).manifest, read_bytes(Layout(folder).manifest))
     for parent in [target, *(path for path in target.rglob("*") if path.is_dir())]:
         fsync_folder(parent)
 

@@ -2,8 +2,11 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,13 +28,14 @@ from snapshot.registry import Desire, Registry
 KILLED = """
 import os, sys
 from pathlib import Path
-import snapshot.registry as r
-copy = r.copy
-def torn(folder, target):
-    copy(folder, target)
+import snapshot.publish as p
+from snapshot.registry import Registry
+copy = p.copy
+def torn(folder, target, instead):
+    copy(folder, target, instead)
     os.kill(os.getpid(), 9)
-r.copy = torn
-r.Registry(Path(sys.argv[1])).publish(Path(sys.argv[2]))
+p.copy = torn
+Registry(Path(sys.argv[1])).publish(Path(sys.argv[2]))
 """
 
 
@@ -252,6 +256,31 @@ def test_a_full_disk_is_called_that(registry: Registry, snapshots: list[Layout],
     monkeypatch.setattr("snapshot.registry.write_text", full)
     with pytest.raises(DiskFullError, match="make room"):
         registry.activate(snapshot_id, "new documents")
-    monkeypatch.setattr("snapshot.registry.copy", full)
+    monkeypatch.setattr("snapshot.publish.copy", full)
     with pytest.raises(DiskFullError, match="make room"):
         registry.publish(snapshots[1].root)
+
+
+class Overtaken(Registry):
+    """Somebody removes every snapshot just before this one has the lock."""
+
+    @contextmanager
+    def locked(self, *, make: bool = False) -> Iterator[None]:
+        with super().locked(make=make):
+            for snapshot_id in self.ids():
+                shutil.rmtree(self.root / snapshot_id)
+            yield
+
+
+def test_a_pin_is_set_only_on_what_is_there_at_that_moment(registry: Registry, snapshots: list[Layout]) -> None:
+    snapshot_id = registry.publish(snapshots[0].root).id
+    with pytest.raises(UnknownSnapshotError):
+        Overtaken(registry.root).pin(snapshot_id)
+    assert registry.pins() == frozenset()
+    assert [event.action for event in registry.history()] == ["publish"]
+
+
+def test_nothing_is_pinned_where_there_is_no_registry(registry: Registry) -> None:
+    with pytest.raises(UnknownSnapshotError, match="no such folder"):
+        registry.pin("a")
+    assert not registry.root.exists()
