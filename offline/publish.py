@@ -13,6 +13,7 @@ from snapshot.errors import UnknownSnapshotError
 from snapshot.files import write_text
 from snapshot.layout import MANIFEST
 from snapshot.manifest import read_manifest
+from snapshot.publish import is_intact
 from snapshot.registry import Registry
 
 PUBLISHED = "published.json"
@@ -33,10 +34,10 @@ def run(job: Job) -> Summary:
 
         name_collection(manifest, job.recipe.milvus)
     snapshot_id = registry.publish(sealed).id
-    if job.recipe.publish.activate and registry.current() != snapshot_id:
+    if job.recipe.publish.activate and registry.found() != snapshot_id:  # activating mends a CURRENT that is garbage
         registry.activate(snapshot_id, why=f"published by the recipe {job.recipe.name}")
     write_text(job.folder / PUBLISHED, json.dumps({"id": snapshot_id, "registry": str(job.source.registry)}))
-    return {"snapshot": snapshot_id, "active": registry.current()}
+    return {"snapshot": snapshot_id, "active": registry.found()}
 
 
 def _sealed(folder: Path) -> Path:
@@ -51,12 +52,12 @@ def _registry(_recipe: Recipe, source: Source) -> Mapping[str, str]:
 
 
 def _is_published(folder: Path, source: Source) -> bool:
-    """Somebody may have removed the snapshot, or the whole registry, since."""
+    """Somebody may have removed the snapshot, or the whole registry, since; or a disk may have damaged it."""
     try:
-        Registry(source.registry).layout(json.loads((folder / PUBLISHED).read_text(encoding="utf-8"))["id"])
+        there = Registry(source.registry).layout(json.loads((folder / PUBLISHED).read_text(encoding="utf-8"))["id"])
     except UnknownSnapshotError:
         return False
-    return True
+    return is_intact(there.root)
 
 
 STAGE = Stage(name="publish", run=run, needs=("pack",), sections=("publish",), outside=_registry, still_holds=_is_published)

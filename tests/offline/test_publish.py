@@ -71,6 +71,28 @@ def test_what_was_removed_is_published_again(removed, work, tmp_path):
     assert registry.current() == registry.ids()[0]
 
 
+def test_what_was_damaged_is_published_again(work, tmp_path):
+    publish(work, tmp_path / "registry")
+    registry = Registry(tmp_path / "registry")
+    there = registry.layout(registry.ids()[0])
+    there.index.unlink()
+    there.index.write_bytes(b"damaged")
+    assert not publish(work, tmp_path / "registry").reused
+    verify(there.root)
+    assert publish(work, tmp_path / "registry").reused
+
+
+@pytest.mark.parametrize("current", [b"../garbage\n", b"\xff", b"x" * 5000])
+@pytest.mark.parametrize("activate", [True, False])
+def test_a_current_that_is_garbage_stops_no_publishing(current, activate, work, tmp_path):
+    registry = Registry(tmp_path / "registry")
+    registry.root.mkdir()
+    (registry.root / "CURRENT").write_bytes(current)
+    outcome = publish(work, registry.root, RECIPE.model_copy(update={"publish": PublishConfig(activate=activate)}))
+    assert outcome.summary["active"] == (registry.ids()[0] if activate else "?")
+    assert registry.found() == outcome.summary["active"]
+
+
 def test_another_registry_gets_its_own(work, tmp_path):
     publish(work, tmp_path / "one")
     publish(work, tmp_path / "two")
