@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from offline.variants import KINDS, Kind
-from snapshot.manifest import TextSpec
+from snapshot.manifest import Candidates, Links, RefineFactor, TextSpec
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -335,9 +335,9 @@ class IndexConfig(Config):
     """``auto``: flat to ``flat_rows``, HNSW to ``hnsw_rows``, IVF-PQ to ``sharded.least_rows``, above in several files."""
     flat_rows: PositiveInt = 10_000
     hnsw_rows: PositiveInt = 5_000_000
-    m: PositiveInt = 32
-    ef_construction: PositiveInt = 200
-    refine_factor: PositiveInt = 8
+    m: Links = 32
+    ef_construction: Candidates = 200
+    refine_factor: RefineFactor = 8
     recall_target: Share = 0.98
     """``default_effort`` is the cheapest effort with at least this recall@10 against exact search."""
     probe_queries: PositiveInt = 500

@@ -33,6 +33,7 @@ _ARROW: dict[ColumnType, pa.DataType] = {
     "boolean": pa.bool_(),
 }
 _FILTERABLE = b"filterable"
+_HASHED_ROWS = 4096
 _FEW_ROWS = 64
 """Up to this many rows are read cell by cell; beyond, Arrow's fixed cost of 15 to 20 microseconds a column has paid off."""
 
@@ -46,8 +47,11 @@ def columns_of(schema: pa.Schema) -> tuple[Column, ...]:
     """The columns beside ``id`` that a documents schema declares.
 
     Raises:
-        ManifestError: the first column is not a string named ``id``, or a column has another type.
+        ManifestError: the first column is not a string named ``id``, a column has another type, or two have one name.
     """
+    if len(set(schema.names)) < len(schema.names):
+        twice = next(name for name in schema.names if schema.names.count(name) > 1)
+        raise ManifestError(f"documents: two columns are called {twice[:120]!r}; give one of them another name")
     if not schema.names or schema.names[0] != "id" or schema.field(0).type != pa.string():
         raise ManifestError("documents: the first column must be the string column 'id'")
     return tuple(_column(schema.field(i)) for i in range(1, len(schema.names)))
@@ -70,6 +74,36 @@ def write_documents(table: pa.Table, folder: Path) -> tuple[Column, ...]:
     with atomic_write(folder / "part-00000.arrow") as handle, pa.ipc.new_file(handle, table.schema) as writer:
         writer.write_table(table.combine_chunks())
     return columns
+
+
+def check_ids(ids: pa.ChunkedArray, where: object) -> None:
+    """Refuse documents without an id, and two of the same. Takes about 0.1 seconds and 16 MB for a million.
+
+    Hashes of ids are compared, a few thousand at a time, and then the ids of those that are equal.
+
+    Raises:
+        CountMismatchError: names the row or the id.
+    """
+    if ids.null_count:
+        row = pc.index(pc.is_null(ids), value=True).as_py()
+        raise CountMismatchError(f"{where}: document {row} has no id; publish a snapshot in which each has one")
+    hashes = np.empty(len(ids), np.int64)
+    for start in range(0, len(ids), _HASHED_ROWS):
+        some = ids.slice(start, _HASHED_ROWS).to_pylist()
+        hashes[start : start + len(some)] = np.fromiter(map(hash, some), np.int64, len(some))
+    ordered = np.sort(hashes)
+    for value in np.unique(ordered[1:][ordered[1:] == ordered[:-1]]):
+        _check_alike(ids, np.flatnonzero(hashes == value), where)
+
+
+def _check_alike(ids: pa.ChunkedArray, rows: npt.NDArray[np.int64], where: object) -> None:
+    """Whether the ids of these rows, whose hashes are equal, are not."""
+    first: dict[str, int] = {}
+    for row in rows.tolist():
+        found = ids[row].as_py()
+        if first.setdefault(found, row) != row:
+            both = f"documents {first[found]} and {row} have the same id {found[:120]!r}"
+            raise CountMismatchError(f"{where}: {both}; publish a snapshot with one of them")
 
 
 class Documents:

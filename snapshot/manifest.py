@@ -6,6 +6,7 @@ Everything that must agree between training and serving and is not inside the ON
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -21,6 +22,20 @@ MAX_MANIFEST_BYTES = 16 << 20
 MAX_FILES = 65_536
 SPACE_KEY = "scalingnote.space"
 """Key of the ONNX metadata entry that carries the space fingerprint inside the graph file."""
+
+MOST_EFFORT = 1 << 20
+"""Lists that are looked into, or candidates that are kept, which takes memory for each of them."""
+MOST_REFINED = 1000
+"""Candidates that a search may compare for each hit."""
+Lists = Annotated[int, Field(ge=1, le=1 << 24)]
+"""Of an inverted file."""
+CodeBytes = Annotated[int, Field(ge=1, le=1 << 20)]
+"""Of one vector, compressed."""
+RefineFactor = Annotated[int, Field(ge=1, le=MOST_REFINED)]
+Links = Annotated[int, Field(ge=2, le=4096)]
+"""Of a row in an HNSW graph."""
+Candidates = Annotated[int, Field(ge=1, le=1 << 20)]
+"""That HNSW keeps while it adds a row."""
 
 ColumnType = Literal["string", "integer", "number", "boolean"]
 
@@ -57,9 +72,9 @@ class QueryTower(_Frozen):
 
     text: TextSpec
     precision: Literal["fp32", "int8"]
-    layers: Annotated[int, Field(ge=0)]
-    parameters: Annotated[int, Field(ge=0)]
-    pad_token_id: int = 0
+    layers: Annotated[int, Field(ge=0, le=10_000)]
+    parameters: Annotated[int, Field(ge=0, lt=2**50)]
+    pad_token_id: Annotated[int, Field(ge=0, lt=2**31)] = 0
     reason: str = ""
     """Why this precision is served, with the gates' figures."""
 
@@ -67,7 +82,7 @@ class QueryTower(_Frozen):
 class Effort(_Frozen):
     """One row of the effort table, measured at build with the student's queries on the builder's machine."""
 
-    effort: Annotated[int, Field(ge=0)]
+    effort: Annotated[int, Field(ge=0, le=MOST_EFFORT)]
     """HNSW efSearch, IVF nprobe, 0 for a flat index."""
     recall_at_10: Annotated[float, Field(ge=0.0, le=1.0)]
     """Share of exact search's ten best that approximate search found."""
@@ -78,7 +93,7 @@ class Effort(_Frozen):
 class _Index(_Frozen):
     reason: str
     """Why this kind was chosen."""
-    default_effort: Annotated[int, Field(ge=0)]
+    default_effort: Annotated[int, Field(ge=0, le=MOST_EFFORT)]
     """The cheapest effort that reaches the recipe's recall target; one of ``efforts``."""
     efforts: Annotated[tuple[Effort, ...], Field(min_length=1, max_length=1024)]
     """Sorted by effort, ascending."""
@@ -112,17 +127,17 @@ class HnswIndex(_Index):
     """faiss.IndexHNSWFlat; effort is efSearch."""
 
     kind: Literal["hnsw"] = "hnsw"
-    m: int
-    ef_construction: int
+    m: Links
+    ef_construction: Candidates
 
 
 class IvfPqIndex(_Index):
     """faiss.IndexRefineFlat over IndexIVFPQ; effort is nprobe."""
 
     kind: Literal["ivfpq"] = "ivfpq"
-    nlist: int
-    pq_bytes: int
-    refine_factor: int
+    nlist: Lists
+    pq_bytes: CodeBytes
+    refine_factor: RefineFactor
 
 
 class MilvusIndex(_Index):
@@ -135,7 +150,7 @@ class MilvusIndex(_Index):
     collection: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")]
     """Its name there, made of the snapshot's id; never written to again."""
     nlist: Annotated[int, Field(ge=1, le=65536)]
-    rows: Annotated[int, Field(ge=1)]
+    rows: Annotated[int, Field(ge=1, lt=2**40)]
     fields: Annotated[dict[str, str], Field(max_length=2100)]
     """Type by name of field: the row, the id, a value and whether there is one for each filterable column, stored fields, the
     vector."""
@@ -167,12 +182,12 @@ class ShardedIndex(_Index):
     """Rows of each file; row i of a file is row i, plus those of the files before it, of the documents."""
     codes: Literal["opq", "rabitq"]
     """In the lists: product quantisation after a learned rotation, or RaBitQ after a random one."""
-    code_bytes: Annotated[int, Field(ge=1)]
+    code_bytes: CodeBytes
     """Of one vector in a list, its row number left out."""
-    nlist: Annotated[int, Field(ge=1)]
+    nlist: Lists
     refine: Literal["fp32", "fp16", "int8"]
     """How the whole vectors are kept, with which the best candidates are compared."""
-    refine_factor: Annotated[int, Field(ge=1)]
+    refine_factor: RefineFactor
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -198,6 +213,13 @@ class Documents(_Frozen):
     count: Annotated[int, Field(ge=1, lt=2**40)]
     columns: Annotated[tuple[Column, ...], Field(max_length=1024)]
 
+    @model_validator(mode="after")
+    def _names_are_different(self) -> Self:
+        names = Counter(("id", *(column.name for column in self.columns)))
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ValueError(f"two columns are called {twice[0][:120]!r}")
+        return self
+
 
 class Golden(_Frozen):
     """Probe queries with answers from another implementation (torch, brute force), and the bounds to meet."""
@@ -215,7 +237,7 @@ class Retention(_Frozen):
 
     metric: str = "nDCG@10"
     split: str
-    queries: int
+    queries: Annotated[int, Field(ge=0, lt=2**40)]
     teacher: float
     served: float
     retained: float

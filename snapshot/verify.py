@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from snapshot.documents import columns_of, open_table
+from snapshot.documents import check_ids, columns_of, open_table
 from snapshot.errors import (
     CountMismatchError,
     ExtraFileError,
@@ -126,3 +126,4 @@ def _check_documents(folder: Path, manifest: Manifest) -> None:
         raise CountMismatchError(f"{folder}: {table.num_rows} documents, the manifest says {manifest.documents.count}; {_AGAIN}")
     if columns_of(table.schema) != manifest.documents.columns:
         raise CountMismatchError(f"{folder}: the documents' columns are not those of the manifest; {_AGAIN}")
+    check_ids(table.column("id"), folder)

@@ -159,3 +159,11 @@ def test_every_flip_of_a_byte_gives_an_error_of_ours_or_documents(folder: Path) 
         path.write_bytes(intact[:place] + bytes([intact[place] ^ 0xFF]) + intact[place + 1 :])
         with contextlib.suppress(ManifestError, CountMismatchError):
             open_documents(folder)
+
+
+@pytest.mark.parametrize("name", ["number", "id"])
+def test_two_columns_of_one_name_are_refused(name: str) -> None:
+    columns = {"id": ["a", "b"], "number": [1, 2]}
+    table = pa.table(columns)
+    with pytest.raises(ManifestError, match=f"two columns are called '{name}'"):
+        columns_of(table.append_column(table.schema.field(name), table.column(name)).schema)

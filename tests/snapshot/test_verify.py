@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from make_snapshot import make_snapshot
 
+from snapshot.documents import check_ids, open_table, write_documents
 from snapshot.errors import (
     CountMismatchError,
     ExtraFileError,
@@ -90,6 +92,11 @@ def list_many(layout: Layout) -> None:
     edit(layout, lambda manifest: manifest["files"].update({f"report/{number}": entry for number in range(70_000)}))
 
 
+def repeat_column(manifest: dict[str, Any]) -> None:
+    columns = manifest["documents"]["columns"]
+    columns.append(next(column for column in columns if column["name"] == "kind"))
+
+
 DAMAGE: list[tuple[Callable[[Layout], object], type[SnapshotError], str]] = [
     (flip_bit, HashMismatchError, "index.faiss: sha256"),
     (lambda layout: layout.index.write_bytes(layout.index.read_bytes()[:-1]), HashMismatchError, "bytes"),
@@ -125,6 +132,25 @@ DAMAGE: list[tuple[Callable[[Layout], object], type[SnapshotError], str]] = [
     (lambda layout: edit(layout, lambda m: m["documents"].update(count=10**30)), ManifestError, "documents.count"),
     (lambda layout: edit(layout, lambda m: m.update(id="../up")), ManifestError, "id: String should match pattern"),
     (list_outside, UnsafePathError, "'../evil' leaves the snapshot"),
+    (lambda layout: edit(layout, lambda m: m["query_tower"].update(pad_token_id=10**30)), ManifestError, "pad_token_id"),
+    (lambda layout: edit(layout, lambda m: m["query_tower"].update(pad_token_id=-1)), ManifestError, "pad_token_id"),
+    (lambda layout: edit(layout, lambda m: m["query_tower"].update(layers=10**9)), ManifestError, "layers"),
+    (lambda layout: edit(layout, lambda m: m["query_tower"].update(parameters=10**30)), ManifestError, "parameters"),
+    (lambda layout: edit(layout, lambda m: m["index"]["efforts"][-1].update(effort=2**31)), ManifestError, "effort"),
+    (lambda layout: edit(layout, repeat_column), ManifestError, "two columns are called 'kind'"),
+    (lambda layout: edit(layout, lambda m: m["documents"]["columns"][0].update(name="id")), ManifestError, "called 'id'"),
+]
+NUMBERS = [
+    ("hnsw", "m", 10**30),
+    ("hnsw", "m", 1),
+    ("hnsw", "ef_construction", -(10**30)),
+    ("ivfpq", "nlist", 10**30),
+    ("ivfpq", "nlist", 0),
+    ("ivfpq", "pq_bytes", 10**9),
+    ("ivfpq", "refine_factor", 10**5),
+    ("ivfpq", "refine_factor", 0),
+    ("sharded", "code_bytes", 10**30),
+    ("sharded", "refine_factor", 10**9),
 ]
 
 
@@ -142,6 +168,14 @@ def test_damage_is_refused_by_name(
     with pytest.raises(error, match=re.escape(message)) as caught:
         verify(layout.root)
     assert type(caught.value) is error
+
+
+@pytest.mark.parametrize(("kind", "field", "number"), NUMBERS)
+def test_numbers_of_an_index_that_nobody_could_serve_are_refused(tmp_path: Path, kind: str, field: str, number: int) -> None:
+    sealed = make_snapshot(tmp_path, rows=250, kind=kind)
+    edit(sealed, lambda manifest: manifest["index"].update({field: number}))
+    with pytest.raises(ManifestError, match=field):
+        verify(sealed.root)
 
 
 def test_a_folder_killed_before_its_manifest_does_not_exist(layout: Layout) -> None:
@@ -180,6 +214,41 @@ def test_documents_that_lie_about_themselves_are_refused_though_their_hashes_fit
     with pytest.raises((CountMismatchError, ManifestError), match="documents"):
         verify(sealed.root)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+
+
+def with_ids(change: Callable[[list[str]], list[str | None]]) -> Callable[[Layout], None]:
+    """Other ids, in a file and under a manifest that fit."""
+
+    def tamper(layout: Layout) -> None:
+        table = open_table(layout.documents)
+        ids = pa.array(change(table.column("id").to_pylist()), pa.string())
+        write_documents(table.set_column(0, "id", ids), layout.documents)
+
+    return tamper
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ids: [*ids[:3], None, *ids[4:]], "document 3 has no id"),
+        (lambda ids: [None for _ in ids], "document 0 has no id"),
+        (lambda ids: [*ids[:-1], ids[2]], "documents 2 and 5999 have the same id 'doc-2'"),
+        (lambda ids: [ids[0] for _ in ids], "documents 0 and 1 have the same id 'doc-0'"),
+    ],
+)
+def test_documents_that_cannot_be_told_apart_are_refused(
+    tmp_path: Path, change: Callable[[list[str]], list[str | None]], message: str
+) -> None:
+    sealed = make_snapshot(tmp_path, rows=6000, tamper=with_ids(change))
+    with pytest.raises(CountMismatchError, match=message):
+        verify(sealed.root)
+
+
+def test_ids_of_equal_hashes_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snapshot.documents.hash", len, raising=False)
+    check_ids(pa.chunked_array([["a", "b"], ["c", "dd"]]), "here")
+    with pytest.raises(CountMismatchError, match="here: documents 1 and 3 have the same id 'b'"):
+        check_ids(pa.chunked_array([["a", "b"], ["c", "b"]]), "here")
 
 
 def test_a_link_to_a_snapshot_is_not_one(layout: Layout) -> None:
