@@ -77,14 +77,13 @@ def gate(
     against: Annotated[str | None, typer.Option(metavar="ID", help="Compare with this one, on its golden queries.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Judge a snapshot on this machine as the service would before serving it; 1 where it must not.
+    """Judge a snapshot on this machine as the service would before serving it; 1 where it must not, 2 where that cannot be told.
 
     The limits are the settings gate_*, from the environment. Recent queries of users are known to a service only.
     """
-    settings = load_settings({"registry": registry})
-    from service.gate_command import inspect, show  # as above
+    from service.gate_command import run  # as above
 
-    raise typer.Exit(show(inspect(settings, snapshot, against), as_json))
+    raise typer.Exit(run(registry, snapshot, against, as_json))
 
 
 @app.command()

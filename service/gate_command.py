@@ -10,16 +10,25 @@ from functools import partial
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from service.cores import available_cores, plan_threads
+from service.doctor.command import or_error
 from service.gate import GateReport, Record, format_figure
-from service.generation import Beside, Generation, open_generation
+from service.generation import Beside, Generation, GenerationOptions, open_generation
 from service.inspection import Incumbent, Inspection, Peer, nothing_serves
 from service.loader import gate_options, generation_options
-from service.settings import Settings, trust_of
-from snapshot.errors import SnapshotError
+from service.settings import Settings, load_settings, trust_of
+from snapshot.cli import printable
+from snapshot.errors import RefusedApartError, SnapshotError
+from snapshot.layout import Layout
 from snapshot.registry import Registry
 from snapshot.verify import verify
+
+
+def run(registry: str, snapshot: str, against: str | None, as_json: bool) -> int:
+    """Judge, print, and give the exit code: 0 it may serve, 1 it must not, 2 that could not be told."""
+    return or_error(lambda: show(inspect(load_settings({"registry": registry}), snapshot, against), as_json), as_json)
 
 
 def inspect(settings: Settings, snapshot: str, against: str | None) -> GateReport:
@@ -32,7 +41,7 @@ def inspect(settings: Settings, snapshot: str, against: str | None) -> GateRepor
     layout = registry.layout(snapshot)
     threads = plan_threads(available_cores(), settings.threads, settings.encoder_threads)
     options = generation_options(settings, threads)
-    other = None if against is None else open_generation(registry.layout(against), options, _no_matter)
+    other = None if against is None else _open_other(registry.layout(against), options)
     inspection = Inspection(
         Record(snapshot, forced=False, why="", clock=time.monotonic),
         gate_options(settings),
@@ -42,12 +51,22 @@ def inspect(settings: Settings, snapshot: str, against: str | None) -> GateRepor
     try:
         checked = partial(verify, trust=trust_of(settings))
         open_generation(layout, options, _no_matter, Beside(other, inspector=inspection), checked).close()
-    except (SnapshotError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - becomes the verdict, by its name: what a library raises over a hostile file
         return inspection.report(error)
     finally:
         if other is not None:
             other.close()
     return inspection.report()
+
+
+def _open_other(layout: Layout, options: GenerationOptions) -> Generation:
+    try:
+        return open_generation(layout, options, _no_matter)
+    except SnapshotError:
+        raise
+    except Exception as error:
+        reason = f"{layout.root.name}: cannot be loaded to be compared with ({type(error).__name__}: {error}); name another one"
+        raise RefusedApartError(reason, "internal") from error
 
 
 def show(report: GateReport, as_json: bool) -> int:
@@ -57,7 +76,8 @@ def show(report: GateReport, as_json: bool) -> int:
     else:
         console = Console(soft_wrap=True)
         console.print(_table(report))
-        console.print(f"{report.snapshot}: {report.reason}" if report.reason else f"{report.snapshot}: passed", markup=False)
+        verdict = f"{report.snapshot}: {report.reason}" if report.reason else f"{report.snapshot}: passed"
+        console.print(Text(printable(verdict)))
     return 0 if report.passed else 1
 
 
@@ -65,7 +85,7 @@ def _table(report: GateReport) -> Table:
     table = Table("check", "value", "limit", "passed", "forcible", "what")
     for check in report.checks:
         row = (check.name, format_figure(check.value), format_figure(check.limit), _yes(check.passed), _yes(check.forcible))
-        table.add_row(*row, check.detail)
+        table.add_row(*(Text(printable(cell)) for cell in (*row, check.detail)))  # ids and queries are anybody's
     return table
 
 

@@ -29,7 +29,7 @@ from service.doctor.remote import check_service
 from service.doctor.tokens import check_tokens
 from service.errors import ServiceError, SettingsError
 from service.settings import Settings, load_settings, variable
-from snapshot.cli import print_json
+from snapshot.cli import print_json, printable
 from snapshot.errors import RegistryError, SnapshotError
 
 
@@ -96,5 +96,5 @@ def or_error(work: Callable[[], int], as_json: bool) -> int:
         if as_json:
             print_json({"error": {"code": error.code, "message": str(error)}})
         else:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {printable(str(error))}", err=True)
         return CANNOT_CHECK
