@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from snapshot.cli import DEFAULT_REGISTRY, JsonOption, RegistryOption, print_json, print_table, size
+from snapshot.cli import DEFAULT_REGISTRY, JsonOption, RegistryOption, print_json, print_table, printable, size
 from snapshot.cli_look import retained, total_bytes
 from snapshot.diff import Diff, compare
 from snapshot.manifest import Manifest
@@ -31,9 +31,9 @@ def diff(
     print_table(("effort", "A recall@10", "B recall@10", "A p99 ms", "B p99 ms"), _efforts(found), title="effort table")
     for what, ids in found.documents.examples.items():
         if ids:
-            typer.echo(f"{what}, for example: {', '.join(ids)}")
+            typer.echo(printable(f"{what}, for example: {', '.join(ids)}"))  # ids are anybody's
     for name, change in found.documents.columns.items():
-        typer.echo(f"column {name}: {change}")
+        typer.echo(printable(f"column {name}: {change}"))
 
 
 def _described(found: Diff) -> dict[str, object]:

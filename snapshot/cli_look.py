@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import typer
 
@@ -16,14 +17,17 @@ from snapshot.cli import (
     age_seconds,
     print_json,
     print_table,
+    printable,
     size,
 )
-from snapshot.errors import RegistryError
+from snapshot.errors import RegistryError, UnknownSnapshotError
+from snapshot.layout import Layout
 from snapshot.leases import is_held
 from snapshot.manifest import Manifest, Retention
 from snapshot.registry import Registry
 
 _SPACE_CHARACTERS = 12
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +40,27 @@ class _State:
     signed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What CURRENT and PINS say, or why they say nothing: looking must work then more than ever."""
+
+    desired: str | None
+    fault: str | None
+    pins: frozenset[str]
+    pins_fault: str | None
+
+
 def list_snapshots(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOption = False) -> None:
     """Every snapshot, the latest last: age, documents, space, size, retention, and what is desired and served."""
     source = Registry(registry)
-    desired, fault = _desired(source)
-    rows = [(manifest, _state(source, manifest.id, desired)) for manifest in source.manifests()]
+    wanted = _wanted(source)
+    states = ((manifest, _state(source, manifest.id, wanted)) for manifest in source.manifests())
+    rows = [(manifest, state) for manifest, state in states if state is not None]
     unreadable = source.unreadable()
     if as_json:
         listed = [_described(manifest, state) for manifest, state in rows]
-        print_json({"desired": desired, "desired_error": fault, "snapshots": listed, "unreadable": unreadable})
+        errors = {"desired_error": wanted.fault, "pins_error": wanted.pins_fault}
+        print_json({"desired": wanted.desired, **errors, "snapshots": listed, "unreadable": unreadable})
         return
     if not rows and not unreadable:
         typer.echo(f"{registry}: no snapshots; publish one with: python -m offline run RECIPE --registry {registry}")
@@ -52,16 +68,22 @@ def list_snapshots(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOpt
     headings = ("", "id", "name", "age", "documents", "index", "space", "size", "retention", "desired", "serving")
     cells = [_cells(manifest, state) for manifest, state in rows]
     print_table(headings, [*cells, *(("!", one, reason) for one, reason in unreadable.items())])
-    typer.echo(_legend(desired, fault, pinned=any(state.pinned for _, state in rows)))
+    typer.echo(printable(_legend(wanted, pinned=any(state.pinned for _, state in rows))))
+    _say_pins(wanted)
 
 
 def show(snapshot_id: IdArgument, registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOption = False) -> None:
     """One snapshot: what it is made of, its effort table and its retention."""
     source = Registry(registry)
     manifest = source.read(snapshot_id)
-    state = _state(source, snapshot_id, _desired(source)[0])
+    wanted = _wanted(source)
+    state = _state(source, snapshot_id, wanted)
+    if state is None:
+        raise UnknownSnapshotError(f"{registry}: {snapshot_id} was removed at this moment; see: python -m snapshot list")
     if as_json:
-        print_json({**manifest.model_dump(mode="json", exclude={"files"}), **_named(state), "bytes": total_bytes(manifest)})
+        errors = {"pins_error": wanted.pins_fault}
+        content = manifest.model_dump(mode="json", exclude={"files"})
+        print_json({**content, **_named(state), **errors, "bytes": total_bytes(manifest)})
         return
     print_table(("", ""), _facts(manifest, state), title=snapshot_id)
     efforts = [
@@ -72,6 +94,7 @@ def show(snapshot_id: IdArgument, registry: RegistryOption = DEFAULT_REGISTRY, a
     print_table(("effort", "recall@10", "p50 ms", "p99 ms"), efforts, title="effort table")
     columns = [(column.name, column.type, "yes" if column.filterable else "") for column in manifest.documents.columns]
     print_table(("column", "type", "filterable"), columns, title="documents")
+    _say_pins(wanted)
 
 
 def total_bytes(manifest: Manifest) -> int:
@@ -86,22 +109,31 @@ def retained(retention: Retention | None) -> str:
     return f"{retention.retained:.1%} ({retention.low:.1%} to {retention.high:.1%}) of {retention.metric}"
 
 
-def _desired(registry: Registry) -> tuple[str | None, str | None]:
-    """What CURRENT says, or why it says nothing: looking must work then more than ever."""
+def _wanted(registry: Registry) -> _Wanted:
+    desired, fault = _or_fault(registry.current)
+    pins, pins_fault = _or_fault(registry.pins)
+    return _Wanted(desired, fault, pins or frozenset(), pins_fault)
+
+
+def _or_fault(read: Callable[[], T]) -> tuple[T | None, str | None]:
     try:
-        return registry.current(), None
+        return read(), None
     except RegistryError as error:
         return None, str(error)
 
 
-def _state(registry: Registry, snapshot_id: str, desired: str | None) -> _State:
-    layout = registry.layout(snapshot_id)
-    return _State(
-        desired=snapshot_id == desired,
-        serving=is_held(layout.root),
-        pinned=snapshot_id in registry.pins(),
-        signed=layout.signature.is_file(),
-    )
+def _state(registry: Registry, snapshot_id: str, wanted: _Wanted) -> _State | None:
+    """None where gc has removed it at this moment."""
+    layout = Layout(registry.root / snapshot_id)
+    serving = is_held(layout.root)
+    if not layout.root.is_dir():
+        return None
+    return _State(snapshot_id == wanted.desired, serving, snapshot_id in wanted.pins, layout.signature.is_file())
+
+
+def _say_pins(wanted: _Wanted) -> None:
+    if wanted.pins_fault:
+        typer.echo(printable(f"what is pinned cannot be told: {wanted.pins_fault}"))
 
 
 def _named(state: _State) -> dict[str, bool]:
@@ -143,12 +175,12 @@ def _cells(manifest: Manifest, state: _State) -> tuple[str, ...]:
     )
 
 
-def _legend(desired: str | None, fault: str | None, *, pinned: bool) -> str:
-    if fault:
-        return f"nothing is desired: {fault}"
-    if desired is None:
+def _legend(wanted: _Wanted, *, pinned: bool) -> str:
+    if wanted.fault:
+        return f"nothing is desired: {wanted.fault}"
+    if wanted.desired is None:
         return "nothing is desired; activate one with: python -m snapshot activate ID"
-    return f"* desired ({desired}){'; p pinned' if pinned else ''}"
+    return f"* desired ({wanted.desired}){'; p pinned' if pinned else ''}"
 
 
 def _facts(manifest: Manifest, state: _State) -> Iterator[tuple[str, object]]:

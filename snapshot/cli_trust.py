@@ -13,13 +13,15 @@ import typer
 
 from snapshot.cli import DEFAULT_REGISTRY, IdArgument, JsonOption, RegistryOption, print_json, size
 from snapshot.cli_look import total_bytes
-from snapshot.errors import LibraryMissingError
+from snapshot.errors import GateDiedError, LibraryMissingError, RefusedApartError
 from snapshot.registry import Registry
 from snapshot.signing import Trust, key_id, library
 from snapshot.verify import verify
 
 _SERVICE = ("service", "onnxruntime", "tokenizers", "faiss", "structlog", "pydantic_settings")
 """What the gate imports and a machine that only publishes may lack."""
+
+_PASSED, _REFUSED, _NO_REPORT = 0, 1, 2
 
 KeysOption = Annotated[list[Path] | None, typer.Option("--key", help="A trusted public key: it must be signed by one of them.")]
 PrivateKeyOption = Annotated[Path, typer.Option("--key", help="File of the private key, from: python -m snapshot keygen")]
@@ -90,6 +92,9 @@ def _gate(snapshot_id: str, registry: Path, against: str | None, as_json: bool) 
 
     Returns:
         Its exit code and, with ``as_json``, its report.
+
+    Raises:
+        RefusedApartError, GateDiedError: with ``as_json``, there is no report.
     """
     missing = [name for name in _SERVICE if find_spec(name) is None]
     if missing:
@@ -99,9 +104,19 @@ def _gate(snapshot_id: str, registry: Path, against: str | None, as_json: bool) 
     command = [sys.executable, "-m", "service", "gate", snapshot_id, "--registry", str(registry)]
     command += ["--against", against] if against else []
     if not as_json:
-        return subprocess.run(command, check=False).returncode, None
+        return _told(subprocess.run(command, check=False).returncode), None
     done = subprocess.run([*command, "--json"], check=False, stdout=subprocess.PIPE)
     try:
-        return done.returncode, json.loads(done.stdout)
-    except ValueError:  # it said why on standard error, which is ours too
-        return done.returncode or 1, None
+        report = json.loads(done.stdout)
+    except ValueError as error:  # it said why on standard error, which is ours too
+        raise GateDiedError(
+            f"{snapshot_id}: the gate gave no report (exit code {done.returncode}); see standard error"
+        ) from error
+    if "error" in report:
+        raise RefusedApartError(report["error"]["message"], report["error"]["code"])
+    return _told(done.returncode), report
+
+
+def _told(code: int) -> int:
+    """The gate's exit code; that of an error where it was killed."""
+    return code if code in (_PASSED, _REFUSED) else _NO_REPORT

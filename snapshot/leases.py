@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +19,10 @@ from snapshot.errors import UnknownSnapshotError
 from snapshot.files import open_plain
 from snapshot.layout import Layout
 
-_LOOKS = 3
-"""Another one who looks has the lock for a moment; nobody looks so often in a row."""
+_LOOKS = 12
+"""Another one who looks has the lock for some microseconds; after pauses of random length not so often in a row."""
+_PAUSE_SECONDS = 0.0005
+"""At most. All looks at a snapshot that is held take about 3 ms."""
 
 
 class Lease:
@@ -61,7 +65,7 @@ def is_held(folder: Path) -> bool:
     """Whether somebody holds a lease on the snapshot. Where that cannot be told, as on some network mounts, True."""
     try:
         with open_plain(Layout(folder).manifest) as handle:
-            return all(not _try_exclusive(handle.fileno()) for _ in range(_LOOKS))
+            return not _look(handle.fileno())
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
@@ -72,7 +76,16 @@ def is_held(folder: Path) -> bool:
 def claimed(folder: Path) -> Iterator[bool]:
     """Keep leases from being taken meanwhile; False, and nothing is kept, where somebody holds one."""
     with open_plain(Layout(folder).manifest) as handle:
-        yield any(_try_exclusive(handle.fileno()) for _ in range(_LOOKS))
+        yield _look(handle.fileno())
+
+
+def _look(descriptor: int) -> bool:
+    """Whether nobody holds a lease; it is locked then."""
+    for _ in range(_LOOKS):
+        if _try_exclusive(descriptor):
+            return True
+        time.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311 - no secret
+    return False
 
 
 def _try_exclusive(descriptor: int) -> bool:

@@ -110,9 +110,10 @@ class Registry:
         return [manifest for manifest in map(self._try_read, self.ids()) if isinstance(manifest, Manifest)]
 
     def unreadable(self) -> dict[str, str]:
-        """Ids whose manifest cannot be read, with the reason."""
+        """Ids whose manifest cannot be read, with the reason; not those that gc has removed at this moment."""
         read = {snapshot_id: self._try_read(snapshot_id) for snapshot_id in self.ids()}
-        return {snapshot_id: str(found) for snapshot_id, found in read.items() if isinstance(found, SnapshotError)}
+        failed = {snapshot_id: found for snapshot_id, found in read.items() if isinstance(found, SnapshotError)}
+        return {snapshot_id: str(found) for snapshot_id, found in failed.items() if (self.root / snapshot_id).is_dir()}
 
     def current(self) -> str | None:
         """The id that operators want served (it may name nothing), or None where nobody has said so.

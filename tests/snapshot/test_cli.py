@@ -3,17 +3,21 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from make_snapshot import make_snapshot
 
 from snapshot import cli_trust
 from snapshot.__main__ import main
-from snapshot.errors import LibraryMissingError
+from snapshot.documents import open_table, write_documents
+from snapshot.errors import GateDiedError, LibraryMissingError, RefusedApartError, SnapshotError
+from snapshot.layout import Layout
 from snapshot.leases import hold
 from snapshot.registry import Registry
 
@@ -166,6 +170,50 @@ def test_looking_works_where_current_is_garbage(registry: Registry) -> None:
     assert snapshot(registry, "activate", registry.ids()[0]).returncode == 0
 
 
+@pytest.mark.parametrize("pins", [b"\xff", b"x" * (2 << 20)])
+def test_looking_works_where_pins_are_garbage(registry: Registry, pins: bytes) -> None:
+    a, b = registry.ids()
+    (registry.root / "PINS").write_bytes(pins)
+    listing = as_json(registry, "list")
+    assert [one["id"] for one in listing["snapshots"]] == [a, b]
+    assert "PINS: cannot be read" in listing["pins_error"]
+    assert "what is pinned cannot be told" in snapshot(registry, "list").stdout
+    assert as_json(registry, "show", a)["pins_error"] == listing["pins_error"]
+    assert "what is pinned cannot be told" in snapshot(registry, "show", a).stdout
+    assert snapshot(registry, "gc", "--keep", "0").returncode == 2  # which must know
+
+
+def test_what_gc_removes_meanwhile_is_not_listed(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = registry.ids()
+
+    def is_held(folder: Path) -> bool:
+        if folder.name == a:
+            shutil.rmtree(folder)
+        return False
+
+    monkeypatch.setattr("snapshot.cli_look.is_held", is_held)
+    assert run_here(registry, monkeypatch, "list", "--json") == 0
+    listing = json.loads(capsys.readouterr().out)
+    assert ([one["id"] for one in listing["snapshots"]], listing["unreadable"]) == ([b], {})
+
+
+def with_control_characters(layout: Layout) -> None:
+    table = open_table(layout.documents)
+    ids = ["\x1b]0;pwn\x07\x1b[2J", *table.column("id").to_pylist()[1:]]
+    write_documents(table.set_column(0, "id", pa.array(ids, pa.string())), layout.documents)
+
+
+def test_ids_of_documents_do_not_reach_the_terminal(registry: Registry, tmp_path: Path) -> None:
+    other = registry.publish(make_snapshot(tmp_path / "evil", rows=20, tamper=with_control_characters).root).id
+    done = snapshot(registry, "diff", registry.ids()[0], other)
+    assert done.returncode == 0, done.stderr
+    assert "pwn" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\x07" not in done.stdout
+
+
 def test_what_others_wrote_does_not_reach_the_terminal(registry: Registry) -> None:
     registry.activate(registry.ids()[0], "\x1b[2J[red]why[/red]\r", who="\x1b]0;title\x07")
     shown = snapshot(registry, "history").stdout
@@ -192,6 +240,23 @@ def test_deep_runs_the_gate_of_the_service(registry: Registry, monkeypatch: pyte
     assert cli_trust._gate("id", registry.root, "other", as_json=True) == (1, {"passed": False})
     expected = [sys.executable, "-m", "service", "gate", "id", "--registry", str(registry.root), "--against", "other", "--json"]
     assert asked == [expected]
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "error", "message"),
+    [
+        (2, b'{"error": {"code": "snapshot_unknown", "message": "no snapshot"}}', RefusedApartError, "no snapshot"),
+        (1, b"", GateDiedError, r"the gate gave no report \(exit code 1\)"),
+        (-9, b"{", GateDiedError, r"the gate gave no report \(exit code -9\)"),
+    ],
+)
+def test_deep_without_a_report_is_an_error(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, code: int, output: bytes, error: type[SnapshotError], message: str
+) -> None:
+    monkeypatch.setattr(cli_trust.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, code, output))
+    with pytest.raises(error, match=message):
+        cli_trust._gate("id", registry.root, "nothere", as_json=True)
+    assert cli_trust._gate("id", registry.root, "nothere", as_json=False) == (1 if code == 1 else 2, None)
 
 
 def test_deep_says_what_is_missing(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:

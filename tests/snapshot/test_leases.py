@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,9 @@ def test_no_descriptor_is_left_open(folder: Path) -> None:
         with hold(folder):
             is_held(folder)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_who_looks_at_the_same_time_is_not_taken_for_one_who_holds(folder: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        looks = list(pool.map(lambda _: is_held(folder), range(4000)))
+    assert not any(looks)
