@@ -19,6 +19,8 @@ from snapshot.registry import Desire, Registry
 from snapshot.verify import verify
 
 TESTS = Path(__file__).parents[1]
+_PAGE_BYTES = 4096
+"""What a tmpfs gives to a file at a time."""
 EVERY_STEP = """
 import itertools, os, shutil, sys
 from pathlib import Path
@@ -178,11 +180,13 @@ def test_two_publishers_at_once_bring_in_each_snapshot_once(tmp_path: Path, made
     assert not [path for path in registry.root.iterdir() if path.name.startswith(".") and path.name != ".lock"]
 
 
-def fill(ballast: Path) -> None:
-    """Write until the disk is full."""
+def fill(ballast: Path, history: Path) -> None:
+    """Write until the disk is full, and the last page of the history too, which has room for a few lines."""
+    with history.open("ab") as handle:
+        handle.write(b"\n" * (-history.stat().st_size % _PAGE_BYTES))
     with ballast.open("wb", buffering=0) as handle, suppress(OSError):
         while True:
-            handle.write(bytes(4096))
+            handle.write(bytes(_PAGE_BYTES))
 
 
 @as_root
@@ -195,13 +199,13 @@ def test_a_disk_that_is_really_full(tmp_path: Path, made: list[Path]) -> None:
         for snapshot_id in there:
             verify(registry.layout(snapshot_id).root)
         assert not [path for path in root.iterdir() if path.name.startswith(".incoming")]
-        fill(root / "ballast")
+        fill(root / "ballast", root / "history.jsonl")
         before = registry.history()
         if there:
             with pytest.raises(RegistryError, match="make room"):
-                registry.activate(there[0], "x" * 5000)
+                registry.activate(there[0], "no room")
             assert registry.current() is None
-        assert not registry.record_outcome("a", "served", "x" * 5000)
+        assert not registry.record_outcome("a", "served", "no room")
         assert registry.history() == before
         (root / "ballast").unlink()
         assert registry.record_outcome("a", "served", "")
