@@ -172,7 +172,9 @@ def test_judgements_of_dropped_documents_are_left_out_and_told(own, tmp_path, ca
     (data / "corpus.jsonl").write_text("".join(f"{line}\n" for line in corpus))
     layout = run(own.walk(data))
     assert verify(layout.root).documents.count == ROWS - 1
-    assert "test.tsv: 1 of 15 judgements are of documents that are not in the corpus" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "test.tsv:2: document 'd0' is not" in said
+    assert "1 of 15 judgements are like it and left out" in said
     run(own.walk(data, parent=layout.root), "since/encode")
     assert read_changes(own.work).is_same, "nor are they a fault the day after"
 
