@@ -34,7 +34,7 @@ def make_recipe(backbone: Path, **sections: dict[str, object]) -> Recipe:
             "negatives": {"per_document": 1},
         },
         "distill": {"layers": [0, 2], "epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "save_steps": 3},
-        "refine": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "save_steps": 3, "candidates": 5, "random_candidates": 4},
+        "refine": {"epochs": 4, "batch_size": 8, "learning_rate": 1e-3, "save_steps": 3, "candidates": 5, "random_candidates": 4},
         "text": {"query": QUERY.model_dump(), "document": {"template": "{title}. {text}", "max_tokens": 64}},
     }
     for name, changes in sections.items():
