@@ -210,6 +210,7 @@ class _Known:
 def _read_qrels(path: Path, split: Split, known: _Known, asked: set[str]) -> list[Judgement]:
     """``asked`` grows by every query that is judged, also by judgements that are left out: it may be held out."""
     scores: dict[tuple[str, str], int] = {}
+    left_out: set[tuple[str, str]] = set()
     faults = Faults(path, "judgements", known.any_may_lack)
     for line, text in read_lines(path):
         where = f"{path}:{line}"
@@ -220,6 +221,7 @@ def _read_qrels(path: Path, split: Split, known: _Known, asked: set[str]) -> lis
             query, document, score = _judgement(cells, where)
             if (query, document) not in scores and (missing := known.missing(query, document)):
                 faults.add(line, *missing, follows=known.follows(query, document))
+                left_out.add((query, document))
             if scores.setdefault((query, document), score) != score:
                 raise DataError(f"{where}: judges {query!r} and {document!r} a second time, with another score; remove one line")
     if not scores:
@@ -229,7 +231,7 @@ def _read_qrels(path: Path, split: Split, known: _Known, asked: set[str]) -> lis
     return [
         Judgement(split, query, known.rows[document], score)
         for (query, document), score in scores.items()
-        if known.missing(query, document) is None
+        if (query, document) not in left_out
     ]
 
 
