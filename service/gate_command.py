@@ -19,9 +19,9 @@ from service.generation import Beside, Generation, GenerationOptions, open_gener
 from service.inspection import Incumbent, Inspection, Peer, nothing_serves
 from service.loader import gate_options, generation_options
 from service.settings import Settings, load_settings, trust_of
-from snapshot.cli import printable
 from snapshot.errors import RefusedApartError, SnapshotError
 from snapshot.layout import Layout
+from snapshot.printable import printable
 from snapshot.registry import Registry
 from snapshot.verify import verify
 

@@ -11,20 +11,11 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from snapshot import cli_diff, cli_fleet, cli_look, cli_remote, cli_trust
-from snapshot.cli import (
-    DEFAULT_REGISTRY,
-    IdArgument,
-    JsonOption,
-    RegistryOption,
-    WhyOption,
-    print_json,
-    print_table,
-    printable,
-    size,
-)
+from snapshot.cli import DEFAULT_REGISTRY, IdArgument, JsonOption, RegistryOption, WhyOption, print_json, print_table, size
 from snapshot.errors import FleetError, RegistryError, SnapshotError
 from snapshot.history import happened
 from snapshot.manifest import Manifest
+from snapshot.printable import printable
 from snapshot.registry import Registry
 from snapshot.schema import render_markdown
 

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from snapshot.printable import printable
+
 RegistryOption = Annotated[Path, typer.Option("--registry", envvar="SCALINGNOTE_REGISTRY", help="Folder of snapshots.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 WhyOption = Annotated[str, typer.Option(help="Why, in up to 500 characters; kept in history.jsonl.")]
@@ -36,11 +38,6 @@ def print_table(headings: Iterable[str], rows: Iterable[Iterable[object]], title
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))
     Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
-
-
-def printable(text: str) -> str:
-    """``text`` without control characters; names and reasons come from anybody who may write."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def age_seconds(created_at: datetime) -> float:

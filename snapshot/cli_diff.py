@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from snapshot.cli import DEFAULT_REGISTRY, JsonOption, RegistryOption, print_json, print_table, printable, size
+from snapshot.cli import DEFAULT_REGISTRY, JsonOption, RegistryOption, print_json, print_table, size
 from snapshot.cli_look import retained, total_bytes
 from snapshot.diff import Diff, compare
 from snapshot.manifest import Manifest
+from snapshot.printable import printable
 from snapshot.registry import Registry
 
 BeforeArgument = Annotated[str, typer.Argument(metavar="A", help="The older one's id.")]

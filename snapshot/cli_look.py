@@ -8,22 +8,12 @@ from typing import TypeVar
 
 import typer
 
-from snapshot.cli import (
-    DEFAULT_REGISTRY,
-    IdArgument,
-    JsonOption,
-    RegistryOption,
-    age,
-    age_seconds,
-    print_json,
-    print_table,
-    printable,
-    size,
-)
+from snapshot.cli import DEFAULT_REGISTRY, IdArgument, JsonOption, RegistryOption, age, age_seconds, print_json, print_table, size
 from snapshot.errors import RegistryError, UnknownSnapshotError
 from snapshot.layout import Layout
 from snapshot.leases import is_held
 from snapshot.manifest import Manifest, Retention
+from snapshot.printable import printable
 from snapshot.registry import Registry
 
 _SPACE_CHARACTERS = 12

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from snapshot.errors import FleetError, ReplicaError, ReplicaRefusedError
+from snapshot.printable import printable
 
 _TIMEOUT_SECONDS = 15.0
 """A service that takes so long to say how it is, is in no state to change."""
@@ -30,12 +31,7 @@ _MOST_DETAIL = 500
 _REFUSALS = range(400, 500)
 
 
-def _printable(text: str) -> str:
-    """What came from elsewhere goes to a terminal."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-_Text = Annotated[str, AfterValidator(_printable)]
+_Text = Annotated[str, AfterValidator(printable)]
 
 
 class _Failure(BaseModel):
@@ -156,7 +152,7 @@ class Replica:
             kind = ReplicaRefusedError if error.code in _REFUSALS else ReplicaError
             raise kind(f"{self.url}{path}: {error.code} {_problem(error)}") from error
         except (OSError, http.client.HTTPException) as error:
-            reason = _printable(str(getattr(error, "reason", None) or error).strip()[:_MOST_DETAIL])
+            reason = printable(str(getattr(error, "reason", None) or error).strip()[:_MOST_DETAIL])
             raise ReplicaError(f"{self.url}: out of reach ({reason}); is it running, and is this its address?") from error
 
 
@@ -238,6 +234,6 @@ def _problem(answer: urllib.error.HTTPError) -> str:
             return "without a reason"
     try:
         problem = json.loads(body)
-        return _printable(f"{problem['code']}: {problem['detail']}")
+        return printable(f"{problem['code']}: {problem['detail']}")
     except (ValueError, KeyError, TypeError):
-        return _printable(body[:_MOST_DETAIL].decode(errors="replace").strip()) or "without a reason"
+        return printable(body[:_MOST_DETAIL].decode(errors="replace").strip()) or "without a reason"

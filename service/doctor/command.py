@@ -29,8 +29,9 @@ from service.doctor.remote import check_service
 from service.doctor.tokens import check_tokens
 from service.errors import ServiceError, SettingsError
 from service.settings import Settings, load_settings, variable
-from snapshot.cli import print_json, printable
+from snapshot.cli import print_json
 from snapshot.errors import RegistryError, SnapshotError
+from snapshot.printable import printable
 
 
 def examine_machine(settings: Settings, snapshot: str | None = None) -> Report:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import typer
 
-from snapshot.cli import print_json, print_table, printable
+from snapshot.cli import print_json, print_table
+from snapshot.printable import printable
 
 Verdict = Literal["ok", "warn", "wrong", "unknown"]
 """``warn``: it costs something, or soon will; ``wrong``: it has to be put right; ``unknown``: it could not be looked at."""

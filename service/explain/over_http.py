@@ -10,7 +10,8 @@ import typer
 from service.ask import Asker
 from service.errors import FieldError, InvalidRequestError, UnreachableError
 from service.explain.question import Question
-from snapshot.cli import print_json, print_table, printable
+from snapshot.cli import print_json, print_table
+from snapshot.printable import printable
 
 _EXACT_MS = 60_000.0
 """Exact search may take longer than any search is to; the service caps this at its max_timeout_ms."""

@@ -11,7 +11,8 @@ import typer
 from service.explain.chain import Chain, Efforts
 from service.explain.losses import Loss, Moved, Step
 from service.explain.timing import Timings
-from snapshot.cli import print_json, print_table, printable
+from snapshot.cli import print_json, print_table
+from snapshot.printable import printable
 
 STEPS: tuple[Step, ...] = ("encoder", "int8", "quantisation", "ann", "budget", "filter")
 _UNTOUCHED: Mapping[Step, str] = {"budget": "nothing was given up for time", "filter": "there is no filter"}

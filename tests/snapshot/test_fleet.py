@@ -145,7 +145,7 @@ def test_what_answers_in_another_protocol_does_not_reach_the_terminal(said: byte
             Replica(f"http://127.0.0.1:{listening.getsockname()[1]}").look()
         thread.join()
     assert str(caught.value).isprintable()
-    assert r"\x1b[" in str(caught.value)
+    assert "\N{REPLACEMENT CHARACTER}[" in str(caught.value)
 
 
 def test_reasons_that_hold_control_characters_are_shown_as_text(info: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ def test_reasons_that_hold_control_characters_are_shown_as_text(info: dict[str, 
     with answering(200, {**info, "last_error": failure}) as url:
         [seen] = look_at([Replica(url)])
     assert not isinstance(seen, ReplicaError)
-    assert (seen.error_code, seen.error) == (r"no\x1b[2J", r"a\nb")
+    assert (seen.error_code, seen.error) == ("no\N{REPLACEMENT CHARACTER}[2J", "a\N{REPLACEMENT CHARACTER}b")
 
 
 def test_what_is_tried_or_failed_is_remarked(info: dict[str, Any]) -> None:
