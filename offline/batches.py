@@ -31,15 +31,15 @@ class Pairs:
     Attributes:
         rows: the positive's row among the documents; pairs of one row share it even where their texts differ.
         known: what ``positives`` answers, where these pairs are a sample of more.
-        same: rows of the documents whose text or title is the query itself, by its text: not known to answer it, and no
-            negatives either, since training would push the query away from itself.
+        spared: rows of documents that are neither known to answer a query nor negatives of it, by its text: those that are
+            the query itself, from which training would push it away, and those judged to answer it in part.
     """
 
     queries: Sequence[str]
     documents: Sequence[str]
     rows: NDArray[np.int64]
     known: Mapping[str, frozenset[int]] | None = None
-    same: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    spared: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -60,7 +60,7 @@ class Pairs:
     def take(self, chosen: Sequence[int]) -> Pairs:
         """Pairs of these numbers, which know the positives of all."""
         queries, documents = ([texts[i] for i in chosen] for texts in (self.queries, self.documents))
-        return Pairs(queries, documents, self.rows[list(chosen)], self.positives(), self.same)
+        return Pairs(queries, documents, self.rows[list(chosen)], self.positives(), self.spared)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Related:
         of_row: the number of each searched document, by its row; empty where none are searched.
         number: of each query.
         positives: for each query the numbers of the documents of its pairs.
-        known: for each query those, and every other text of documents known to be relevant to it or the same as it.
+        known: for each query those, and every other text of documents known to be relevant to it or spared.
     """
 
     texts: Sequence[str]
@@ -94,7 +94,7 @@ class Related:
             of_document.setdefault(row, set()).add(text)
             positives.setdefault(query, set()).add(text)
         relevant = pairs.positives()
-        kin = {query: relevant[query] | pairs.same.get(query, frozenset()) for query in positives}
+        kin = {query: relevant[query] | pairs.spared.get(query, frozenset()) for query in positives}
         known = {query: set().union(*(of_document.get(row, set()) for row in rows)) for query, rows in kin.items()}
         return cls(
             list(texts), of_pair, of_row, {query: i for i, query in enumerate(positives)}, _arrays(positives), _arrays(known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ class Miner(Companion):
         self._queries = queries_of(pairs)
         positives = pairs.positives()
         self._relevant = [search.places(sorted(positives[query])) for query in self._queries]
-        self._same = [search.places(sorted(pairs.same.get(query, ()))) for query in self._queries]
+        self._spared = [search.places(sorted(pairs.spared.get(query, ()))) for query in self._queries]
         self._steps = steps
         self._by_words = by_words
         self._average = average
@@ -70,13 +70,15 @@ class Miner(Companion):
         places = [exact_top_k(queries, documents, self._config.depth)[1]] if "towers" in self._config.sources else []
         if self._by_words is not None:
             places.append(np.stack(list(self._by_words)))
-        candidates = [each[~np.isin(each, same)] for each, same in zip(np.concatenate(places, axis=1), self._same, strict=True)]
-        found = Found(self._queries, self._relevant, candidates)
+        found = Found(self._queries, self._relevant, self._not_spared(np.concatenate(places, axis=1)))
         table = choose(found, queries, documents, self._search.rows, self._config.guard)
         if not table.num_rows:
             table = self._by_words_alone(found, queries, documents) if epoch == 0 else self._kept(found, epoch)
         say(f"  {table.num_rows} hard negatives of {len(self._queries)} queries")
         return table
+
+    def _not_spared(self, candidates: Iterable[Rows]) -> list[Rows]:
+        return [each[~np.isin(each, spared)] for each, spared in zip(candidates, self._spared, strict=True)]
 
     def _by_words_alone(self, found: Found, queries: Floats, documents: Floats) -> pa.Table:
         """What BM25 finds, unguarded: the scores of towers that learnt nothing may all be high, and then say nothing.
@@ -87,7 +89,7 @@ class Miner(Companion):
         if self._by_words is None:
             raise all_false(found, self._config.guard)
         texts, places = self._search.documents, []
-        for relevant, candidates in zip(found.relevant, self._by_words, strict=True):
+        for relevant, candidates in zip(found.relevant, self._not_spared(self._by_words), strict=True):
             same = {texts[place] for place in relevant.tolist()}
             places.append(np.array([place for place in candidates.tolist() if place >= 0 and texts[place] not in same], np.int64))
         table = choose(Found(found.queries, found.relevant, places), queries, documents, self._search.rows, None)

@@ -77,7 +77,7 @@ class Learnt:
 def learn(job: Job) -> Learnt:
     """Train, or go on, in the folder of the job; afterwards its best weights are still there."""
     prepared, recipe = Prepared(job.inputs["prepare"]), job.recipe
-    found = _read_pairs(prepared, recipe.text, recipe.train)
+    found = _read_pairs(prepared, recipe.text, recipe.train, recipe.data.relevance)
     if not (_can_be_contrasted(found) or _train_scores(prepared)):
         say(
             f"  warning: {prepared.folder}: nothing to train on: no train split, and no two documents have a title and a text, "
@@ -97,29 +97,35 @@ def load_pairs(prepared: Prepared, text: TextConfig, config: TrainConfig, releva
     Raises:
         TrainingError: there are none, or all are of one document, so that there is nothing to contrast.
     """
-    pairs = _read_pairs(prepared, text, config)
+    pairs = _read_pairs(prepared, text, config, relevance)
     _check(pairs, prepared, relevance)
     return pairs
 
 
-def _read_pairs(prepared: Prepared, text: TextConfig, config: TrainConfig) -> Pairs:
+def _read_pairs(prepared: Prepared, text: TextConfig, config: TrainConfig, relevance: int) -> Pairs:
     table = prepared.pairs
     documents = [
         render(text.document, {"title": title, "text": body})
         for title, body in zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
     ]
     queries = [render_query(text.query, query) for query in table["query"].to_pylist()]
-    pairs = Pairs(queries, documents, table["row"].to_numpy().astype(np.int64), same=_same(prepared, text.query))
+    spared = _spared(prepared, text.query, relevance)
+    pairs = Pairs(queries, documents, table["row"].to_numpy().astype(np.int64), spared=spared)
     if config.max_pairs is not None and config.max_pairs < len(pairs):
         pairs = pairs.sample(config.max_pairs, config.seed)
     return pairs
 
 
-def _same(prepared: Prepared, spec: TextSpec) -> dict[str, frozenset[int]]:
-    """Rows of the documents whose text or title is the query, by the rendered query."""
+def _spared(prepared: Prepared, spec: TextSpec, relevance: int) -> dict[str, frozenset[int]]:
+    """By rendered query the rows of documents whose text or title it is, and of those judged to answer it, but below the cut."""
     towers, queries = prepared.tower_texts, prepared.pairs["query"].unique().to_pylist()
-    found = rows_of_same(queries, towers["title"].to_pylist(), towers["text"].to_pylist())
-    return {render_query(spec, query): rows for query, rows in found.items()}
+    spared = dict(rows_of_same(queries, towers["title"].to_pylist(), towers["text"].to_pylist()))
+    asked = {query["id"]: query["text"] for query in prepared.queries.to_pylist() if query["split"] == "train"}
+    for judgement in prepared.qrels.to_pylist() if relevance > 1 else ():
+        query = asked.get(judgement["query_id"])
+        if query is not None and 0 < judgement["score"] < relevance:
+            spared[query] = spared.get(query, frozenset()) | {judgement["row"]}
+    return {render_query(spec, query): rows for query, rows in spared.items()}
 
 
 def _can_be_contrasted(pairs: Pairs) -> bool:

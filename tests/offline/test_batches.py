@@ -132,7 +132,7 @@ def test_the_searched_text_of_a_known_positive_is_no_negative():
 
 
 def test_a_document_that_is_the_query_itself_is_no_negative():
-    pairs = replace(pairs_of(("a", "x", 0), ("b", "A!", 1), ("c", "z", 2)), same={"a": frozenset({1, 9})})
+    pairs = replace(pairs_of(("a", "x", 0), ("b", "A!", 1), ("c", "z", 2)), spared={"a": frozenset({1, 9})})
     expected = [[POSITIVE, MASKED, NEGATIVE], [NEGATIVE, POSITIVE, NEGATIVE], [NEGATIVE, NEGATIVE, POSITIVE]]
     assert relation(pairs) == expected
     assert relation(pairs.take([0, 1, 2])) == expected

@@ -12,6 +12,7 @@ class Space:
     """Search among documents 10 to 15, each a direction of its own; every query leans to them in turn, most to the first."""
 
     rows = np.arange(10, 16)
+    documents = tuple("uvwxyz")
 
     def places(self, rows):
         return np.flatnonzero(np.isin(self.rows, rows))
@@ -24,10 +25,10 @@ class Space:
         return leaning / np.linalg.norm(leaning, axis=1, keepdims=True)
 
 
-def mined(folder, pairs):
+def mined(folder, pairs, by_words=None, guard=0.95):
     negatives = Negatives(1, seed=0)
-    config = NegativesConfig(per_document=1, sources=("towers",), depth=4)
-    miner = Miner(folder, config, negatives, Space(), pairs, steps=1)
+    config = NegativesConfig(per_document=1, sources=("towers",), depth=4, guard=guard)
+    miner = Miner(folder, config, negatives, Space(), pairs, steps=1, by_words=by_words)
     miner.on_epoch_begin(None, SimpleNamespace(global_step=0), None, model=None)
     return {query: rows.tolist() for query, rows in negatives.candidates.items()}
 
@@ -35,5 +36,11 @@ def mined(folder, pairs):
 def test_neither_positives_nor_the_query_itself_are_hard_negatives(tmp_path):
     queries, rows = ["a", "b"], np.array([10, 10])
     assert mined(tmp_path / "plain", Pairs(queries, ["x", "x"], rows)) == {"a": [11, 12, 13], "b": [11, 12, 13]}
-    same = {"b": frozenset({12, 99})}
-    assert mined(tmp_path / "same", Pairs(queries, ["x", "x"], rows, same=same)) == {"a": [11, 12, 13], "b": [11, 13]}
+    spared = {"b": frozenset({12, 99})}
+    assert mined(tmp_path / "same", Pairs(queries, ["x", "x"], rows, spared=spared)) == {"a": [11, 12, 13], "b": [11, 13]}
+
+
+def test_nor_are_they_where_only_words_find_any(tmp_path):
+    pairs = Pairs(["a", "b"], ["x", "x"], np.array([10, 10]), spared={"b": frozenset({12})})
+    by_words = [np.array([2, 3, -1]), np.array([2, 3, -1])]
+    assert mined(tmp_path, pairs, by_words, guard=0.01) == {"a": [12, 13], "b": [13]}

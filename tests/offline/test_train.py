@@ -9,7 +9,7 @@ from tiny_work import make_prepared
 
 from offline import stage_one
 from offline.config import TextConfig, TrainConfig
-from offline.data.prepared import PAIRS, TOWER_TEXTS, Prepared, write_table
+from offline.data.prepared import PAIRS, QRELS, TOWER_TEXTS, Prepared, write_table
 from offline.errors import RecipeError, TrainingError
 from offline.towers import build_tower, encode, load_tower
 from snapshot.manifest import TextSpec
@@ -97,7 +97,22 @@ def test_pairs_know_the_documents_that_are_their_queries(tmp_path):
     write_table(pa.Table.from_pylist(towers, TOWER_TEXTS), tmp_path / "tower_texts.arrow")
     text = TextConfig(query=TextSpec(template="query: {text}"))
     pairs = stage_one.load_pairs(Prepared(tmp_path), text, TrainConfig(max_pairs=50))
-    assert pairs.same == {f"query: {queries[3]}": frozenset({5}), f"query: {queries[4]}": frozenset({7})}
+    assert pairs.spared == {f"query: {queries[3]}": frozenset({5}), f"query: {queries[4]}": frozenset({7})}
+
+
+def test_pairs_know_the_documents_that_answer_in_part(tmp_path):
+    prepared = Prepared(make_prepared(tmp_path))
+    name, text = next((query["id"], query["text"]) for query in prepared.queries.to_pylist() if query["split"] == "train")
+    graded = [("train", 9, 2), ("train", 10, 0), ("train", 11, 1), ("train", 12, 1), ("dev", 13, 1)]
+    judged = [
+        {"split": split, "query_id": name if split == "train" else "x", "row": row, "score": score}
+        for split, row, score in graded
+    ]
+    write_table(pa.Table.from_pylist(judged, QRELS), tmp_path / "qrels.arrow")
+    assert stage_one.load_pairs(Prepared(tmp_path), TextConfig(), TrainConfig(), relevance=2).spared == {
+        text: frozenset({11, 12})
+    }
+    assert stage_one.load_pairs(Prepared(tmp_path), TextConfig(), TrainConfig()).spared == {}
 
 
 @pytest.mark.parametrize(
