@@ -14,7 +14,7 @@ from offline.data.dataset import Dataset
 from snapshot.files import sha256, write_text
 from tests.bench.cache import Cache
 
-PROBES = 1_000
+PROBES = 2_000
 """Queries that measure effort tables; the others are asked, so that no table is judged by its own queries."""
 _MOST_QUERIES = 4_000
 _STORED_CHARACTERS = 200

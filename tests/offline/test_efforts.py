@@ -47,6 +47,19 @@ def test_more_effort_finds_more(kind, efforts, tmp_path):
     assert all(0 < row.p50_ms <= row.p99_ms for row in table)
 
 
+def test_recall_is_that_of_all_queries_however_few_are_timed(tmp_path, monkeypatch):
+    vectors, queries = clustered(1500, 16), clustered(50, 16, seed=1)
+    scores, rows = exact_top_k(queries, vectors, 10)
+    index = built("hnsw", vectors, tmp_path)
+    found = search(index, "hnsw", 1, queries, 10)[1]
+    monkeypatch.setattr("offline.efforts._TIMED", 7)
+    table = measure(index, "hnsw", (1,), queries, scores, rows)
+    assert table[0].recall_at_10 == pytest.approx(
+        np.mean([len({*ours} & {*best}) / 10 for ours, best in zip(found, rows, strict=True)]), abs=1e-3
+    )
+    assert 0 < table[0].p50_ms <= table[0].p99_ms < 1e3
+
+
 def test_flat_finds_all_even_among_equal_documents(tmp_path):
     vectors = np.repeat(clustered(30, 8), 20, axis=0)
     queries = clustered(20, 8, seed=1)
