@@ -27,7 +27,7 @@ from snapshot.manifest import Documents, Effort, Golden, Index
 from snapshot.registry import Registry
 from snapshot.seal import Draft, seal
 from tests.bench.cache import Cache
-from tests.bench.corpus import Corpus, load_corpus
+from tests.bench.corpus import PROBES, Corpus, load_corpus
 from tests.bench.scale import SLOW_MS, K
 from tests.bench.students import DIM, DOCUMENT_TEXT, SPACE, Precision, Student, make_student, tower_inputs
 from tests.bench.vectors import DIRECTIONS, clustered, real_vectors
@@ -97,7 +97,9 @@ class Library:
             scores, found = exact_top_k(self.student(layers).encode(self.corpus.asked), self._vectors(rows), K)
             np.savez(folder / "exact.npz", scores=scores, rows=found)
 
-        folder = self._cache.folder(f"exact-{rows}-{layers}", self._inputs(rows) | self._tower(layers), make)
+        folder = self._cache.folder(
+            f"exact-{rows}-{layers}", self._inputs(rows) | self._tower(layers) | {"asked_from": PROBES}, make
+        )
         with np.load(folder / "exact.npz") as found:
             return found["scores"], found["rows"]
 
@@ -143,7 +145,7 @@ class Library:
             write_text(folder / "index.json", found.model_dump_json(indent=2))
 
         tower = self._tower(spec.layers, spec.precision)
-        inputs = self._inputs(spec.rows) | {"spec": spec.inputs(), "sizes": sizes, "rungs": rungs} | tower
+        inputs = self._inputs(spec.rows) | {"spec": spec.inputs(), "sizes": sizes, "rungs": rungs, "probes": PROBES} | tower
         folder = self._cache.folder(f"efforts-{spec.name}", inputs, make)
         return TypeAdapter[Index](Index).validate_json((folder / "index.json").read_bytes())
 

