@@ -106,6 +106,13 @@ def test_one_service_under_two_names_is_refused(info: dict[str, Any], tmp_path: 
     assert "are one service; name each once, by its own address. No service has begun" in str(waved.exception)
 
 
+def test_a_proxy_of_the_environment_is_not_asked(info: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with answering(200, info) as url:
+        assert Replica(url).look().serving == info["serving"]
+
+
 def test_versions_that_do_not_say_which_process_they_are_are_taken_as_named(info: dict[str, Any]) -> None:
     earlier = {name: value for name, value in info.items() if name != "instance"}
     with answering(200, earlier) as first, answering(200, earlier) as second:
