@@ -19,8 +19,6 @@ from offline.ray_config import RayConfig
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 _LISTENS_SECONDS = 5.0
-_AHEAD = 2
-"""Tasks handed over for each worker: one is there when another is done."""
 
 
 class RayRunner:
@@ -54,7 +52,7 @@ class RayRunner:
         call, under_way = ray.remote(**options)(_on_worker), {}
         for task in tasks:
             under_way[call.remote(function, task)] = task
-            while len(under_way) >= _AHEAD * config.workers:
+            while len(under_way) >= config.workers:  # Ray starts all that fit, so no more are handed over
                 yield self._next(ray, under_way)
         while under_way:
             yield self._next(ray, under_way)
@@ -166,6 +164,8 @@ def _told(ray: Any, config: RayConfig) -> Iterator[None]:
             f"{config.retries + 1} workers died of one shard ({_line(error)}); give them more memory or set encode.batch_size "
             "lower, then run the same command again: finished shards stay"
         ) from error
+    except ray.exceptions.RayError as error:
+        raise WorkerError(f"the cluster is gone ({_line(error)}); run the same command again: finished shards stay") from error
 
 
 def _line(error: BaseException) -> str:
