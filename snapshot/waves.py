@@ -106,7 +106,8 @@ class Rollout:
         """Wave by wave; ``declare`` moves the registry's pointer once every service has it.
 
         Raises:
-            WaveError: a service failed. Every trial is ended, or said to be left; the registry was not touched.
+            WaveError: a service failed. Every trial is ended, or said to be left; the registry was not touched. Or it was, and a
+                service has not heard of it: the trial there will end.
         """
         try:
             self._check_all_answer()
@@ -120,6 +121,9 @@ class Rollout:
                 raise WaveError(f"{error}. {left}") from error
             self._told(left)
             raise
+        end = self._time.now() + self._order.wait_seconds
+        for replica in self._fleet:
+            self._confirm(replica, end)
         self._told(f"{self._order.snapshot} is desired now, and every one of {len(self._fleet)} services serves it")
 
     def _check_all_answer(self) -> None:
@@ -160,6 +164,24 @@ class Rollout:
             if self._time.now() >= end:
                 waited = f"not after {self._order.wait_seconds:g} s ({seen.state}); raise --wait if it only takes longer"
                 raise WaveError(f"{replica.url}: does not serve {self._order.snapshot}: {waited}")
+            self._time.sleep(self._order.look_seconds)
+
+    def _confirm(self, replica: Member, end: float) -> None:
+        """That it wants the snapshot by its registry now; one that follows another would go back when its trial is over."""
+        wanted = self._order.snapshot
+        while True:
+            try:
+                seen = replica.look()
+                if seen.tries is None and seen.desired == wanted:
+                    return
+                reason = f"its registry does not say so after {self._order.wait_seconds:g} s"
+            except ReplicaError as error:
+                reason = str(error)
+            if self._time.now() >= end:
+                raise WaveError(
+                    f"{wanted} is desired now, but {replica.url} has not heard of it ({reason}), and goes back later if it follows "
+                    "another registry; name the one that it follows with --registry or --remote"
+                )
             self._time.sleep(self._order.look_seconds)
 
     def _failure(self, seen: Seen) -> str | None:

@@ -30,11 +30,15 @@ class Service:
     deaf: bool = False
     refuses: str = ""
     cut: bool = False
+    elsewhere: bool = False
+    declared: bool = False
     _looks: int = 0
 
     def look(self) -> Seen:
         if not any("try" in path for path in self.told):
             return AT_REST
+        if self.declared and not self.elsewhere:
+            return replace(TRIED, tries=None)
         seen = self.then[min(self._looks, len(self.then) - 1)]
         self._looks += 1
         if seen is None:
@@ -67,7 +71,13 @@ def roll_out(
 ) -> tuple[list[str], float]:
     """What was said, and the seconds that it took."""
     passing, said = Passing(), list[str]()
-    Rollout(ORDER, fleet, said.append, Time(lambda: passing.now, passing.sleep)).go(parse_waves(waves, len(fleet)), declare)
+
+    def heard() -> None:
+        declare()
+        for one in fleet:
+            one.declared = True
+
+    Rollout(ORDER, fleet, said.append, Time(lambda: passing.now, passing.sleep)).go(parse_waves(waves, len(fleet)), heard)
     return said, passing.now
 
 
@@ -170,6 +180,11 @@ def test_a_registry_that_cannot_be_written_takes_everything_back() -> None:
     with pytest.raises(RegistryError):
         roll_out(fleet, declare=refuse)
     assert [one.told[-1] for one in fleet] == ["/snapshots/end-trial"] * 2
+
+
+def test_a_service_that_follows_another_registry_is_named() -> None:
+    with pytest.raises(WaveError, match=r"replica-1:8000 has not heard of it .*--registry or --remote"):
+        roll_out(named(Service(""), Service("", elsewhere=True)))
 
 
 def test_a_fleet_that_is_not_whole_is_not_begun_with() -> None:
