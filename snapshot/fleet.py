@@ -218,12 +218,14 @@ def _at(url: str) -> Iterator[Replica]:
 
 
 def _resolved(host: str, port: int) -> list[str]:
-    """IPv4 addresses of a name in their order; none where it is an address itself."""
+    """Addresses of a name in their order, of IPv4 where it has such, else of IPv6 in brackets; none where it is an address itself."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
-        return sorted({str(address[0]) for *_, address in found}, key=ipaddress.ip_address)
+        found = socket.getaddrinfo(host, port, socket.AF_UNSPEC, socket.SOCK_STREAM)
+        texts = {str(address[0]) for *_, address in found}
+        one_family = {text for text in texts if ":" not in text} or texts
+        return [f"[{text}]" if ":" in text else text for text in sorted(one_family, key=ipaddress.ip_address)]
     return []
 
 

@@ -201,12 +201,20 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 
 
 def test_a_name_with_several_addresses_is_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [(0, 0, 0, "", (address, 8000)) for address in ("10.0.0.12", "10.0.0.7", "10.0.0.12")]
+    found: list[tuple[Any, ...]] = [(0, 0, 0, "", (address, 8000)) for address in ("10.0.0.12", "10.0.0.7", "10.0.0.12")]
     monkeypatch.setattr(fleet.socket, "getaddrinfo", lambda *_: found)
     assert [one.url for one in replicas(["http://replicas:8000"])] == ["http://10.0.0.7:8000", "http://10.0.0.12:8000"]
+    found += [(0, 0, 0, "", ("fd00::7", 8000, 0, 0)), (0, 0, 0, "", ("fd00::12", 8000, 0, 0))]
+    assert len(replicas(["http://replicas:8000"])) == 2, "those of one family: the same services"
     assert [one.url for one in replicas(["https://replicas"])] == ["https://replicas"]
     with pytest.raises(FleetError, match="named twice"):
         replicas(["http://10.0.0.7:8000", "http://replicas:8000"])
+
+
+def test_a_name_with_addresses_of_ipv6_alone_is_all_of_them_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(0, 0, 0, "", (address, 8000, 0, 0)) for address in ("fd00::12", "fd00::7")]
+    monkeypatch.setattr(fleet.socket, "getaddrinfo", lambda *_: found)
+    assert [one.url for one in replicas(["http://replicas:8000"])] == ["http://[fd00::7]:8000", "http://[fd00::12]:8000"]
 
 
 @pytest.mark.parametrize(
