@@ -218,7 +218,7 @@ def _at(url: str) -> Iterator[Replica]:
 
 
 def _resolved(host: str, port: int) -> list[str]:
-    """Addresses of a name in their order, of IPv4 where it has such, else of IPv6 in brackets; none where it is an address itself."""
+    """Addresses of a name in order, of IPv4 if it has such, else of IPv6 in brackets; none where it is an address itself."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -179,7 +179,7 @@ class Rollout:
                 reason = str(error)
             if self._time.now() >= end:
                 raise WaveError(
-                    f"{wanted} is desired now, but {replica.url} has not heard of it ({reason}), and goes back later if it follows "
+                    f"{wanted} is desired now, but {replica.url} has not heard of it ({reason}); it goes back if it follows "
                     "another registry; name the one that it follows with --registry or --remote"
                 )
             self._time.sleep(self._order.look_seconds)
