@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import tempfile
 
 import pytest
@@ -65,6 +67,18 @@ def test_what_another_driver_had_done_is_not_done_again(tmp_path, inputs, url, m
     first = encoded(tmp_path / "one", inputs, StoreRunner(LocalRunner(), url))
     monkeypatch.setattr(by_store, "encode_shard", lambda task: pytest.fail("encoded again"))
     monkeypatch.setattr("offline.encode.encode_shard", by_store.encode_shard)
+    assert encoded(tmp_path / "two", inputs, StoreRunner(LocalRunner(), url)) == first
+
+
+@pytest.mark.parametrize("expired", [r"shards/.*\.npy", "towers/.*modules.json", r"(shards|towers)/.*(npy|safetensors)"])
+def test_what_the_store_let_expire_is_made_again(tmp_path, inputs, url, expired):
+    first = encoded(tmp_path / "one", inputs, StoreRunner(LocalRunner(), url))
+    store = open_store(url)
+    gone = [key for key in [*store.sizes("shards"), *store.sizes("towers")] if re.fullmatch(expired, key)]
+    assert gone
+    store._objects.delete(gone)
+    by_store._fetched.cache_clear()
+    shutil.rmtree(tmp_path / f"scalingnote-towers-{by_store.os.getuid()}")  # another node
     assert encoded(tmp_path / "two", inputs, StoreRunner(LocalRunner(), url)) == first
 
 
