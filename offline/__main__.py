@@ -365,9 +365,10 @@ def _run(walk: Walk, name: str, stages: Mapping[str, str] = STAGES) -> None:
 
 
 def _closing(walk: Walk, registry: Path) -> str:
+    server = f" --milvus-uri {walk.recipe.milvus.uri}" if walk.recipe.index.kind == "milvus" else ""
     return (
         f"Published {walk.published()} in {registry}; its proof: {walk.work / 'evaluate' / 'report.md'}. "
-        f"Serve it with: python -m service --registry {registry}"
+        f"Serve it with: python -m service --registry {registry}{server}"
     )
 
 

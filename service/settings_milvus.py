@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings
 
 from service.engines.remote import MilvusServer
+from snapshot.addresses import check_port
 
 
 class MilvusSettings(BaseSettings):
@@ -48,6 +49,8 @@ class MilvusSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _milvus_fits(self) -> Self:
+        if self.milvus_uri is not None:
+            check_port(self.milvus_uri)
         if (self.milvus_cert_file is None) != (self.milvus_key_file is None):
             raise ValueError("milvus_cert_file and milvus_key_file go together: name both, or neither")
         return self

@@ -42,6 +42,8 @@ _LITE_ILLEGAL = 6
 """milvus-lite 3 puts it into both fields of a status; of the real ones' status.code it is a fault of the server's."""
 _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _DEFAULT_PORT = 19530
+_CONNECT_MS = 5_000
+"""Longest that a connection may take to come about: gRPC's least pause between two tries is that bound too."""
 _RECONNECT_MS = 1000
 """gRPC waits for up to two minutes otherwise."""
 
@@ -201,17 +203,17 @@ def _read(path: Path) -> bytes:
 
 def _channel(server: MilvusServer) -> grpc.Channel:
     parts = urlsplit(server.uri or "")
-    target = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else _DEFAULT_PORT)}"
+    host = parts.hostname or ""
+    target = f"{f'[{host}]' if ':' in host else host}:{parts.port or (443 if parts.scheme == 'https' else _DEFAULT_PORT)}"
     options = [
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
         ("grpc.enable_retries", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", _CONNECT_MS),
         ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
-        ("grpc.use_local_subchannel_pool", 1),
         ("grpc.use_local_subchannel_pool", 1),
     ]
     if parts.scheme != "https":

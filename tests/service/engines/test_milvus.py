@@ -22,6 +22,7 @@ pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 
 import grpc
+from chaos import chaos_before
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -93,6 +94,19 @@ def index() -> Iterator[MilvusIndex]:
 def test_a_server_that_is_not_there_is_named(index: MilvusIndex) -> None:
     with pytest.raises(EngineUnavailableError, match=r"http://127\.0\.0\.1:\d+: .*milvus_uri"):
         opened(index, MilvusServer(f"http://127.0.0.1:{free_port()}"))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.15])
+def test_a_server_far_away_is_opened_too(index: MilvusIndex, seconds: float) -> None:
+    with chaos_before(int(shared_lite().uri.rsplit(":", 1)[1])) as far:
+        far.delay_seconds = seconds
+        opened(index, MilvusServer(f"http://127.0.0.1:{far.port}")).close()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_address_is_one(index: MilvusIndex) -> None:
+    with pytest.raises(EngineUnavailableError, match=r"Connection refused|connect"):
+        opened(index, MilvusServer(f"http://[::1]:{free_port()}"))
 
 
 def test_a_port_where_something_else_listens_is_named(index: MilvusIndex) -> None:
