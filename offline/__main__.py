@@ -20,7 +20,7 @@ from offline.progress import say
 from offline.recipe import load_recipe
 from offline.runners import RunnerName, make_runner
 from offline.stages import Source
-from offline.walk import REUSE, SINCE, STAGES, Walk, stage_of
+from offline.walk import REUSE, SINCE, STAGES, Walk, alone, stage_of
 from snapshot.errors import SnapshotError
 from snapshot.leases import hold
 
@@ -258,7 +258,7 @@ def scaling(
 
     options = Options(recipe, data, query_log, out, Path("registry"), tuple(set_ or ()))
     grid = options.grid("scaling")
-    with _going_on_later(grid.folder):
+    with alone(grid.folder), _going_on_later(grid.folder):
         plan = scaling.plan(grid)
         shares = scaling.measure_all(plan.shares)
         sizes = scaling.measure_all(plan.sizes)
@@ -288,7 +288,7 @@ def ablate(
         raise RecipeError(f"--split {split}: give dev or test")
     variants = Options(recipe, data, query_log, out, Path("registry"), tuple(set_ or ())).grid("ablate")
     chosen = ablate.load_grid(grid or ablate.GRID, [name.strip() for name in (rows or "").split(",") if name.strip()])
-    with _going_on_later(variants.folder):
+    with alone(variants.folder), _going_on_later(variants.folder):
         report = ablate.ablate(variants, chosen, split)
     typer.echo(ablate.page(report))
     say(f"Written: {variants.folder / 'report' / ablate.PAGE}, ablation.png and ablation.json.")

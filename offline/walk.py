@@ -62,6 +62,25 @@ def stage_of(name: str) -> Stage:
     return stage
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Two runs in one folder would wipe each other's work. The lock goes with the process, so a kill leaves none.
+
+    Raises:
+        StageError: another process is at work in the folder.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("w")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"{folder}: another run is at work here; wait for it, or choose another folder with --out"
+            raise StageError(message) from error
+        yield
+
+
 class Walk:
     """One recipe on one source, working in the folder ``work``."""
 
@@ -82,7 +101,7 @@ class Walk:
 
     def run_stage(self, stage: Stage, recipe: Recipe) -> Outcome:
         """As ``run``, for a stage that is in no list, or with another recipe."""
-        with self._alone():
+        with alone(self.work):
             return run_stage(stage, self.work, recipe, self.source)
 
     def _run_together(self, name: str) -> Outcome:
@@ -100,26 +119,12 @@ class Walk:
             return self.run_stage(stage, self.recipe)
         Crew.join()
         if rank() == 0:
-            with self._alone():
+            with alone(self.work):
                 outcome = run_stage(stage, self.work, self.recipe, self.source)
             Crew.dismiss()
             return outcome
         Crew.follow(lambda: stage.run(make_job(stage, self.work, self.recipe, self.source)))
         return Outcome(name, self.work / name, {}, 0.0, reused=True)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Two runs in one folder would wipe each other's work. The lock goes with the process, so a kill leaves none."""
-        with storage_errors(self.work):
-            self.work.mkdir(parents=True, exist_ok=True)
-            handle = (self.work / ".lock").open("w")
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                message = f"{self.work}: another run is at work here; wait for it, or choose another folder with --out"
-                raise StageError(message) from error
-            yield
 
     def goals(self) -> list[str]:
         """Lines of the goals of the whole walk, once it is finished: time and memory, where the recipe bounds them."""

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from offline.__main__ import app
 from offline.errors import StageError, StorageError
 from offline.recipe import Recipe
 from offline.stages import Source
-from offline.walk import STAGES, Walk
+from offline.walk import STAGES, Walk, alone
 
 HOLD = """
 import sys
 from pathlib import Path
-from offline.recipe import Recipe
-from offline.stages import Source
-from offline.walk import Walk
-with Walk(Recipe(name="toy"), Source(), Path(sys.argv[1]))._alone():
+from offline.walk import alone
+with alone(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -40,6 +40,19 @@ def test_a_second_run_in_the_same_folder_is_refused_while_the_first_is_at_work(
             walk.run("prepare")
         other.kill()
     assert walk.run("prepare").summary["documents"]
+
+
+@pytest.mark.parametrize("command", ["ablate", "scaling"])
+def test_a_second_grid_in_the_same_folder_is_refused_while_the_first_is_at_work(
+    tmp_path: Path, beir_folder: Callable[[], Path], command: str
+) -> None:
+    (tmp_path / "toy.toml").write_text('name = "toy"\n')
+    with alone(tmp_path / "work" / command):
+        arguments = [command, str(tmp_path / "toy.toml"), "--data", str(beir_folder()), "--out", str(tmp_path / "work")]
+        refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, StageError)
+    assert f"{command}: another run is at work here" in str(refused.exception)
+    assert [path.name for path in (tmp_path / "work" / command).iterdir()] == [".lock"]
 
 
 def test_a_work_folder_that_cannot_be_made_says_so(tmp_path: Path, beir_folder: Callable[[], Path]) -> None:
