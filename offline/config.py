@@ -366,7 +366,8 @@ class EvaluateConfig(Config):
     goals: Mapping[GoalName, float] = {}
     """Bounds of goals, by name, over those in ``offline.goals``; ``teacher_ndcg10 = 0.60`` for a data set where that is known."""
     goals_data: Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")] = ""
-    """First digits of the sha256 of the data that ``goals`` are of, as the report names it: on other data they are not judged."""
+    """First digits of the sha256 of the data that ``goals`` are of, as the report names it: on other data they are not judged,
+    nor on a part of it (``data.max_documents``, ``max_queries``) or by ``split = "dev"``."""
     seed: int = 17
 
 

@@ -110,7 +110,7 @@ def _findings(
         dev_curve=_dev_curve(bench),
         cuts=count_cuts(bench.prepared, bench.job.recipe, bench.teacher, bench.document_tower),
     )
-    wanted, left_out = bounds_on(data_digest(bench.job.source), bench.job.recipe.evaluate)
+    wanted, left_out = bounds_on(data_digest(bench.job.source), bench.job.recipe)
     goals = judge(found, _train_pairs(bench), wanted, _cost(bench.job))
     return found.model_copy(update={"goals": goals, "goals_left_out": left_out})
 

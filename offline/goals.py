@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from offline.config import EvaluateConfig, GoalName
+from offline.config import GoalName
 from offline.cost import Cost
 from offline.findings import Findings, Goal
+from offline.recipe import Recipe
 
 BOUNDS: Mapping[GoalName, float] = {
     "teacher_over_bm25_low": 0.0,
@@ -34,17 +35,34 @@ ENOUGH_PAIRS = 5000
 """From so many judged training pairs on a teacher has to beat both baselines."""
 
 
-def bounds_on(data: str, config: EvaluateConfig) -> tuple[Mapping[GoalName, float], str | None]:
+def bounds_on(data: str, recipe: Recipe) -> tuple[Mapping[GoalName, float], str | None]:
     """The recipe's own bounds, on data with the sha256 ``data``; and why there are none where they are of other data.
 
-    What a teacher reaches, and what a run takes, says something of one data set only.
+    What a teacher reaches, and what a run takes, says something of one data set only, and of all its documents and queries.
     """
-    if not config.goals or data.startswith(config.goals_data):
+    config = recipe.evaluate
+    if not config.goals or not config.goals_data:
         return config.goals, None
-    return {}, (
-        f"The recipe's own goals ({', '.join(config.goals)}) are of other data and not judged: evaluate.goals_data is "
-        f"{config.goals_data}, the sha256 of this data {data[:12] or 'not known'}."
-    )
+    own = f"The recipe's own goals ({', '.join(config.goals)}) are of"
+    if not data.startswith(config.goals_data):
+        return {}, (
+            f"{own} other data and not judged: evaluate.goals_data is {config.goals_data}, the sha256 of this data "
+            f"{data[:12] or 'not known'}."
+        )
+    if parts := _parts(recipe):
+        return {}, f"{own} all of this data's test queries and not judged with {', '.join(parts)}."
+    return config.goals, None
+
+
+def _parts(recipe: Recipe) -> list[str]:
+    """Settings that measure on a part of the data, or on its other split."""
+    data, evaluate = recipe.data, recipe.evaluate
+    settings = {
+        "data.max_documents": data.max_documents,
+        "evaluate.max_queries": evaluate.max_queries,
+        "evaluate.split": None if evaluate.split == "test" else evaluate.split,
+    }
+    return [f"{name} = {value}" for name, value in settings.items() if value is not None]
 
 
 def judge(findings: Findings, pairs: int, wanted: Mapping[GoalName, float], cost: Cost | None = None) -> tuple[Goal, ...]:

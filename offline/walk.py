@@ -132,7 +132,7 @@ class Walk:
         from offline.prepare import data_digest
 
         cost = cost_of(self.work / name / RECEIPT for name in STAGES)
-        wanted, _ = bounds_on(data_digest(self.source), self.recipe.evaluate)
+        wanted, _ = bounds_on(data_digest(self.source), self.recipe)
         return [goal.describe() for goal in judge_cost(cost, wanted)]
 
     def published(self, stage: str = "publish") -> str:

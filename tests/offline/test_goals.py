@@ -1,17 +1,22 @@
 import pytest
 from make_findings import findings
 
-from offline.config import EvaluateConfig
 from offline.cost import Cost
 from offline.errors import RecipeError
 from offline.findings import Goal, Latency
 from offline.goals import bounds_on, judge, judge_cost
-from offline.recipe import load_recipe
+from offline.recipe import Recipe, load_recipe
 
 LATENCIES = tuple(
     Latency(tower=tower, p50_ms=p50 + 0.1, p99_ms=9.0, encode_p50_ms=p50, queries=100)
     for tower, p50 in (("teacher, fp32 ONNX", 4.0), ("student, fp32 ONNX", 1.0), ("student, as served", 0.8))
 )
+
+
+def toy(goals=None, goals_data="", data=None, **evaluate):
+    return Recipe.model_validate(
+        {"name": "toy", "data": data or {}, "evaluate": {"goals": goals or {}, "goals_data": goals_data, **evaluate}}
+    )
 
 
 def lines(pairs=6000, wanted=None, **changes):
@@ -75,7 +80,7 @@ def test_a_goal_that_nobody_knows_is_refused(tmp_path):
 
 
 def test_a_recipe_s_bounds_are_of_its_data():
-    config = EvaluateConfig(goals={"teacher_ndcg10": 0.6}, goals_data="abc1")
+    config = toy({"teacher_ndcg10": 0.6}, "abc1")
     assert bounds_on("abc123", config) == ({"teacher_ndcg10": 0.6}, None)
     bounds, why = bounds_on("f" * 64, config)
     assert not bounds
@@ -84,6 +89,21 @@ def test_a_recipe_s_bounds_are_of_its_data():
     assert bounds_on("", config)[1].endswith("not known.")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": {"max_documents": 120}}, "data.max_documents = 120"),
+        ({"max_queries": 50}, "evaluate.max_queries = 50"),
+        ({"split": "dev", "max_queries": 9}, "evaluate.max_queries = 9, evaluate.split = dev"),
+    ],
+)
+def test_a_recipe_s_bounds_are_not_of_a_part_of_its_data(changes, said):
+    bounds, why = bounds_on("abc123", toy({"teacher_ndcg10": 0.6}, "abc1", **changes))
+    assert not bounds
+    assert why.endswith(f"are of all of this data's test queries and not judged with {said}.")
+    assert bounds_on("abc123", toy({"run_minutes": 60.0}, **changes)) == ({"run_minutes": 60.0}, None), "of any data"
+
+
 def test_bounds_of_any_data_and_none_at_all_say_nothing():
-    assert bounds_on("f", EvaluateConfig(goals={"run_minutes": 60.0})) == ({"run_minutes": 60.0}, None)
-    assert bounds_on("f", EvaluateConfig(goals_data="abc1")) == ({}, None)
+    assert bounds_on("f", toy({"run_minutes": 60.0})) == ({"run_minutes": 60.0}, None)
+    assert bounds_on("f", toy(goals_data="abc1")) == ({}, None)
