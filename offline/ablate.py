@@ -26,7 +26,7 @@ from offline.errors import DataError, OfflineError, RecipeError
 from offline.exam import halves
 from offline.findings import Goal
 from offline.grid import UNDISTILLED, Grid, Variant
-from offline.judged import Judged, judged_split
+from offline.judged import LEAST_JUDGED, Judged, judged_split, why_too_few
 from offline.markdown import cell, difference, estimate, table, yes
 from offline.metrics import ndcg
 from offline.progress import say
@@ -185,15 +185,19 @@ def ablate(grid: Grid, chosen: Rows, split: str) -> Report:
 
 
 def _split_there(variant: Variant, split: str) -> str:
-    """The split that was asked for, else another that has queries to measure on."""
+    """The split that was asked for, else another that has enough queries to measure on, else that with the most."""
     variant.run("prepare")
     prepared = Prepared(variant.work / "prepare")
-    for each in dict.fromkeys((split, "test", "dev")):
-        if len(_judged(prepared, variant.recipe, each)):
-            if each != split:
-                say(f"  too few judged {split} queries: those of {each} are measured on, and a row that is chosen has seen them")
-            return each
-    raise DataError(f"{prepared.folder}: neither dev nor test has judged queries with a relevant document to measure on")
+    counts = {each: len(_judged(prepared, variant.recipe, each)) for each in dict.fromkeys((split, "test", "dev"))}
+    found = max(counts, key=lambda each: min(counts[each], LEAST_JUDGED))
+    if not counts[found]:
+        raise DataError(f"{prepared.folder}: neither dev nor test has judged queries with a relevant document to measure on")
+    if found != split:
+        say(
+            f"  too few judged {split} queries ({counts[split]}): the {counts[found]} of {found} are measured on, "
+            "and a row that is chosen has seen them"
+        )
+    return found
 
 
 def _changes(row: Row) -> tuple[str, ...]:
@@ -308,7 +312,8 @@ def _judge(values: Mapping[str, Values], goals: Sequence[Lead], config: Evaluate
     for goal in goals:
         if goal.row in values and goal.over in values:
             lead = difference_interval(values[goal.row], values[goal.over], config.bootstrap, config.seed)
-            yield Goal(name=goal.name, figure=lead.high if goal.unbeaten else lead.low, bound=0.0, above=not goal.unbeaten)
+            figure, few = lead.high if goal.unbeaten else lead.low, why_too_few(len(values[goal.row]))
+            yield Goal(name=goal.name, figure=figure, bound=0.0, above=not goal.unbeaten, why=few)
 
 
 _CHOSEN = {

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from offline.config import GoalName
 from offline.cost import Cost
 from offline.findings import Findings, Goal
+from offline.judged import why_too_few
 from offline.recipe import Recipe
 
 BOUNDS: Mapping[GoalName, float] = {
@@ -24,6 +25,9 @@ AT_MOST: frozenset[GoalName] = frozenset({"latency_served_ms", "run_minutes", "r
 
 ABOVE: frozenset[GoalName] = frozenset({"teacher_over_bm25_low", "teacher_over_zero_shot_low"})
 """Of these the bound itself is not enough: a teacher that is the untouched backbone has not beaten it."""
+
+BY_QUERIES: frozenset[GoalName] = ABOVE | {"teacher_ndcg10", "served_ndcg10", "retention_low"}
+"""These are means over judged queries, of which a few prove nothing."""
 
 WITHOUT_LAYERS: Mapping[GoalName, float] = {"latency_served_ms": 0.1}
 """Of students that are a vector a token, too."""
@@ -81,7 +85,8 @@ def judge(findings: Findings, pairs: int, wanted: Mapping[GoalName, float], cost
     figures = dict(_figures(findings))
     if pairs < ENOUGH_PAIRS:
         bounds = {name: bound for name, bound in bounds.items() if not name.startswith("teacher_over") or name in wanted}
-    return (*_compare(figures, bounds), *(judge_cost(cost, wanted) if cost is not None else ()))
+    few = None if findings.proof is None else why_too_few(findings.proof.queries)
+    return (*_compare(figures, bounds, few), *(judge_cost(cost, wanted) if cost is not None else ()))
 
 
 def judge_cost(cost: Cost, wanted: Mapping[GoalName, float]) -> tuple[Goal, ...]:
@@ -92,9 +97,17 @@ def judge_cost(cost: Cost, wanted: Mapping[GoalName, float]) -> tuple[Goal, ...]
     return _compare(figures, wanted)
 
 
-def _compare(figures: Mapping[str, float], bounds: Mapping[GoalName, float]) -> tuple[Goal, ...]:
+def _compare(figures: Mapping[str, float], bounds: Mapping[GoalName, float], few: str | None = None) -> tuple[Goal, ...]:
+    """``few``: why figures of judged queries prove nothing."""
     return tuple(
-        Goal(name=name, figure=figures[name], bound=bound, at_most=name in AT_MOST, above=name in ABOVE)
+        Goal(
+            name=name,
+            figure=figures[name],
+            bound=bound,
+            at_most=name in AT_MOST,
+            above=name in ABOVE,
+            why=few if name in BY_QUERIES else None,
+        )
         for name, bound in bounds.items()
         if name in figures
     )

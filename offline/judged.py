@@ -18,6 +18,11 @@ LEAST_JUDGED = 100
 """Judged queries that make a measure: with fewer, the best of several weights would be the luckiest."""
 
 
+def why_too_few(queries: int) -> str | None:
+    """Why a mean over so many judged queries proves nothing; None where they are enough."""
+    return None if queries >= LEAST_JUDGED else f"of {queries:,} judged queries; {LEAST_JUDGED} are the least"
+
+
 @dataclass(frozen=True)
 class Judged:
     """Queries of one split that have at least one relevant document.

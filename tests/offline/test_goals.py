@@ -1,5 +1,5 @@
 import pytest
-from make_findings import findings
+from make_findings import findings, proof
 
 from offline.cost import Cost
 from offline.errors import RecipeError
@@ -50,6 +50,17 @@ def test_a_teacher_of_few_pairs_need_not_win():
 
 def test_nothing_is_judged_that_was_not_measured():
     assert judge(findings(proof=None, retention=None, latencies=()), 6000, {"teacher_ndcg10": 0.6}) == ()
+
+
+def test_a_few_judged_queries_prove_nothing():
+    found = lines(wanted={"teacher_ndcg10": 0.6}, proof=proof(queries=3))
+    assert found["teacher_ndcg10"] == "GOAL teacher_ndcg10 0.6200 0.6 short (of 3 judged queries; 100 are the least)"
+    assert {name for name, line in found.items() if "judged queries" in line} == {
+        "teacher_ndcg10",
+        "teacher_over_bm25_low",
+        "retention_low",
+    }
+    assert "judged queries" not in "".join(lines(proof=proof(queries=100)).values())
 
 
 def test_a_student_without_layers_has_a_latency_to_reach():

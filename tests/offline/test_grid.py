@@ -139,9 +139,19 @@ def test_without_dev_queries_rows_are_measured_on_test_and_that_is_said(home, un
     grid = make_grid(home, "no-dev")
     report = ablate.ablate(grid, load_grid(ablate.GRID, ["mse"]), "dev")
     assert report.split == "test"
-    assert "too few judged dev queries: those of test are measured on" in capsys.readouterr().err
+    assert "too few judged dev queries (0): the 15 of test are measured on" in capsys.readouterr().err
     assert "has no test queries left" in (grid.folder / "report" / "ablation.md").read_text()
     assert "half_of_dev" not in str(grid.variant("mse").recipe.model_dump(exclude_defaults=True))
+
+
+def test_where_dev_has_few_queries_more_of_test_are_measured_on(home, monkeypatch):
+    write_data(home / "few-dev", make_corpus(), judged=60)
+    rows = "".join(f"q-d{number}\td{number}\t1\n" for number in range(1, 19, 2))
+    (home / "few-dev" / "qrels" / "dev.tsv").write_text(f"query-id\tcorpus-id\tscore\n{rows}")
+    variant = Grid(home / "tiny.toml", (), Source(data=home / "few-dev"), home / "few").variant("default")
+    assert ablate._split_there(variant, "dev") == "test"
+    monkeypatch.setattr(ablate, "LEAST_JUDGED", 1)
+    assert ablate._split_there(variant, "dev") == "dev"
 
 
 def test_without_any_judged_queries_it_is_told_before_training(home, monkeypatch):
@@ -161,11 +171,14 @@ def test_goals_compare_rows_by_query(home):
         ablate.Lead(name="unbeaten", row="b", over="a", unbeaten=True),
         ablate.Lead(name="later", row="a", over="c"),
     ]
-    noise = np.random.default_rng(0).normal(size=50)
+    noise = np.random.default_rng(0).normal(size=100)
     found = {goal.name: goal for goal in ablate._judge({"a": noise + 0.2, "b": noise}, goals, EvaluateConfig(bootstrap=20))}
     assert found.keys() == {"better", "unbeaten"}
     assert found["better"].figure == pytest.approx(0.2)
     assert not found["unbeaten"].is_met
+    assert found["better"].is_met
+    few = ablate._judge({"a": noise[:9] + 0.2, "b": noise[:9]}, goals, EvaluateConfig(bootstrap=20))
+    assert next(few).describe().endswith("short (of 9 judged queries; 100 are the least)")
 
 
 def test_the_grid_s_own_goals_name_its_rows():
