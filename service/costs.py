@@ -215,12 +215,19 @@ class Costs:
         self._estimators: dict[Load, dict[tuple[CostStage, str], Estimator]] = {load: {} for load in Load}
         self.speeds: Speeds = before.speeds if before else {load: Estimator(_SPEED_SECONDS, _SPEED_SECONDS) for load in Load}
 
-    def learn(self, kinds: Mapping[Stage, str], spent_ms: Mapping[Stage, float], load: Load) -> None:
-        """Learn from one request what its stages took, unless one has just been learned from: costs change slowly."""
+    def is_to_learn(self) -> bool:
+        """Whether what begins now is to be learned from, unless something has just been: costs change slowly.
+
+        Asked at the beginning: of what ends after a while, what takes long is met more often than it comes.
+        """
         now = self._clock()
         if now < self._learn_at:
-            return
+            return False
         self._learn_at = now + _LEARN_SECONDS
+        return True
+
+    def learn(self, kinds: Mapping[Stage, str], spent_ms: Mapping[Stage, float], load: Load) -> None:
+        """Learn what the stages of one request, or of a batch's item, took."""
         for stage, kind in kinds.items():
             if stage in spent_ms:
                 self.observe(stage, kind, spent_ms[stage], load)

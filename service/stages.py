@@ -5,7 +5,8 @@ Each method is a generator (``service.steps``): whoever runs it may set it aside
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -83,6 +84,11 @@ Kinds = dict[Stage, str]
 """What was done in each stage, as the cost model tells it apart."""
 
 
+_SHARED = ((1, 1.0), (7, 0.9), (math.inf, 0.8))
+"""So many searches that share a budget, and the probability with which each is to fit into its share: that all are slow together
+is rare, and what one takes more than its share the others, planned after it, have less."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a search is planned for: the present load, and the probability with which it is to be in time."""
@@ -110,7 +116,8 @@ class Stages:
         self._walk.enter("tokenize")
         parsed = check(self._generation, search)
         kinds: Kinds = {"tokenize": WHOLE, "filter": WHOLE}
-        self._walk.lesson = partial(self._generation.costs.learn, kinds, load=self._target.load)
+        if self._generation.costs.is_to_learn():
+            self._walk.lesson = partial(self._generation.costs.learn, kinds, load=self._target.load)
         known = yield from self._queries.one(search.query, partial(self._check_time, search, kinds))
         result = self._result(search, parsed, known, 1, kinds)
         kinds["reply"] = WHOLE
@@ -127,10 +134,11 @@ class Stages:
         results = []
         for i, search in enumerate(searches):
             kinds: Kinds = {"filter": WHOLE}
-            lesson = self._walk.lesson = partial(self._learn_item, kinds, dict(self._walk.spent_ms))
+            lesson = self._lesson_of_item(kinds)
             results.append(self._result(search, parsed[i], known[i], len(searches) - i, kinds))
             self._walk.pass_to("queue")
-            lesson(self._walk.spent_ms)
+            if lesson is not None:
+                lesson(self._walk.spent_ms)
             yield Pause()
         self._walk.lesson = None
         return results
@@ -144,6 +152,11 @@ class Stages:
             known = yield from self._queries.many(queries)
         vectors = np.concatenate([each.vector for each in known])
         return Encoded(vectors, [each.tokens for each in known], [each.truncated for each in known])
+
+    def _lesson_of_item(self, kinds: Kinds) -> Callable[[Mapping[Stage, float]], None] | None:
+        chosen = self._generation.costs.is_to_learn()
+        self._walk.lesson = partial(self._learn_item, kinds, dict(self._walk.spent_ms)) if chosen else None
+        return self._walk.lesson
 
     def _learn_item(self, kinds: Kinds, before: Mapping[Stage, float], spent_ms: Mapping[Stage, float]) -> None:
         """What one search of a batch took: what was spent since ``before``."""
@@ -188,7 +201,7 @@ class Stages:
 
     def _plan(self, search: Search, left: int) -> SearchPlan:
         left_ms = (self._walk.remaining_ms() - _WIRE_MS) / left
-        planner, asked = self._generation.planner, self._asked(search)
+        planner, asked = self._generation.planner, self._asked(search, left)
         if not self._walk.refused:
             plan = planner.plan(left_ms, asked)
             if plan is not None:
@@ -203,9 +216,10 @@ class Stages:
             raise late
         self._walk.refuse(late)
 
-    def _asked(self, search: Search) -> Asked:
+    def _asked(self, search: Search, left: int = 1) -> Asked:
         fields = search.fields is None or len(search.fields) > 0
-        filtered, (load, probability) = search.filter is not None, (self._target.load, self._target.probability)
+        filtered, load = search.filter is not None, self._target.load
+        probability = min(self._target.probability, next(share for most, share in _SHARED if left <= most))
         return Asked(load, search.k, search.offset + search.k, search.exact, fields, filtered, probability, self._walk.elsewhere)
 
 

@@ -203,3 +203,15 @@ def test_searches_are_told_apart_by_depth_beyond_what_effort_tables_measure() ->
         "exact filtered to 256", "exact filtered to 256", "exact filtered to 1024", "exact filtered to 16384",
     ]  # fmt: skip
     assert len({search_key(64, False, window) for window in range(1, 20_000)}) == 6
+
+
+def test_what_takes_long_is_learned_as_often_as_it_comes() -> None:
+    clock = ManualClock()
+    costs = Costs(TABLE, clock)
+    for number in range(4_000):
+        ms = 5.0 if number % 20 == 0 else 0.4
+        chosen = costs.is_to_learn()
+        clock.advance_ms(ms)
+        if chosen:
+            costs.learn({"search": "64"}, {"search": ms}, Load.QUIET)
+    assert costs.cost_ms("search", "64", 0.5, Load.QUIET) == pytest.approx(0.4, rel=0.15)

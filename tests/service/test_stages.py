@@ -15,10 +15,11 @@ from manual_clock import ManualClock
 from serving import composed, hooked, make_registry, slow
 
 from service.cache import VectorCache
-from service.costs import WHOLE, Costs, fetch_key, search_key
+from service.costs import WHOLE, Costs, Load, fetch_key, search_key
 from service.deadline import Deadline
 from service.errors import DeadlineExceededError, InvalidRequestError
 from service.generation import Generation
+from service.plan import Planner
 from service.stages import Search, Stages, Target
 from service.walk import Caller, Walk
 
@@ -162,6 +163,18 @@ def test_a_batch_shares_out_the_time_that_is_left(generation: Generation) -> Non
     searches = [Search("apple"), Search("bread"), Search("chair")]
     results = run(slowed, "search_many", searches, walk_of(clock, budget_ms=3.0))
     assert [result.plan.causes for result in results] == [("deadline_effort", "deadline_fields")] + [()] * 2
+
+
+def test_searches_that_share_a_budget_are_not_each_planned_for_its_worst_case(generation: Generation) -> None:
+    costs = Costs(generation.manifest.index, clock := ManualClock())
+    key = search_key(generation.manifest.index.default_effort, False)
+    for number in range(200):
+        costs.observe("search", key, 30.0 if number % 20 == 0 else 1.0, Load.QUIET)
+    slowed = replace(generation, costs=costs, planner=Planner(generation.manifest.index, costs, clock))
+    alone = run(slowed, "search", Search("apple"), walk_of(clock, budget_ms=4.0))
+    assert alone.plan.causes != ()
+    many = run(slowed, "search_many", [Search("apple")] * 20, walk_of(clock, budget_ms=80.0))
+    assert [result.plan.causes for result in many[:12]] == [()] * 12
 
 
 def test_each_search_of_a_batch_teaches_what_it_took(generation: Generation) -> None:
