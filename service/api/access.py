@@ -9,7 +9,7 @@ from typing import Literal
 import structlog
 
 from service.api.call import Call
-from service.errors import CallerGoneError, DrainingError, OverloadedError, TooSlowError
+from service.errors import CallerGoneError, DrainingError, NoGenerationError, OverloadedError, TooSlowError
 from service.pipeline import Answer, Embedded
 from service.record import Record, Served
 from service.sampling import Share
@@ -21,7 +21,7 @@ Reason = Literal["failed", "starved", "slow", "sampled"]
 
 SLOW_SHARE = 0.5
 """Of its budget, beyond which a request is slow unless a setting says from when."""
-TURNED_AWAY = (OverloadedError.code, DrainingError.code, TooSlowError.code)
+TURNED_AWAY = (OverloadedError.code, DrainingError.code, TooSlowError.code, NoGenerationError.code)
 """Refusals before any work: clients can cause any number of them, at no cost of theirs. Lines ``shedding`` count those at the
 door, metrics all."""
 _STARVED = (408, 504)
@@ -49,9 +49,10 @@ class AccessLog:
         """Why a request leaves a line, if it does."""
         if status in _STARVED and not _worked(call.walk):
             return "starved"
-        if status >= 500 and call.code not in TURNED_AWAY and route not in PROBES:
+        is_turned_away = call.code in TURNED_AWAY
+        if status >= 500 and not is_turned_away and route not in PROBES:
             return "failed"
-        if seconds - call.incomplete_seconds > self._slow_after(call):
+        if not is_turned_away and seconds - call.incomplete_seconds > self._slow_after(call):
             return "slow"
         trace_id = call.trace_id
         chosen = self._share.has_request(call.request_id) if trace_id is None else self._share.has_trace(trace_id)
