@@ -35,6 +35,7 @@ from offline.errors import RecipeError
 from offline.ray_config import RayConfig
 from offline.scaling_config import ScalingConfig
 from offline.sharded_config import ShardedConfig
+from snapshot.text import field_names
 
 
 class Recipe(Config):
@@ -139,6 +140,17 @@ def _check(path: Path, recipe: Recipe) -> None:
     if distill.shares and not sum(distill.shares.values()) > 0:
         raise RecipeError(f"{path}: distill.shares: all are 0; nothing would be learnt")
     _check_texts(path, recipe)
+    _check_towers(path, recipe)
+
+
+def _check_towers(path: Path, recipe: Recipe) -> None:
+    """Templates are filled in by ``snapshot.text.render``."""
+    query, document = recipe.text.query.template, recipe.text.document.template
+    for place, template, known in (("text.query", query, ("text",)), ("text.document", document, ("title", "text"))):
+        names = field_names(template)
+        if not names or not names <= set(known):
+            fields = " or ".join(f"{{{name}}}" for name in known)
+            raise RecipeError(f"{path}: {place}.template: {template!r} must hold {fields}, and no other field")
 
 
 def _check_texts(path: Path, recipe: Recipe) -> None:

@@ -35,6 +35,11 @@ def render(spec: TextSpec, fields: Mapping[str, str]) -> str:
     return text.lower() if spec.lowercase else text
 
 
+def field_names(template: str) -> frozenset[str]:
+    """The fields that a template names."""
+    return frozenset(_FIELD.findall(template))
+
+
 def render_query(spec: TextSpec, query: str) -> str:
     """Render a query, whose only field is ``text``."""
     if spec.template != _PLAIN:

@@ -49,6 +49,10 @@ def test_a_student_from_another_backbone_replaces_the_layers(tmp_path: Path) -> 
         ("[train]\nepochs = 1\n", "name: Field required"),
         ('name = "my"\n[distill]\nlayers = [0]\nbackbone = "x"\n', "either layers (of the teacher) or backbone"),
         ('name = "my"\n[distill]\nmse_weight = 0\ncosine_weight = 0\n', "nothing would be learnt"),
+        ('name = "my"\n[text.query]\ntemplate = "query: "\n', "text.query.template: 'query: ' must hold {text}, and no other"),
+        ('name = "my"\n[text.query]\ntemplate = "{title}"\n', "text.query.template: '{title}' must hold {text}"),
+        ('name = "my"\n[text.document]\ntemplate = "passage"\n', "text.document.template: 'passage' must hold {title} or {text}"),
+        ('name = "my"\n[text.document]\ntemplate = "{text} {body}"\n', "text.document.template: '{text} {body}' must hold"),
         ("name = \n", "not TOML"),
     ],
 )
