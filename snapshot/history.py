@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -140,6 +140,30 @@ def activations(events: Sequence[Event], current: str | None) -> list[str]:
         if (stack or after) and stack[-1:] != [after or UNREADABLE]:
             stack.append(after or UNREADABLE)
     return stack
+
+
+def in_order(events: Iterable[Event]) -> dict[str, int]:
+    """Places of the published snapshots, by id: mending one that is damaged makes it no newer, unless gc had removed it."""
+    places: dict[str, int] = {}
+    removed: set[str] = set()
+    for number, event in enumerate(events):
+        if event.action == "remove":  # or so it was meant: a kill may have left it there
+            removed.add(event.snapshot)
+        elif event.action == "publish" and (event.snapshot not in places or event.snapshot in removed):
+            places[event.snapshot] = number
+            removed.discard(event.snapshot)
+    return places
+
+
+def declined(events: Iterable[Event]) -> set[str]:
+    """Ids that no service took over when they were last wanted, or that were taken back; not those of which nothing is known."""
+    outcomes: dict[str, Outcome] = {}
+    for event in events:
+        if event.action in ("activate", "rollback"):
+            outcomes.pop(event.snapshot, None)
+        elif event.outcome is not None and (event.outcome != "refused" or event.snapshot not in outcomes):
+            outcomes[event.snapshot] = event.outcome
+    return {snapshot_id for snapshot_id, outcome in outcomes.items() if outcome != "served"}
 
 
 def happened(events: Sequence[Event], current: str | None) -> Iterator[bool]:

@@ -22,7 +22,7 @@ from snapshot.errors import (
     UnsafePathError,
 )
 from snapshot.files import read_small, write_text
-from snapshot.history import UNREADABLE, Action, Event, History, Outcome, activations, force_of, make_event
+from snapshot.history import UNREADABLE, Action, Event, History, Outcome, activations, declined, force_of, in_order, make_event
 from snapshot.layout import Layout, RegistryLayout
 from snapshot.manifest import Manifest, read_manifest
 from snapshot.paths import is_id
@@ -97,9 +97,8 @@ class Registry:
             if not self.root.exists():
                 return []
             found = {path.name for path in self.root.iterdir() if is_id(path.name) and _is_sealed(Layout(path))}
-        published = [event.snapshot for event in self._history.events() if event.action == "publish"]
-        latest = {snapshot_id: number for number, snapshot_id in enumerate(published)}
-        return sorted(found, key=lambda snapshot_id: (latest.get(snapshot_id, -1), snapshot_id))
+        places = in_order(self._history.events())
+        return sorted(found, key=lambda snapshot_id: (places.get(snapshot_id, -1), snapshot_id))
 
     def read(self, snapshot_id: str) -> Manifest:
         """The manifest of one snapshot; ManifestError or UnknownSnapshotError where there is none to read."""
@@ -165,9 +164,11 @@ class Registry:
         return self._history.events()
 
     def before(self) -> str | None:
-        """Where a rollback would go: what was wanted before the current one and is still there."""
-        *older, current = activations(self.history(), self.found()) or [UNREADABLE]
-        there = (one for one in reversed(older) if one != current and isinstance(self._try_read(one), Manifest))
+        """Where a rollback would go: what was wanted before the current one, was not declined then, and is still there."""
+        events = self.history()
+        *older, current = activations(events, self.found()) or [UNREADABLE]
+        passed = declined(events) | {current}
+        there = (one for one in reversed(older) if one not in passed and isinstance(self._try_read(one), Manifest))
         return next(there, None)
 
     def publish(self, folder: Path, who: str | None = None) -> Manifest:

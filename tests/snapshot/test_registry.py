@@ -284,3 +284,30 @@ def test_nothing_is_pinned_where_there_is_no_registry(registry: Registry) -> Non
     with pytest.raises(UnknownSnapshotError, match="no such folder"):
         registry.pin("a")
     assert not registry.root.exists()
+
+
+def test_a_rollback_goes_back_to_what_served(registry: Registry, snapshots: list[Layout]) -> None:
+    first, refused, last = (registry.publish(layout.root).id for layout in snapshots[:3])
+    for snapshot_id, outcome in ((first, "served"), (refused, "refused"), (last, "served")):
+        registry.activate(snapshot_id, "")
+        registry.record_outcome(snapshot_id, outcome, "")
+    assert registry.before() == first
+    registry.activate(refused, "insisted", force=True)
+    registry.record_outcome(refused, "served", "")
+    registry.record_outcome(refused, "refused", "another service has no memory for it")
+    registry.activate(last, "")
+    assert registry.before() == refused
+    registry.record_outcome(refused, "rolled_back", "late")
+    assert registry.before() == first
+
+
+def test_a_mended_snapshot_is_no_newer_for_that(registry: Registry, snapshots: list[Layout]) -> None:
+    first, second = (registry.publish(layout.root).id for layout in snapshots[:2])
+    golden = registry.layout(first).golden_queries
+    golden.unlink()
+    golden.write_text("[]")
+    registry.publish(snapshots[0].root)
+    assert registry.ids() == [first, second]
+    assert registry.gc(keep=1).removed == (first,)
+    registry.publish(snapshots[0].root)
+    assert registry.ids() == [second, first]
