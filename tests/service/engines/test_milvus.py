@@ -100,7 +100,9 @@ def test_a_server_that_is_not_there_is_named(index: MilvusIndex) -> None:
 def test_a_server_far_away_is_opened_too(index: MilvusIndex, seconds: float) -> None:
     with chaos_before(int(shared_lite().uri.rsplit(":", 1)[1])) as far:
         far.delay_seconds = seconds
-        opened(index, MilvusServer(f"http://127.0.0.1:{far.port}")).close()
+        engine = opened(index, MilvusServer(f"http://127.0.0.1:{far.port}"))
+        assert set(engine.exact(QUERIES[:1], 10, None, budget(PATIENCE)).rows.ravel().tolist()) == set(BEST[0].tolist())
+        engine.close()
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
