@@ -163,7 +163,7 @@ class Pipeline:
         answer: asyncio.Future[T] = loop.create_future()
         came_ms = walk.deadline.budget_ms - walk.remaining_ms()
         ended = partial(self._ended, token, came_ms, answer)
-        job = Job(lane, self._leased(work), walk, partial(_tell, loop, ended))
+        job = Job(lane, self._leased(work), walk, partial(_tell, loop, ended), items)
         late = _Late(loop, answer, walk)
         if lane is Lane.SEARCH:  # a batch would go on for as long as it takes, for nobody
             walk.on_refusal = partial(self._refuse, loop, answer)

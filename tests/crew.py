@@ -75,7 +75,7 @@ class Crew:
     def walk(self, budget_ms: float = 1000) -> Walk:
         return Walk(Deadline.after(budget_ms, self.clock(), self.clock), Caller())
 
-    def submit(self, steps: Steps[Any], lane: Lane = Lane.SEARCH, walk: Walk | None = None) -> Future[Any]:
+    def submit(self, steps: Steps[Any], lane: Lane = Lane.SEARCH, walk: Walk | None = None, queries: int = 1) -> Future[Any]:
         future: Future[Any] = Future()
 
         def end(job: Job) -> None:
@@ -85,7 +85,7 @@ class Crew:
             else:
                 future.set_exception(job.error)
 
-        self.workers.submit(Job(lane, steps, walk or self.walk(), end))
+        self.workers.submit(Job(lane, steps, walk or self.walk(), end, queries))
         return future
 
     def hold(self, lane: Lane = Lane.SEARCH) -> Gate:

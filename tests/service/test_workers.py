@@ -73,20 +73,63 @@ def test_a_lane_that_was_away_does_not_make_up_for_it(crew_of: Callable[[int], C
 def test_a_batch_lets_others_go_first_between_its_parts(crew_of: Callable[[int], Crew]) -> None:
     crew, order = crew_of(1), []
 
-    def batch(name: str) -> Steps[None]:
-        for part in range(3):
-            order.append(f"{name}{part}")
-            crew.clock.advance_ms(1)
-            if part == 0 and name == "a":
-                later.append(crew.submit(work(lambda: order.append("search"))))
-                later.append(crew.submit(batch("b"), Lane.BATCH))
-            yield Pause()
+    def come() -> None:
+        later.append(crew.submit(work(lambda: order.append("search"))))
+        later.append(crew.submit(parts(crew, "b", order), Lane.BATCH))
 
     later: list[Future[Any]] = []
-    result(crew.submit(batch("a"), Lane.BATCH))
+    result(crew.submit(parts(crew, "a", order, come), Lane.BATCH))
     for future in later:
         result(future)
-    assert order == ["a0", "search", "b0", "a1", "b1", "a2", "b2"]
+    assert order == ["a0", "search", "a1", "a2", "b0", "b1", "b2"]
+
+
+def parts(crew: Crew, name: str, order: list[str], between: Callable[[], object] = lambda: None) -> Steps[None]:
+    """A batch of three parts, which does ``between`` after its first."""
+    for part in range(3):
+        order.append(f"{name}{part}")
+        crew.clock.advance_ms(1)
+        if part == 0:
+            between()
+        yield Pause()
+
+
+@pytest.mark.parametrize("lane", [Lane.BATCH, Lane.EMBED])
+def test_of_equal_size_the_first_is_answered_before_the_next_is_begun(crew_of: Callable[[int], Crew], lane: Lane) -> None:
+    crew, order = crew_of(1), []
+    gate = crew.hold()
+    futures = [crew.submit(parts(crew, name, order), lane, queries=256) for name in "abc"]
+    gate.open.set()
+    for future in futures:
+        result(future)
+    assert order == ["a0", "a1", "a2", "b0", "b1", "b2", "c0", "c1", "c2"]
+
+
+@pytest.mark.parametrize(("late_ms", "first"), [(100, "small"), (2000, "large")])
+def test_a_small_batch_goes_before_a_large_one_that_has_just_come(
+    crew_of: Callable[[int], Crew], late_ms: float, first: str
+) -> None:
+    crew, order, later = crew_of(1), [], []
+
+    def come() -> None:
+        crew.clock.advance_ms(late_ms)
+        later.append(crew.submit(parts(crew, "small", order), Lane.BATCH, crew.walk(budget_ms=5000), queries=8))
+
+    result(crew.submit(parts(crew, "large", order, come), Lane.BATCH, crew.walk(budget_ms=5000), queries=256))
+    result(later[0])
+    assert order[0] == "large0"
+    assert order[1:4] == (["small0", "small1", "small2"] if first == "small" else ["large1", "large2", "small0"])
+
+
+def test_single_queries_go_in_the_order_in_which_they_came(crew_of: Callable[[int], Crew]) -> None:
+    crew, order = crew_of(1), []
+    gate = crew.hold()
+    budgets = [1000, 50, 200, 50]
+    futures = [crew.submit(work(lambda i=i: order.append(i)), walk=crew.walk(budget)) for i, budget in enumerate(budgets)]
+    gate.open.set()
+    for future in futures:
+        result(future)
+    assert order == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("lane", [Lane.BATCH, Lane.EMBED])
