@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import against_floor, budget, closed, filters, million, overload, sizes, zipf
+from tests.bench import against_floor, batches, budget, closed, filters, million, overload, sizes, zipf
 from tests.bench.figures import Rows
 from tests.bench.library import Library
 from tests.bench.page import write_page
@@ -18,7 +18,7 @@ from tests.bench.result import finished, read_result
 from tests.bench.session import Group, Session
 from tests.bench.table import goal_sheet, sheets, show
 
-_MODULES = (against_floor, closed, overload, budget, million, sizes, zipf, filters)
+_MODULES = (against_floor, closed, overload, batches, budget, million, sizes, zipf, filters)
 GROUPS: dict[str, Group] = {module.GROUP: module.run for module in _MODULES}
 _SIZES = (10_000, 100_000, 1_000_000)
 _DATA = Path("../shared/data/tldr")

@@ -83,28 +83,28 @@ def quantiles(latencies_ms: Sequence[float] | np.ndarray) -> list[float]:
     return [round(float(value), 3) for value in np.percentile(latencies_ms, QUANTILES)] if len(latencies_ms) else []
 
 
-def of_load(load: Load, budget_ms: float) -> tuple[dict[str, float], list[float]]:
-    """Figures of the searches of a load, and the quantiles of the latency of those that were answered 200.
+def of_load(load: Load, budget_ms: float, label: str = "search") -> tuple[dict[str, float], list[float]]:
+    """Figures of a load's requests of that label, and the quantiles of the latency of those that were answered 200.
 
     Good is an answer 200 within ``budget_ms`` of the moment when it was due.
     """
-    searches = [outcome for outcome in load.outcomes if outcome.label == "search"]
-    accepted = _latencies(searches, OK)
-    refused = [outcome.answer_ms for outcome in searches if outcome.status == REFUSED]
-    late = _latencies(searches, LATE)
+    asked = [outcome for outcome in load.outcomes if outcome.label == label]
+    accepted = _latencies(asked, OK)
+    refused = [outcome.answer_ms for outcome in asked if outcome.status == REFUSED]
+    late = _latencies(asked, LATE)
     good = sum(latency <= budget_ms for latency in accepted)
     known = len(accepted) + len(refused) + len(late)
     figures = {
         **of_latencies(accepted),
-        "offered_per_second": len(searches) / load.seconds,
+        "offered_per_second": len(asked) / load.seconds,
         "accepted_per_second": len(accepted) / load.seconds,
         "good_per_second": good / load.seconds,
-        "good_share": good / len(searches),
-        "refused_share": len(refused) / len(searches),
-        "late_share": len(late) / len(searches),
-        "failed": float(len(searches) - known),
+        "good_share": good / len(asked),
+        "refused_share": len(refused) / len(asked),
+        "late_share": len(late) / len(asked),
+        "failed": float(len(asked) - known),
         "client_cpu_ms": load.client_cpu_seconds * 1e3 / len(load.outcomes),
-        "client_lag_p99_ms": float(np.percentile([(outcome.sent - outcome.due) * 1e3 for outcome in searches], 99)),
+        "client_lag_p99_ms": float(np.percentile([(outcome.sent - outcome.due) * 1e3 for outcome in asked], 99)),
         **{f"refused_{name}": value for name, value in of_latencies(refused).items()},
         **{f"late_{name}": value for name, value in of_latencies(late).items()},
     }
