@@ -59,6 +59,7 @@ class Case:
         signature_required: whether one must be there.
         recent: queries of users, the latest first.
         serving: folder of the snapshot that serves.
+        serving_manifest: of it, as it was verified: what its disk has by now is no reason to refuse a candidate.
         best_ids: what each of ``recent`` finds in it.
     """
 
@@ -72,6 +73,7 @@ class Case:
     signature_required: bool
     recent: Sequence[str]
     serving: Path | None
+    serving_manifest: Manifest | None
     best_ids: Sequence[Sequence[str]]
 
 
@@ -159,7 +161,7 @@ class Apart:
             compared = serving is not None and inspection.comparing and len(inspection.recent) >= ENOUGH_QUERIES
             best = serving.best_ids(inspection.recent) if serving is not None and compared else []
             inspection.record.compared_with(None if serving is None else serving.manifest.id)
-            beside = None if serving is None else serving.layout.root.absolute()
+            beside, manifest = (None, None) if serving is None else (serving.layout.root.absolute(), serving.manifest)
         return Case(
             root=layout.root.absolute(),
             forced=forced,
@@ -171,6 +173,7 @@ class Apart:
             signature_required=trust is not None and trust.required,
             recent=inspection.recent,
             serving=beside,
+            serving_manifest=manifest,
             best_ids=best,
         )
 

@@ -76,13 +76,11 @@ def _peer(case: Case) -> Callable[[], AbstractContextManager[Incumbent | None]]:
     """What serves, as the process that serves it has described it."""
     from service.inspection import Incumbent, nothing_serves
     from snapshot.layout import Layout
-    from snapshot.manifest import read_manifest
 
-    if case.serving is None:
+    if case.serving is None or case.serving_manifest is None:
         return nothing_serves
-    layout = Layout(case.serving)
     found = dict(zip(case.recent, map(list, case.best_ids), strict=False))
-    incumbent = Incumbent(read_manifest(layout.manifest), layout, lambda queries: [found[query] for query in queries])
+    incumbent = Incumbent(case.serving_manifest, Layout(case.serving), lambda queries: [found[query] for query in queries])
     return lambda: nullcontext(incumbent)
 
 

@@ -49,14 +49,21 @@ def held_bytes(manifest: Manifest, filter_cache_bytes: int) -> int:
 
 
 def mapped_bytes(snapshots: Iterable[tuple[Layout, Manifest]]) -> int:
-    """Bytes that these snapshots map together; files that are linked count once."""
-    sizes: dict[tuple[int, int], int] = {}
+    """Bytes that these snapshots map together; linked files count once, and those that are gone are still mapped."""
+    sizes: dict[object, int] = {}
     for layout, manifest in snapshots:
         for name, entry in manifest.files.items():
             if name.startswith(_MAPPED):
-                found = (layout.root / name).stat()
-                sizes[found.st_dev, found.st_ino] = entry.bytes
+                sizes[_identity(layout.root / name)] = entry.bytes
     return sum(sizes.values())
+
+
+def _identity(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError:
+        return path
+    return found.st_dev, found.st_ino
 
 
 def available_bytes(cgroup: Path = MOUNT, meminfo: Path = _MEMINFO, membership: Path = MEMBERSHIP) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,28 @@ def test_what_passes_there_is_opened_here_without_reading_it_all_again(tmp_path:
     new = open_generation(layout, LOADING, lambda step: None, verify=judged.verify)
     assert new.proof.recall == 1.0
     new.close()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, truncate])
+@pytest.mark.parametrize("name", ["manifest.json", "index/index.faiss"])
+def test_what_befell_the_files_of_what_serves_is_no_reason_to_refuse_another(
+    tmp_path: Path, damage: Callable[[Path], None], name: str
+) -> None:
+    """Replaced, as a mapped file has to be: what serves goes on serving its own."""
+    serving = open_generation(make_snapshot(tmp_path / "serving", kind="hnsw"), LOADING, lambda step: None)
+    path = serving.layout.root / name
+    shutil.copy(path, tmp_path / "other")
+    (tmp_path / "other").replace(path)
+    damage(path)
+    judged = Judged(make_snapshot(tmp_path, kind="hnsw"), serving)
+    assert judged.inspection.report().passed
+    assert judged.checks["documents"].value == 1.0
+    assert str(judged.checks["overlap"].detail).startswith(f"mean overlap@10 with {serving.id}")
+    serving.close()
 
 
 def flip(layout: Layout) -> None:

@@ -82,6 +82,14 @@ def test_files_that_are_linked_are_mapped_once(tmp_path: Path) -> None:
     assert mapped_bytes([(layout, manifest), (other, manifest)]) == alone + layout.index.stat().st_size
 
 
+def test_a_file_that_is_gone_is_mapped_still_by_who_serves_it(tmp_path: Path) -> None:
+    layout = make_snapshot(tmp_path)
+    manifest = read_manifest(layout.manifest)
+    whole = mapped_bytes([(layout, manifest)])
+    layout.index.unlink()
+    assert mapped_bytes([(layout, manifest)]) == whole
+
+
 def test_the_tower_and_the_filter_cache_are_held(tmp_path: Path) -> None:
     layout = make_snapshot(tmp_path)
     manifest = read_manifest(layout.manifest)
