@@ -107,6 +107,11 @@ class Generation:
         """Read a part of its files again, the next one at each call; SnapshotError where one is not what was sealed."""
         self.stamps.read_on(self.layout, self.manifest)
 
+    def hold_on(self) -> None:
+        """Keep its lease on the snapshot's folder, whose manifest may have been mended since."""
+        if self.lease is not None:
+            self.lease.renew(self.layout.root)
+
     def close(self) -> None:
         """Close every part; a second call does nothing. May take tens of milliseconds: never on an event loop."""
         self.encoder.close()

@@ -114,12 +114,20 @@ class Guard:
 
     def look(self) -> Breach | None:
         """A reason to go back, if there is one."""
+        self._hold_on()
         reason = self._watch.look()
         if reason is not None:
             return Breach("watch", reason)
         if not self._keep_former and not self.watching:
             self._generations.forget_former()
         return self._prove() if self._options.interval_seconds and self._clock() >= self._prove_at else None
+
+    def _hold_on(self) -> None:
+        """At each look, since a gc may follow at once where a damaged snapshot was published again."""
+        for pinned in (self._generations.peer, self._generations.lease_former):
+            with pinned() as generation:
+                if generation is not None:
+                    generation.hold_on()
 
     def _prove(self) -> Breach | None:
         interval = self._options.interval_seconds

@@ -12,10 +12,10 @@ from hashlib import sha256 as new_sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from snapshot.errors import HashMismatchError, MissingFileError, SnapshotError
+from snapshot.errors import HashMismatchError, ManifestError, MissingFileError, SnapshotError
 from snapshot.files import sha256
 from snapshot.layout import Layout
-from snapshot.manifest import Manifest
+from snapshot.manifest import Manifest, read_manifest
 from snapshot.seal import files_of
 
 A_PROOF_BYTES = 64 << 20
@@ -74,12 +74,14 @@ class Stamps:
         return sum(stamp.bytes for stamp in self._stamps.values())
 
     def check(self, layout: Layout, manifest: Manifest) -> None:
-        """Hash the files again that look changed.
+        """Hash the files again that look changed, and read the manifest, which is small and has no hash.
 
         Raises:
             MissingFileError: one is gone.
-            HashMismatchError: one has other content than was sealed.
+            HashMismatchError: one has other content than was sealed, or the manifest is not what was verified.
         """
+        if self._stamps:
+            _check_manifest(layout, manifest)
         for name in manifest.files.keys() & self._stamps.keys():
             path, stamp = layout.root / name, self._stamps[name]
             try:
@@ -127,6 +129,18 @@ class Stamps:
 def _stamp(path: Path) -> _Stamp:
     found = path.stat()
     return _Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _check_manifest(layout: Layout, manifest: Manifest) -> None:
+    """It is read by those who pull, start and compare, and leases are locks on it: what serves needs it, although it is open."""
+    if not layout.manifest.exists():
+        raise MissingFileError(f"{layout.manifest}: was there when it was verified; {_AGAIN}")
+    try:
+        same = read_manifest(layout.manifest) == manifest
+    except ManifestError as error:
+        raise HashMismatchError(f"{error}; {_AGAIN}") from error
+    if not same:
+        raise HashMismatchError(f"{layout.manifest}: is not what was verified; {_AGAIN}")
 
 
 def _check_hash(path: Path, sealed: str) -> None:

@@ -11,7 +11,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -30,6 +30,18 @@ class Lease:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
+
+    def renew(self, folder: Path) -> None:
+        """Hold the manifest that ``folder`` has by now: where a damaged one was mended, that is another file.
+
+        Where there is none, what was held stays so: it may come back. Not beside ``close``.
+        """
+        if self._descriptor is None or _is_manifest_of(folder, self._descriptor):
+            return
+        with suppress(UnknownSnapshotError):
+            descriptor = _lock(folder)
+            self.close()
+            self._descriptor = descriptor
 
     def close(self) -> None:
         """Let go; once is enough, twice does no harm."""
@@ -50,15 +62,26 @@ def hold(folder: Path) -> Lease:
     Raises:
         UnknownSnapshotError: there is no such snapshot, or it was removed at this moment.
     """
+    return Lease(_lock(folder))
+
+
+def _lock(folder: Path) -> int:
     manifest = Layout(folder).manifest
     try:
         with open_plain(manifest) as handle:
             fcntl.flock(handle, fcntl.LOCK_SH)
-            if not os.path.samestat(os.fstat(handle.fileno()), manifest.lstat()):
+            if not _is_manifest_of(folder, handle.fileno()):
                 raise FileNotFoundError(0, "another file by now")
-            return Lease(os.dup(handle.fileno()))  # the lock is the open file's, and stays
+            return os.dup(handle.fileno())  # the lock is the open file's, and stays
     except OSError as error:
         raise UnknownSnapshotError(f"{folder}: cannot be held ({error.strerror}); see: python -m snapshot list") from error
+
+
+def _is_manifest_of(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), Layout(folder).manifest.lstat())
+    except OSError:
+        return False
 
 
 def is_held(folder: Path) -> bool:

@@ -1,7 +1,8 @@
 """Bringing a sealed snapshot into a registry; in place of one of the same id if that is damaged.
 
 Mending is done by renaming: whoever has the damaged files open or mapped keeps them. Of those that are there, the intact
-ones stay, and so does the manifest: leases are locks on it, and who serves the snapshot goes on holding one.
+ones stay, and so does the manifest: leases are locks on it, and who serves the snapshot goes on holding one. Where the
+manifest itself is damaged another one takes its place, and who serves the snapshot takes a lease on that at its next look.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from service.recent import RecentQueries
 from service.swap import Generations, SwapState
 from service.watch import Vitals, WatchOptions
 from snapshot.layout import Layout
+from snapshot.leases import is_held
 from snapshot.registry import Registry
 
 WAIT_SECONDS = 10.0
@@ -137,6 +139,22 @@ def test_a_file_that_is_gone_fails_the_proof(tmp_path: Path) -> None:
         bench.a.golden_rows.unlink()
         bench.after(300)
         assert bench.heard.proofs == ["file_missing"]
+
+
+def test_a_damaged_manifest_fails_the_proof_and_mending_it_takes_no_lease_away(tmp_path: Path) -> None:
+    with benched(tmp_path / "registry", ProofOptions(interval_seconds=300), WatchOptions(seconds=0)) as bench:
+        bench.want(bench.b)
+        folders, copies = [bench.a.root, bench.b.root], tmp_path / "copies"  # the former, and what serves
+        for folder in folders:
+            shutil.copytree(folder, copies / folder.name)
+            (folder / "manifest.json").write_text("{")
+        assert bench.after(300) is Outcome.UNCHANGED
+        assert bench.heard.proofs[-1] == "hash_mismatch"
+        for folder in folders:
+            bench.registry.publish(copies / folder.name)
+        assert not any(map(is_held, folders))
+        bench.after(1)
+        assert all(map(is_held, folders))
 
 
 def test_a_proof_that_meets_the_unforeseen_fails_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

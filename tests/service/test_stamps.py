@@ -67,6 +67,20 @@ def test_a_file_that_is_gone_is_named(sealed: tuple[Layout, Manifest]) -> None:
         stamps.check(*sealed)
 
 
+@pytest.mark.parametrize("content", [b"", b"{", None])
+def test_a_damaged_manifest_is_found_out(sealed: tuple[Layout, Manifest], content: bytes | None) -> None:
+    layout, stamps = sealed[0], Stamps.of(sealed[0])
+    whole = layout.manifest.read_bytes()
+    layout.manifest.write_bytes(whole.replace(b'"toy"', b'"tox"') if content is None else content)
+    with pytest.raises(HashMismatchError, match=r"manifest\.json.*roll back, or publish again"):
+        stamps.check(*sealed)
+    layout.manifest.unlink()
+    with pytest.raises(MissingFileError, match=r"manifest\.json"):
+        stamps.check(*sealed)
+    layout.manifest.write_bytes(whole)
+    stamps.check(*sealed)
+
+
 def flip_in_place(path: Path, position: int = -1) -> None:
     """Change a byte; size, inode and time stay, as where a disk decays."""
     before, content = path.stat(), bytearray(path.read_bytes())

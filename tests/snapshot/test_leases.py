@@ -78,6 +78,23 @@ def test_a_folder_that_is_renamed_stays_held(folder: Path) -> None:
         assert is_held(folder.rename(folder.with_name("elsewhere")))
 
 
+def test_a_lease_follows_a_manifest_that_was_mended(folder: Path) -> None:
+    manifest = folder / "manifest.json"
+    content = manifest.read_bytes()
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    with hold(folder) as lease:
+        manifest.unlink()
+        lease.renew(folder)
+        manifest.write_bytes(content)
+        assert not is_held(folder)
+        lease.renew(folder)
+        lease.renew(folder)
+        assert is_held(folder)
+    lease.renew(folder)
+    assert not is_held(folder)
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
 def test_a_lease_needs_no_right_to_write(folder: Path) -> None:
     (folder / "manifest.json").chmod(0o444)
     folder.chmod(0o555)
