@@ -16,13 +16,14 @@ from offline.changes import Hashes
 from offline.errors import DimensionError
 from offline.exported import MODEL, TOKENIZER, load_report, open_graph
 from offline.graph import Graph, cosine_distance
+from offline.publish import COLLECTION
 from offline.ranking import Blocks, Floats, exact_top_k, recall
 from offline.served import Served, Sized, open_served
 from offline.stages import Job, Summary
 from snapshot.errors import CountMismatchError, SpaceMismatchError
 from snapshot.files import atomic_write, write_text
 from snapshot.layout import Layout, TeacherLayout
-from snapshot.manifest import Column, Documents, Golden, QueryTower, Retention, Space
+from snapshot.manifest import Column, Documents, Golden, MilvusIndex, QueryTower, Retention, Space
 from snapshot.seal import Draft, seal
 from snapshot.text import render_query
 
@@ -95,6 +96,8 @@ def assemble(job: Job, content: Content) -> Summary:
             np.save(handle, content.text_hashes)
     _bring(job, content, layout)
     index.bring(layout)
+    if isinstance(index.described, MilvusIndex):
+        write_text(job.folder / COLLECTION, index.described.collection)
     golden = _write_golden(job, content, graph, index, layout)
     sealed = seal(
         layout.root,

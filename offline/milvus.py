@@ -1,7 +1,7 @@
 """The vectors in a collection of a Milvus server: written once, counted, measured, and named by the snapshot when published.
 
-Until it is published a collection is called ``build_...`` by its fingerprint, so that a killed run finds its own, and nobody
-takes half of one for a whole: only what was counted is renamed.
+Until it is published a collection is called ``build_...``, by a name that no other run has, which the stage keeps: a killed run
+finds its own, two runs of one recipe do not write into each other's, and only what was counted is renamed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ _BLOCK_ROWS = 500
 """Of one insertion: with texts of the greatest length, half of the 64 MB that a server takes."""
 _MOST_LISTS = 65_536
 _WRITTEN = "written"
-"""File of the stage, which goes with its inputs: a collection's name is of a sample of its rows, and others may have it."""
+"""File of the stage, with the collection's name; it is there before the collection, so that a killed run leaves none behind."""
 _CHANNEL = {"grpc.keepalive_permit_without_calls": False, "grpc.use_local_subchannel_pool": 1}
 """Of the library's own: pymilvus pings an idle connection so often that gRPC servers close it ("too many pings"), and channels
 to one server would share it."""
@@ -71,12 +72,13 @@ def build(job: Job) -> Summary:
         DataError: a value is longer than Milvus holds.
     """
     vectors, documents = load_vectors(job.inputs["encode"]), Prepared(job.inputs["prepare"]).documents
-    content = Content(vectors, documents, stored=job.recipe.milvus.stored_fields)
+    written = job.folder / _WRITTEN
+    name = written.read_text(encoding="utf-8").strip() if written.exists() else None
+    content = Content(vectors, documents, stored=job.recipe.milvus.stored_fields, name=name)
     with connected(job.recipe.milvus) as client:
-        written = job.folder / _WRITTEN
-        if not written.exists() or not _holds(client, content.building, len(vectors)):
-            write(client, content, job.recipe.milvus.timeout_seconds)
+        if name is None or not _holds(client, name, len(vectors)):
             write_text(written, f"{content.building}\n")
+            write(client, content, job.recipe.milvus.timeout_seconds)
         client.load_collection(content.building, timeout=job.recipe.milvus.timeout_seconds)
         described = describe(client, content, Ruler.make(job, vectors), job.recipe.milvus.effort_queries)
     write_description(described, job.folder)
@@ -84,9 +86,13 @@ def build(job: Job) -> Summary:
 
 
 class Content:
-    """What goes into a collection: float32[rows, dim] and the documents of the same rows."""
+    """What goes into a collection: float32[rows, dim] and the documents of the same rows.
 
-    def __init__(self, vectors: Floats, documents: pa.Table, *, stored: bool) -> None:
+    Attributes:
+        building: the collection's name until it is published; a new one unless a run before has chosen it.
+    """
+
+    def __init__(self, vectors: Floats, documents: pa.Table, *, stored: bool, name: str | None = None) -> None:
         self.vectors = vectors
         self.columns: Sequence[Column] = columns_of(documents.schema)
         self._documents = documents
@@ -96,10 +102,7 @@ class Content:
         sampled = [[row[name] for name in names] for row in self._rows(rows)]
         self.fingerprint = fingerprint(len(vectors), sampled, np.asarray(vectors[rows]))
         self.nlist = max(1, min(round(4 * math.sqrt(len(vectors))), len(vectors) // POINTS_PER_CENTROID, _MOST_LISTS))
-
-    @property
-    def building(self) -> str:
-        return building_name(self.fingerprint)
+        self.building = name or f"build_{self.fingerprint[:16]}_{secrets.token_hex(8)}"
 
     def blocks(self) -> Iterator[list[dict[str, Any]]]:
         """All rows, as they are inserted."""
@@ -129,11 +132,6 @@ def _short(value: V, name: str, row: int) -> V:
             "the column not filterable, or leave stored fields out with --set milvus.stored_fields=false"
         )
     return value
-
-
-def building_name(fingerprint: str) -> str:
-    """Name of the collection until it is published."""
-    return f"build_{fingerprint[:32]}"
 
 
 @contextmanager
@@ -281,15 +279,14 @@ class MilvusServed:
         """Nothing: the vectors stay on the server."""
 
 
-def name_collection(manifest: Manifest, config: MilvusConfig) -> None:
-    """Give the collection the name that the sealed snapshot says, and load it; may be repeated.
+def name_collection(manifest: Manifest, config: MilvusConfig, building: str) -> None:
+    """Give the collection ``building`` the name that the sealed snapshot says, load it and count it; may be repeated.
 
     Raises:
-        MilvusError: it is not there under either name.
+        MilvusError: it is not there under either name, or is not what the snapshot was sealed with.
     """
     index = manifest.index
     assert isinstance(index, MilvusIndex)  # noqa: S101 - the caller has looked
-    building = building_name(index.fingerprint)
     with connected(config) as client:
         if not client.has_collection(index.collection):
             if not client.has_collection(building):
@@ -299,8 +296,25 @@ def name_collection(manifest: Manifest, config: MilvusConfig) -> None:
                 )
             client.rename_collection(building, index.collection)
         client.load_collection(index.collection, timeout=config.timeout_seconds)
+        found = _count(client, index.collection)
+        if found != index.rows or _fingerprint(client, index, manifest.documents.columns) != index.fingerprint:
+            raise MilvusError(
+                f"{config.uri}: {index.collection}: {found} rows are there, {index.rows} were written, or they were changed "
+                "since: nothing is published; remove the folder of the stage index, and run the same command again, which writes it anew"
+            )
         if config.alias is not None:
             _point(client, config.alias, index.collection)
+
+
+def _fingerprint(client: MilvusClient, index: MilvusIndex, columns: Sequence[Column]) -> str:
+    """Of the sample, as it is there now; empty where rows of it are missing."""
+    rows, names = sampled_rows(index.rows), sampled_fields(columns)
+    asked = {"filter": f"{ROW} in {rows.tolist()}", "output_fields": [*names, VECTOR], "consistency_level": "Strong"}
+    found = sorted(client.query(index.collection, **asked), key=lambda row: int(row[ROW]))
+    if len(found) != len(rows):
+        return ""
+    vectors = np.array([row[VECTOR] for row in found], np.float32)
+    return fingerprint(index.rows, [[row[name] for name in names] for row in found], vectors)
 
 
 def _point(client: MilvusClient, alias: str, collection: str) -> None:

@@ -17,6 +17,8 @@ from snapshot.publish import is_intact
 from snapshot.registry import Registry
 
 PUBLISHED = "published.json"
+COLLECTION = "collection"
+"""File of the stage pack, where the vectors are on a server: what the collection is called until it is published."""
 
 
 def run(job: Job) -> Summary:
@@ -32,7 +34,7 @@ def run(job: Job) -> Summary:
     if manifest.index.kind == "milvus":
         from offline.milvus import name_collection  # which needs not be installed
 
-        name_collection(manifest, job.recipe.milvus)
+        name_collection(manifest, job.recipe.milvus, _built_as(job.inputs["pack"]))
     snapshot_id = registry.publish(sealed).id
     if job.recipe.publish.activate and registry.found() != snapshot_id:  # activating mends a CURRENT that is garbage
         registry.activate(snapshot_id, why=f"published by the recipe {job.recipe.name}")
@@ -45,6 +47,14 @@ def _sealed(folder: Path) -> Path:
     if len(sealed) != 1:
         raise StageError(f"{folder}: holds {len(sealed)} sealed snapshots instead of one; run the stage pack again")
     return sealed[0]
+
+
+def _built_as(folder: Path) -> str:
+    try:
+        return (folder / COLLECTION).read_text(encoding="utf-8").strip()
+    except FileNotFoundError as error:
+        message = f"{folder}: does not say which collection its vectors are in; remove that folder, and run the stage pack again"
+        raise StageError(message) from error
 
 
 def _registry(_recipe: Recipe, source: Source) -> Mapping[str, str]:

@@ -31,8 +31,10 @@ from remote_engines import REAL_SERVER
 from offline.config_milvus import MilvusConfig
 from offline.index import Ruler
 from offline.milvus import Content, connected, describe, name_collection, write
+from offline.publish import COLLECTION
 from offline.ranking import exact_top_k
 from snapshot.collection import fields_of
+from snapshot.files import write_text
 from snapshot.layout import Layout
 from snapshot.manifest import Effort, MilvusIndex, read_manifest
 from snapshot.seal import Draft
@@ -190,7 +192,9 @@ def make_milvus_snapshot(
 
     layout = make_snapshot(folder, rows, seed=seed, tamper=_without_file, revise=with_index)
     if publish:
-        name_collection(read_manifest(layout.manifest), MilvusConfig(uri=uri))
+        name_collection(read_manifest(layout.manifest), MilvusConfig(uri=uri), index.collection)
+    else:
+        write_text(folder / COLLECTION, index.collection)
     return layout
 
 

@@ -21,6 +21,7 @@ from offline.errors import DataError, MilvusError, ParentError, RecipeError
 from offline.index import STAGE, load_description, run
 from offline.milvus import Content, connected, name_collection
 from offline.parent import Parent
+from offline.publish import COLLECTION
 from offline.recipe import Recipe
 from offline.served import open_served
 from offline.stages import Source
@@ -56,10 +57,12 @@ def test_the_stage_writes_measures_and_goes_on_after_a_kill(tmp_path):
     with connected(job.recipe.milvus) as client:
         content = Content(oracle.documents, documents_table(oracle.texts), stored=True)
         client.create_collection(content.building, dimension=4)  # what a killed run may have left
+    (job.folder / "written").write_text(f"{content.building}\n")
     summary = run(job)
     described = load_description(job.folder)
     assert isinstance(described, MilvusIndex)
     assert (summary["kind"], summary["rows"], described.rows) == ("milvus", ROWS, ROWS)
+    assert described.collection == content.building
     assert described.efforts[-1].effort == described.nlist
     assert described.efforts[-1].recall_at_10 == 1.0
     assert described.fields == fields_of(content.columns, 16)
@@ -78,8 +81,7 @@ def test_the_stage_writes_measures_and_goes_on_after_a_kill(tmp_path):
         assert is_marked(client, described.collection), "it was whole, and is taken"
 
 
-def test_a_collection_of_another_run_is_not_taken_whatever_its_name(tmp_path):
-    """Its name is of a sample of the rows, so that one of other vectors may have it."""
+def test_two_runs_of_one_recipe_leave_each_other_alone(tmp_path):
     job = job_of(tmp_path, shared_lite().uri)
     run(job)
     collection = load_description(job.folder).collection
@@ -89,7 +91,8 @@ def test_a_collection_of_another_run_is_not_taken_whatever_its_name(tmp_path):
     other.folder.mkdir()
     run(other)
     with connected(job.recipe.milvus) as client:
-        assert not is_marked(client, collection)
+        assert is_marked(client, collection)
+        assert not is_marked(client, load_description(other.folder).collection)
 
 
 def test_its_inputs_name_the_server_only_where_it_is_used():
@@ -106,15 +109,28 @@ def test_publishing_names_the_collection_moves_the_alias_and_may_be_repeated(tmp
         layout = make_milvus_snapshot(tmp_path, uri, 50, seed=seed, publish=False)
         manifest = verify(layout.root)  # no file of an index is missed
         assert manifest.index.collection == collection_name(manifest.id)
+        building = (tmp_path / COLLECTION).read_text()
         for _ in range(2):
-            name_collection(manifest, config)
+            name_collection(manifest, config, building)
         with connected(config) as client:
             assert client.has_collection(manifest.index.collection)
             assert client.list_aliases(manifest.index.collection)["aliases"] == ["newest"]
     with connected(config) as client:
         client.drop_collection(manifest.index.collection)
     with pytest.raises(MilvusError, match="remove the folder of the stage index"):
-        name_collection(manifest, config)
+        name_collection(manifest, config, building)
+
+
+@pytest.mark.parametrize("spoil", ["deleted", "changed"])
+def test_a_collection_that_is_not_what_was_sealed_is_not_published(tmp_path, spoil):
+    uri = shared_lite().uri
+    layout = make_milvus_snapshot(tmp_path, uri, 50, seed=24, publish=False)
+    building = (tmp_path / COLLECTION).read_text()
+    with connected(MilvusConfig(uri=uri)) as client:
+        [row] = client.query(building, filter=f"{ROW} == 7", output_fields=["*"])
+        client.upsert(building, [{**row, "c2": 70_000}]) if spoil == "changed" else client.delete(building, filter=f"{ROW} == 7")
+    with pytest.raises(MilvusError, match=r"(49|50) rows are there, 50 were written, or they were changed since: nothing is"):
+        name_collection(verify(layout.root), MilvusConfig(uri=uri), building)
 
 
 def test_a_parent_whose_vectors_are_in_milvus_is_refused_by_name(tmp_path):
