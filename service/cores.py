@@ -19,7 +19,8 @@ class ThreadPlan:
         cores: that this process may use.
         workers: requests worked on at a time.
         encoder: threads of one call of the graph.
-        search: threads of one search: OpenMP would make a pool for each worker (facebookresearch/faiss#2731).
+        search: threads of one search of an index in several files, as many as the widest call of the graph. Of any other it
+            is one: OpenMP would make a pool for each worker (facebookresearch/faiss#2731).
         tokenizer: threads of one call of the tokenizer, whose own pool has one for each core of the host.
     """
 
@@ -45,7 +46,7 @@ def plan_threads(cores: int, workers: int | None, encoder: int | None) -> Thread
     than one call on several threads, which wait for each other.
     """
     wide = encoder or 1
-    return ThreadPlan(cores, workers or max(1, cores // wide), wide)
+    return ThreadPlan(cores, workers or max(1, cores // wide), wide, search=wide)
 
 
 def available_cores(cgroup: Path = MOUNT, affinity: int | None = None, membership: Path = MEMBERSHIP) -> int:

@@ -52,12 +52,14 @@ class GenerationOptions:
         batching: whether queries may go through the graph together.
         filter_cache_bytes: most memory for what filters have selected.
         milvus: where the vectors are that no file holds.
+        search_threads: threads that one search of an index in several files uses.
     """
 
     encoder_threads: int = 1
     batching: bool = True
     filter_cache_bytes: int = 0
     milvus: MilvusServer = field(default_factory=MilvusServer)
+    search_threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,7 @@ def _open(
     with ExitStack() as opened:
         encoder = Encoder.open(layout, manifest.query_tower, manifest.space, options.encoder_threads, beside.tokenizers)
         opened.callback(encoder.close)
-        engine = open_engine(manifest, layout, options.milvus)
+        engine = open_engine(manifest, layout, options.milvus, options.search_threads)
         opened.callback(engine.close)
         documents = open_documents(layout.documents, options.filter_cache_bytes)
         _check_counts(manifest, engine, documents, layout)

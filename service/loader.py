@@ -44,7 +44,9 @@ def gate_options(settings: Settings) -> GateOptions:
 
 def generation_options(settings: Settings, threads: ThreadPlan) -> GenerationOptions:
     """How snapshots are loaded."""
-    return GenerationOptions(threads.encoder, settings.batching == "auto", settings.filter_cache_bytes, milvus_server(settings))
+    return GenerationOptions(
+        threads.encoder, settings.batching == "auto", settings.filter_cache_bytes, milvus_server(settings), threads.search
+    )
 
 
 class Loader:

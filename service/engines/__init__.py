@@ -14,8 +14,10 @@ __all__ = ["Engine", "Hits", "MilvusServer", "open_engine"]
 _NOWHERE = MilvusServer()
 
 
-def open_engine(manifest: Manifest, layout: Layout, milvus: MilvusServer = _NOWHERE) -> Engine:
+def open_engine(manifest: Manifest, layout: Layout, milvus: MilvusServer = _NOWHERE, threads: int = 1) -> Engine:
     """Open the index of a verified snapshot; the engine's library is imported only here.
+
+    ``threads`` are those of one search of an index in several files.
 
     Raises:
         SnapshotError: the file, or the collection of a server, is not the index that the manifest describes.
@@ -27,7 +29,7 @@ def open_engine(manifest: Manifest, layout: Layout, milvus: MilvusServer = _NOWH
     if isinstance(index, ShardedIndex):
         from service.engines.sharded import ShardedEngine
 
-        return ShardedEngine.open(layout.index_files(index.files), index, manifest.space.dim)
+        return ShardedEngine.open(layout.index_files(index.files), index, manifest.space.dim, threads)
     from service.engines.faiss import FaissEngine  # here: another engine's library need not be installed
 
     return FaissEngine.open(layout.index, index, manifest.space.dim)

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import faiss
 import numpy as np
 
-from service.cores import available_cores
 from service.deadline import Deadline
 from service.engines.base import NO_ROW, Hits, Rows, Vectors
 from service.engines.costs import FEW, Costs, measure
@@ -195,7 +194,7 @@ class ShardedEngine:
 
     @classmethod
     def open(
-        cls, files: Sequence[Path], described: ShardedIndex, dim: int, threads: int | None = None, costs: Costs | None = None
+        cls, files: Sequence[Path], described: ShardedIndex, dim: int, threads: int = 1, costs: Costs | None = None
     ) -> ShardedEngine:
         """Memory-map verified files.
 
@@ -203,7 +202,7 @@ class ShardedEngine:
             files: in the order of their rows.
             described: what the manifest says of them.
             dim: of the manifest's space.
-            threads: of one search; as many as there are cores unless given.
+            threads: of one search.
             costs: of searching; measured here unless given.
 
         Raises:
@@ -217,7 +216,7 @@ class ShardedEngine:
         ]
         for part, path in zip(parts, files, strict=True):
             _check_same(parts[0], part, path)
-        return cls(Parts(parts, threads or available_cores()), described, dim, costs)
+        return cls(Parts(parts, threads), described, dim, costs)
 
     def search(
         self,

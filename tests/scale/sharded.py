@@ -22,6 +22,7 @@ from offline.index import Plan, Ruler, load_description, plan_for, write_descrip
 from offline.progress import say
 from offline.ranking import Floats, exact_top_k, recall
 from offline.recipe import Recipe
+from service.cores import available_cores
 from service.engines.sharded import ShardedEngine
 from service.memory import resident_bytes
 from snapshot.files import atomic_write
@@ -123,7 +124,7 @@ def _peak_of_build(given: argparse.Namespace, folder: Path) -> tuple[float, floa
 def _search(encoded: Path, folder: Path) -> tuple[float, float, float]:
     """Recall@10, and milliseconds at the median and at 99%, of one query at a time at the default effort."""
     described, exact, queries = load_description(folder), np.load(folder / "rows.npy"), _queries(encoded)
-    engine = ShardedEngine.open(sorted(folder.glob("part-*")), described, queries.shape[1])
+    engine = ShardedEngine.open(sorted(folder.glob("part-*")), described, queries.shape[1], available_cores())
     found, taken = np.empty_like(exact), np.empty(len(queries))
     for _ in range(2):  # the first reads the pages that the second finds
         for number, query in enumerate(queries):

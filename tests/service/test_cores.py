@@ -65,9 +65,9 @@ def test_no_more_threads_compute_than_there_are_cores(cores: int, encoder: int |
 def test_who_sets_the_workers_gets_them(cores: int, workers: int, encoder: int | None) -> None:
     plan = plan_threads(cores, workers, encoder)
     assert (plan.cores, plan.workers, plan.encoder) == (cores, workers, encoder or 1)
-    assert (plan.search, plan.tokenizer) == (1, 1)
+    assert (plan.search, plan.tokenizer) == (plan.encoder, 1)
     assert plan.most == workers * (encoder or 1)
 
 
 def test_a_plan_is_shown_whole() -> None:
-    assert plan_threads(4, None, 2).as_dict() == {"cores": 4, "workers": 2, "encoder": 2, "search": 1, "tokenizer": 1}
+    assert plan_threads(4, None, 2).as_dict() == {"cores": 4, "workers": 2, "encoder": 2, "search": 2, "tokenizer": 1}

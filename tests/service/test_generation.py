@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import pytest
 from make_snapshot import fingerprint, make_index, make_oracle, make_snapshot, write_index, write_tower
 
 import service.generation
+from service.cores import plan_threads
 from service.encoder import Encoder
 from service.engines.faiss import FaissEngine
 from service.generation import Generation, GenerationOptions, open_generation
+from service.loader import generation_options
+from service.settings import Settings
 from snapshot.errors import (
     CountMismatchError,
     ExtraFileError,
@@ -112,6 +116,19 @@ def test_several_files_are_proven_again_and_closed_twice(tmp_path):
     assert generation.prove().recall >= 0.9
     generation.close()
     generation.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_search_of_several_files_uses_the_threads_of_the_plan_and_no_more(tmp_path, threads):
+    layout, before = make_snapshot(tmp_path, rows=960, kind="sharded"), set(threading.enumerate())
+    options = generation_options(Settings(registry=tmp_path), plan_threads(threads, None, encoder=threads))
+    generation = open_generation(layout, replace(options, encoder_threads=1, batching=False), lambda step: None)
+    try:
+        begun = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("shards")]
+        assert len(generation.manifest.index.parts) >= threads
+        assert len(begun) == threads - 1  # whoever asks is one of them
+    finally:
+        generation.close()
 
 
 def test_a_missing_file_is_refused(tmp_path):
