@@ -46,7 +46,7 @@ class Call:
         coding: of the body, as its Content-Encoding says.
         elsewhere: a balancer says that it would ask another replica after a 503.
         incomplete_seconds: since then, until the whole request was there and it was its turn on its connection.
-        timeouts: names and raw values of the headers that name a budget; one may come twice.
+        timeouts: names and raw values of the headers that name a budget; one may come twice, or have several.
         timings_ms: by stage, once known; sent as Server-Timing.
         caller: whoever waits for the answer, of a request that is worked on.
         walk: of such a request, once its budget is known.
@@ -111,7 +111,7 @@ class Call:
             elif name == _ELSEWHERE:
                 self.elsewhere = True
             else:
-                self.timeouts.append((_TIMEOUTS[name], text))
+                self.timeouts.extend((_TIMEOUTS[name], each) for each in text.split(","))  # proxies join what came twice
         self.request_id = request_id or f"{_ids.getrandbits(128):032x}"
 
     @property
