@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from snapshot.files import write_text
 from tests.bench.figures import Row, Rows
@@ -46,7 +46,16 @@ class Result(BaseModel):
 
 
 def read_result(path: Path) -> Result:
-    return Result.model_validate_json(path.read_bytes())
+    """What a run wrote; ends the process with a line where ``path`` is nothing of the kind."""
+    advice = "name the JSON that a run of make bench wrote, work/bench/result.json unless it was told"
+    try:
+        return Result.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise SystemExit(f"{path}: {error.strerror}; {advice}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise SystemExit(f"{path}: no record of a run ({place}: {first['msg']}); {advice}") from error
 
 
 def finished(command: str, about: dict[str, str], rows: list[Row]) -> Result:

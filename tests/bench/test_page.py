@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.__main__ import main
 from tests.bench.figures import QUANTILES, Row
 from tests.bench.page import PAGE, SUMMARY, Summary, render, write_page
 from tests.bench.result import Result, read_result
@@ -41,6 +42,25 @@ def result():
 def test_a_result_survives_its_file(result, tmp_path):
     result.write(tmp_path / "result.json")
     assert read_result(tmp_path / "result.json") == result
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"command": "make bench"}', "no record of a run (finished_at: Field required)"),
+        ("not JSON", "no record of a run (the file: Invalid JSON"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_what_is_no_result_is_said_in_a_line(tmp_path, content, message):
+    path = tmp_path / "result.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(path)])
+    [line] = str(ended.value).splitlines()
+    assert line.startswith(f"{path}: {message}")
+    assert "name the JSON that a run of make bench wrote" in line
 
 
 def test_the_page_names_command_commit_and_every_goal(result, tmp_path):
