@@ -25,6 +25,10 @@ _WEIGHT = 0.1
 """Of the newest in the moving average of how long one takes, with the rest after it."""
 
 
+def _always() -> None:
+    """Parse, whoever waits, and however long."""
+
+
 class LongBodies:
     """A line of bodies to be parsed. Used on the event loop only."""
 
@@ -35,8 +39,11 @@ class LongBodies:
         self._mean_ms = 1.0
         self._next = clock()
 
-    async def parse(self, parse: Callable[[], T]) -> T:
-        """Call ``parse`` on another thread, in turn, and give what it gives; OverloadedError where too many wait already."""
+    async def parse(self, parse: Callable[[], T], check: Callable[[], object] = _always) -> T:
+        """Call ``parse`` on another thread, in turn, and give what it gives; OverloadedError where too many wait already.
+
+        ``check`` is asked when the turn has come, and raises where there is no point in parsing any more.
+        """
         if self._here >= MOST_LONG:
             wait_ms = self._here * self._mean_ms
             raise OverloadedError(f"{self._here} long bodies wait to be parsed; retry in {math.ceil(wait_ms)} ms", wait_ms)
@@ -44,6 +51,7 @@ class LongBodies:
         try:
             async with self._turn:
                 await asyncio.sleep(max(0.0, self._next - self._clock()))
+                check()
                 began = self._clock()
                 try:
                     return await asyncio.to_thread(parse)

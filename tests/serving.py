@@ -77,13 +77,13 @@ class Client:
     def post(self, path: str, json: Any = None, **options: Any) -> httpx.Response:
         return self.request("POST", path, **({"json": json} if json is not None else {}), **options)
 
-    def ask(self, path: str, json: Any, scope: dict[str, Any]) -> httpx.Response:
+    def ask(self, path: str, json: Any, scope: dict[str, Any], **options: Any) -> httpx.Response:
         """POST, with this too in the ASGI scope, as from our own server."""
 
         async def app(given: Any, receive: Any, send: Any) -> None:
             await self.app({**given, **scope}, receive, send)
 
-        return Client(app, self.parts).post(path, json)  # type: ignore[arg-type]  # an application is what it takes
+        return Client(app, self.parts).post(path, json, **options)  # type: ignore[arg-type]  # an application is what it takes
 
     def metric(self, name: str, **labels: str) -> float:
         """The present value of a series."""

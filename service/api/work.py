@@ -22,6 +22,7 @@ from service.api.describe import NEEDS_KEY
 from service.api.problems import responses
 from service.api.route import check_coding, parse, read
 from service.api.turnstile import Turnstile
+from service.deadline import Deadline
 from service.errors import BodyTimeoutError, DeadlineExceededError, OverloadedError
 from service.keys.file import Permission
 from service.long_bodies import LONG_BYTES
@@ -83,23 +84,36 @@ class WorkRoute:
         """Read the body, work, and render; raises what the pipeline raises, and what is wrong with the body."""
         self.knock(scope, call)  # where the server is not ours, or could not have answered at once
         raw = await self._read(scope, receive, call)
-        body = parse(self._adapter, raw) if len(raw) <= LONG_BYTES else await self._parse_long(raw)
         request = Request(scope, receive)
         known = caller_of(scope)
         if known is not None:
             call.caller = known
-            content = await self._endpoint(body=body, request=request)
+            content = await self._work(raw, request, call)
         else:
             with watched(receive) as call.caller:
-                content = await self._endpoint(body=body, request=request)
+                content = await self._work(raw, request, call)
         return Reply(200, [*_JSON, (b"content-length", b"%d" % len(content))], content)
 
-    async def _parse_long(self, raw: bytes) -> Any:
+    async def _work(self, raw: bytes, request: Request, call: Call) -> bytes:
+        body = parse(self._adapter, raw) if len(raw) <= LONG_BYTES else await self._parse_long(raw, call)
+        return await self._endpoint(body=body, request=request)
+
+    async def _parse_long(self, raw: bytes, call: Call) -> Any:
         try:
-            return await self._long_bodies.parse(partial(parse, self._adapter, raw))
+            return await self._long_bodies.parse(partial(parse, self._adapter, raw), partial(self._check_worth, call))
         except OverloadedError as error:
             self._metrics.refused(error)
             raise
+
+    def _check_worth(self, call: Call) -> None:
+        """Whether anybody waits still, within the longest budget that the body can name; raises as a stage of the work does."""
+        deadline = Deadline.after(most_ms(call, self._settings), call.started, call.clock)
+        walk = Walk(deadline, call.caller, call.elsewhere)
+        reason = walk.hopeless("tokenize")
+        if reason is not None:
+            call.walk = walk
+            self._metrics.dropped_before(reason)
+            raise reason
 
     async def _read(self, scope: Scope, receive: Receive, call: Call) -> bytes:
         """The body, unless a budget that a header names is spent before its end."""

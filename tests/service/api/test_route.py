@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from manual_clock import ManualClock
 from pydantic import TypeAdapter, ValidationError
 from serving import TOKEN, Client, assert_problem, client_of, tokens_file
 from starlette.types import Receive
@@ -18,6 +19,8 @@ from service.api.route import read
 from service.api.schemas import BatchBody, Texts
 from service.errors import BodyTimeoutError, BodyTooLargeError, CallerGoneError, OverloadedError
 from service.long_bodies import LONG_BYTES, LongBodies
+from service.scopes import EXTENSION
+from service.walk import Caller
 
 MIB = 1 << 20
 SCOPE: dict[str, Any] = {"type": "http"}
@@ -206,7 +209,7 @@ def test_a_score_beyond_all_scores_is_a_bound_like_any_other(client: Client, lea
 def test_long_bodies_are_parsed_beside_the_loop_and_short_ones_are_not(
     client: Client, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    async def full(_: object, __: object) -> None:
+    async def full(*_: object) -> None:
         raise OverloadedError("full", 100.0)
 
     body = {"queries": ["x" * 1000] * (size // 1000)}
@@ -216,6 +219,27 @@ def test_long_bodies_are_parsed_beside_the_loop_and_short_ones_are_not(
     assert response.status_code == (200 if size < LONG_BYTES else 429)
     assert client.metric("scalingnote_shed_total", cause="overloaded") == (0 if size < LONG_BYTES else 1)
     assert client.parts.limiter.in_flight == 0
+
+
+@pytest.mark.parametrize(("headers", "hangs_up"), [({"Request-Timeout-Ms": "50"}, False), ({}, False), ({}, True)])
+def test_a_long_body_whose_turn_comes_too_late_is_not_parsed(
+    registry: Path, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], hangs_up: bool
+) -> None:
+    clock, caller, parse = ManualClock(), Caller(), LongBodies.parse
+
+    async def later(bodies: LongBodies, *asked: Any) -> Any:
+        caller.gone = hangs_up
+        clock.advance_ms(0 if hangs_up else 60 if headers else 10_001)
+        return await parse(bodies, *asked)
+
+    with client_of(registry, clock) as client:
+        monkeypatch.setattr(LongBodies, "parse", later)
+        monkeypatch.setattr("service.api.work.parse", lambda *_: pytest.fail("it was parsed"))
+        response = client.ask("/embed", {"queries": ["x" * 1000] * 70}, {"extensions": {EXTENSION: caller}}, headers=headers)
+        assert response.status_code == (499 if hangs_up else 504)
+        cause = "gone" if hangs_up else "late"
+        assert client.metric("scalingnote_dropped_total", cause=cause, stage="tokenize") == 1
+        assert client.parts.limiter.in_flight == 0
 
 
 def test_what_is_wrong_with_a_long_body_is_said(client: Client) -> None:
