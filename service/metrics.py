@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, PlatformCollector, ProcessCollector
 
+from service.budgets import Budgets
 from service.cgroup import CgroupCollector
 from service.cores import ThreadPlan
 from service.errors import CallerGoneError, DeadlineExceededError, DrainingError, OverloadedError
@@ -53,7 +54,6 @@ _ROWS_EDGES = (1.0, 2.0, 4.0, 8.0, 16.0)
 _LAG_EDGES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _LEFT_EDGES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SWAP_EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-
 
 _log = structlog.get_logger(__name__)
 
@@ -112,6 +112,7 @@ class Metrics:
         self._expected_by = {exact: self._expected.of(str(exact).lower()) for exact in (False, True)}
         calls = Histograms(f"{PREFIX}_batch_rows", "Queries of one call of the query tower", "graph", _ROWS_EDGES)
         self._rows = calls.of("query_tower")
+        self.budgets = Budgets(settings.default_timeout_ms)
         self._histograms = (self.request_seconds, stages, left, self._expected, calls)
         self.budget = Gauge(f"{PREFIX}_budget_seconds", "Time that a request may take", ["budget"], registry=registry)
         for name, seconds in budgets.items():
@@ -150,9 +151,7 @@ class Metrics:
     def _connections(self, registry: CollectorRegistry) -> None:
         self.connections = Gauge(f"{PREFIX}_connections", "Open connections of clients", registry=registry)
         self.connection_limit = Gauge(f"{PREFIX}_connection_limit", "Connections that may be open", registry=registry)
-        self.closes = Counter(
-            f"{PREFIX}_connections_closed", "Connections closed on clients, and refused", ["cause"], registry=registry
-        )
+        self.closes = Counter(f"{PREFIX}_connections_closed", "Connections closed, and refused", ["cause"], registry=registry)
         self.open_requests = Gauge(f"{PREFIX}_open_requests", "Requests being received or answered", registry=registry)
         _initialise(self.closes, [(cause,) for cause in CLOSES])
 
@@ -355,7 +354,8 @@ class Metrics:
                 found[status] += _count(counter)
         elsewhere = sum(map(_count, self._sent_elsewhere.values()))
         late = found.pop(504) + elsewhere
-        return Vitals(sum(found.values()) + late, found[500], late, elsewhere + sum(map(_count, self._over_budget.values())))
+        over = elsewhere + sum(map(_count, self._over_budget.values()))
+        return Vitals(sum(found.values()) + late, found[500], late, over, self.budgets.read())
 
     def mirror_entered(self, state: MirrorState) -> None:
         """MirrorObserver: another state."""

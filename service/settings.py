@@ -215,10 +215,10 @@ class Settings(BodySettings, KeySettings, LiveSettings, SloSettings, LogSettings
         description="How long after a swap errors, late answers or a failed proof undo it, in seconds; 0: never.",
     )
     watch_max_error_share: Ratio = Field(
-        0.01, description="Most errors (500) among the answers then, beyond their share in the same time before the swap."
+        0.01, description="Most errors (500) then, without doubt (95%), beyond their share in the same time before the swap."
     )
     watch_max_late_share: Ratio = Field(
-        0.05, description="Most late answers (504) then, beyond their share in the same time before the swap."
+        0.05, description="The same of late answers (504, 503 too_slow), compared with those of like budgets before the swap."
     )
     watch_min_answers: int = Field(100, ge=1, le=1_000_000, description="Answers since the swap, below which nothing is undone.")
     plan_probability: float = Field(

@@ -1,14 +1,24 @@
 """After a swap: are there more errors or late answers than before, by so much that it must be undone?
 
-Pure: it is told the counts and the time, and says what it makes of them.
+Pure: it is told the counts and the time, and says what it makes of them. Callers with short budgets are late with any
+snapshot, and one of them may begin to ask just after a swap: so late answers are compared with those of requests that had
+as much time before it. Where there were not enough of those, only requests with at least the default budget count.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
+
+from service.budgets import Kind, Tally
+from service.windows import wilson_of
+
+_ENOUGH = 30
+"""Answers of a kind before the swap; fewer do not say how many of it are late with any snapshot."""
+_NONE = Tally(0, 0)
 
 
 class Vitals(NamedTuple):
@@ -19,15 +29,35 @@ class Vitals(NamedTuple):
         errors: of them, 500: faults of the service.
         late: of them, 504: the budget was spent; and 503 too_slow: it would be, so that another instance is asked.
         over_budget: of them, those that did not come within their own budget: the late ones, and what was sent too late.
+        kinds: those whose budget is known and that were no faults, by route and budget.
     """
 
     answers: float
     errors: float
     late: float
     over_budget: float = 0.0
+    kinds: Mapping[Kind, Tally] = MappingProxyType({})
 
     def __sub__(self, before: Vitals) -> Vitals:
-        return Vitals(*(late - early for late, early in zip(self, before, strict=True)))
+        earlier = {kind: before.kinds.get(kind, _NONE) for kind in self.kinds}
+        kinds = {
+            kind: Tally(now.answers - earlier[kind].answers, now.late - earlier[kind].late) for kind, now in self.kinds.items()
+        }
+        return Vitals(
+            self.answers - before.answers,
+            self.errors - before.errors,
+            self.late - before.late,
+            self.over_budget - before.over_budget,
+            kinds,
+        )
+
+
+class _Compared(NamedTuple):
+    """Bad answers since the swap, and what share of them was to be expected by what was before it."""
+
+    bad: float
+    answers: float
+    expected: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +66,8 @@ class WatchOptions:
 
     Attributes:
         seconds: how long a snapshot is watched after it has begun to serve; 0: not at all.
-        max_error_share: errors among the answers, beyond what the same time before the swap had.
-        max_late_share: the same of late answers.
+        max_error_share: errors among the answers, beyond what the same time before the swap had; this much, without doubt.
+        max_late_share: the same of late answers, among those whose budgets can be compared.
         min_answers: fewer say nothing.
     """
 
@@ -89,17 +119,31 @@ class Watch:
             self._kept.popleft()
 
     def _judge(self, since: Vitals) -> str | None:
-        if since.answers < self._options.min_answers:
+        expected = self._before.errors / self._before.answers if self._before.answers else 0.0
+        errors = _Compared(since.errors, since.answers, expected)
+        return self._beyond("errors", errors, self._options.max_error_share) or self._beyond(
+            "late", _late(since.kinds, self._before.kinds), self._options.max_late_share
+        )
+
+    def _beyond(self, name: str, found: _Compared, most: float) -> str | None:
+        """A few answers may be bad by chance: the lower end of a 95% interval must be beyond the limit."""
+        if found.answers < self._options.min_answers:
             return None
-        for name, most in (("errors", self._options.max_error_share), ("late", self._options.max_late_share)):
-            share, before = _share(since, name), _share(self._before, name)
-            if share - before > most:
-                return (
-                    f"{name} {share:.1%} of {since.answers:.0f} answers since the swap, {before:.1%} before it; "
-                    f"{most:.1%} more is the limit"
-                )
-        return None
+        share = found.bad / found.answers
+        if wilson_of(share, found.answers)[0] - found.expected <= most:
+            return None
+        return (
+            f"{name} {share:.1%} of {found.answers:.0f} answers since the swap, {found.expected:.1%} before it; "
+            f"{most:.1%} more is the limit"
+        )
 
 
-def _share(vitals: Vitals, name: str) -> float:
-    return float(getattr(vitals, name)) / vitals.answers if vitals.answers else 0.0
+def _late(since: Mapping[Kind, Tally], before: Mapping[Kind, Tally]) -> _Compared:
+    """As if callers had asked before the swap as they ask after it."""
+    answers, late, expected = 0, 0, 0.0
+    for kind, now in since.items():
+        earlier = before.get(kind, _NONE)
+        if kind.octave >= 0 or earlier.answers >= _ENOUGH:
+            answers, late = answers + now.answers, late + now.late
+            expected += now.answers * earlier.late / earlier.answers if earlier.answers else 0.0
+    return _Compared(late, answers, expected / answers if answers else 0.0)

@@ -29,7 +29,11 @@ def wilson(values: Sequence[float]) -> tuple[float, float]:
     Wilson's interval of as many trials as there are values. Values inside 0 to 1 vary at most as much as successes and failures
     of the same mean, so it is never too narrow; and all ones leave a doubt, which a bootstrap would not have.
     """
-    n, mean = len(values), math.fsum(values) / len(values)
+    return wilson_of(math.fsum(values) / len(values), len(values))
+
+
+def wilson_of(mean: float, n: float) -> tuple[float, float]:
+    """Of the mean of so many trials."""
     middle = (mean + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(max(0.0, mean * (1 - mean)) / n + _Z**2 / (4 * n**2))
     return max(0.0, middle - half), min(1.0, middle + half)

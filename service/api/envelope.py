@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +16,7 @@ from service.api.turnstile import caller_name
 from service.api.work import WorkRoute
 from service.errors import CallerGoneError, DrainingError, ServiceError, TooSlowError
 from service.headers import SAFE, missing
+from service.metrics import SERVED
 from service.parts import Parts
 
 UNMATCHED = "unmatched"
@@ -45,10 +47,14 @@ class Ledger:
         metrics = self._parts.metrics
         recorded = None if call.trace is None and call.span is None else call.recorded_trace_id
         metrics.answered(route, status, seconds, recorded)
+        too_slow = call.code == TooSlowError.code
         if call.walk is not None:
-            metrics.timed(route, status, seconds, call.walk.deadline.budget_ms)
+            budget_ms = call.walk.deadline.budget_ms
+            metrics.timed(route, status, seconds, budget_ms)
+            if too_slow or status in SERVED:
+                metrics.budgets.answered(route, budget_ms, late=status != HTTPStatus.OK)
             self._parts.pipeline.account(call.walk, recorded)
-        if call.code == TooSlowError.code:
+        if too_slow:
             metrics.sent_elsewhere(route)
         reason = None if self._access is None else self._access.reason(route, call, status, seconds)
         if reason is not None or call.span is not None:

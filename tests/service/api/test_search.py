@@ -208,6 +208,7 @@ def test_a_replica_too_slow_for_a_budget_sends_the_balancer_elsewhere_at_once(re
         client.post("/search", ask, headers=elsewhere)
         since = client.parts.metrics.vitals() - before
         assert (since.answers, since.late, client.metric("scalingnote_sent_elsewhere_total", route="/search")) == (3, 3, 2)
+        assert sorted(tally for tally in since.kinds.values() if tally.answers) == [(1, 1), (2, 2)]  # of 150 ms, and of 50
 
 
 def test_the_least_budget_of_a_batch_holds_for_all(registry: Path) -> None:
