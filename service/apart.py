@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -86,7 +86,6 @@ class Word:
         checks: all that was found.
         code: of the error that refused it, and ``reason``, its message; None where it passed.
         manifest: sha256 of the manifest's bytes.
-        load_seconds: by step.
     """
 
     step: Step | None = None
@@ -94,7 +93,6 @@ class Word:
     code: str | None = None
     reason: str | None = None
     manifest: str = ""
-    load_seconds: Mapping[Step, float] | None = None
 
 
 @functools.cache
@@ -129,11 +127,11 @@ class Apart:
         self._command = command
         self._bounds = bounds
 
-    def judge(self, layout: Layout, inspection: Inspection, enter: Enter) -> tuple[Verify, Mapping[Step, float]]:
+    def judge(self, layout: Layout, inspection: Inspection, enter: Enter) -> Verify:
         """Have the snapshot at ``layout`` judged; what is found goes into the inspection's record.
 
         Returns:
-            How to verify it here, without reading it all again; and the seconds of each step.
+            How to verify it here, without reading it all again.
 
         Raises:
             RefusedApartError: it may not serve.
@@ -153,7 +151,7 @@ class Apart:
         inspection.record.add(*verdict.checks)
         if verdict.code is not None:
             raise RefusedApartError(verdict.reason or verdict.code, verdict.code)
-        return lambda root: _unchanged(Layout(root), verdict.manifest, stamps), verdict.load_seconds or {}
+        return lambda root: _unchanged(Layout(root), verdict.manifest, stamps)
 
     def _case(self, layout: Layout, inspection: Inspection) -> Case:
         (forced, why), trust = inspection.record.force, self._trust

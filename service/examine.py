@@ -18,7 +18,6 @@ from service.niceness import NICER
 
 if TYPE_CHECKING:
     from service.apart import Case, Word
-    from service.generation import Step
     from service.inspection import Incumbent
 
 _PR_SET_PDEATHSIG = 1
@@ -55,7 +54,6 @@ def judge(case: Case, answers: BinaryIO) -> None:
     record = Record(case.root.name, case.forced, case.why, time.monotonic)
     inspection = Inspection(record, case.options, _peer(case), case.recent, comparing=case.comparing)
     error: Exception | None = None
-    seconds: dict[Step, float] = {}
     digest = ""
     try:
         digest = sha256(read_bytes(layout.manifest)).hexdigest()
@@ -63,13 +61,12 @@ def judge(case: Case, answers: BinaryIO) -> None:
         checked = partial(verify, threads=1, trust=Trust(keys, case.signature_required) if keys else None)
         beside = Beside(inspector=inspection)
         generation = open_generation(layout, case.loading, lambda step: say(Word(step=step)), beside, checked)
-        seconds = dict(generation.load_seconds)
         generation.close()
     except Exception as refused:  # noqa: BLE001 - becomes the verdict, by its name: what a library raises over a hostile file
         error = refused
     report = record.report(error)
     checks = [replace(check, value=plain(check.value), limit=plain(check.limit)) for check in report.checks]
-    say(Word(None, checks, report.code, report.reason, digest, seconds))
+    say(Word(None, checks, report.code, report.reason, digest))
 
 
 def _peer(case: Case) -> Callable[[], AbstractContextManager[Incumbent | None]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from snapshot.verify import verify
 
 Verify = Callable[[Path], Manifest]
 Step = Literal["verifying", "opening", "proving", "warming", "shadowing"]
+STEPS: tuple[Step, ...] = get_args(Step)
 
 _WARM_TOKENS = (4, 8, 16, 32, 64, 128, 256, 512)
 _WARM_K = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,7 +13,7 @@ from service.cores import ThreadPlan
 from service.encoder import Tokenizers
 from service.follow import Enter
 from service.gate import GateOptions
-from service.generation import Beside, Generation, GenerationOptions, Verify, open_generation
+from service.generation import Beside, Generation, GenerationOptions, Step, Verify, open_generation
 from service.inspection import Gatekeeper, Inspection
 from service.queries import carry_over
 from service.recent import RecentQueries
@@ -49,6 +50,28 @@ def generation_options(settings: Settings, threads: ThreadPlan) -> GenerationOpt
     )
 
 
+class _Stopwatch:
+    """Hands steps on, and measures each from when it is entered until the next one is, whoever works meanwhile."""
+
+    def __init__(self, enter: Enter, clock: Callable[[], float]) -> None:
+        self._enter = enter
+        self._clock = clock
+        self._running: tuple[Step, float] | None = None
+        self.seconds: dict[Step, float] = {}
+
+    def __call__(self, step: Step) -> None:
+        self._enter(step)
+        self.stop()
+        self._running = (step, self._clock())
+
+    def stop(self) -> None:
+        """The last step is over."""
+        if self._running is not None:
+            step, begun = self._running
+            self.seconds[step] = self.seconds.get(step, 0.0) + self._clock() - begun
+            self._running = None
+
+
 class Loader:
     """An Opener."""
 
@@ -63,6 +86,7 @@ class Loader:
         served_before: Callable[[str], bool] = lambda _: False,
         apart: Apart | None = None,
         cache: VectorCache | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Nothing is loaded yet; what is loaded beside another snapshot is judged by ``apart``, else in this process."""
         self._options = options
@@ -74,6 +98,7 @@ class Loader:
         self._served_before = served_before
         self._apart = apart
         self._cache = cache or VectorCache(0)
+        self._clock = clock
         self._tokenizers = Tokenizers()
 
     def inspect(self, desire: Desire, pace: Callable[[], None]) -> Inspection:
@@ -86,6 +111,7 @@ class Loader:
     def open(self, layout: Layout, enter: Enter, inspection: Inspection) -> Generation:
         """Load, judge and warm a snapshot, and let it answer a share of the live queries where that is wanted."""
         beside = Beside(self._generations.current, self._recent.latest(_WARM_QUERIES), self._tokenizers, pace=inspection.pace)
+        enter = watch = _Stopwatch(enter, self._clock)
         with ExitStack() as opened:
             if beside.before is None or self._apart is None:
                 new = open_generation(layout, self._options, enter, replace(beside, inspector=inspection), self._verify)
@@ -99,12 +125,11 @@ class Loader:
             if beside.before is not None:
                 carry_over(self._cache, beside.before, new, inspection.pace)
             opened.pop_all()
-        return new
+        watch.stop()
+        return replace(new, load_seconds=watch.seconds)
 
     def _judged(self, layout: Layout, enter: Enter, beside: Beside, inspection: Inspection, apart: Apart) -> Generation:
         """Have it judged in another process, and open here what has passed, which counts as warming it up."""
-        verify, seconds = apart.judge(layout, inspection, enter)
+        verify = apart.judge(layout, inspection, enter)
         enter("warming")
-        new = open_generation(layout, self._options, lambda _: inspection.pace(), beside, verify)
-        here = sum(new.load_seconds.values())
-        return replace(new, load_seconds={**seconds, "warming": here})
+        return open_generation(layout, self._options, lambda _: inspection.pace(), beside, verify)

@@ -22,7 +22,7 @@ from service.cgroup import CgroupCollector
 from service.cores import ThreadPlan
 from service.errors import CallerGoneError, DeadlineExceededError, DrainingError, OverloadedError
 from service.gate_metrics import GateMetrics
-from service.generation import Generation
+from service.generation import STEPS, Generation
 from service.histograms import Histograms
 from service.live_metrics import LiveMetrics
 from service.memory import Freed, available_bytes
@@ -40,7 +40,6 @@ SHED = ("overloaded", "draining")
 CLOSES = ("keep_alive", "header_timeout", "unread", "malformed", "headers_too_large", "pipeline", "crowded", "refused", "bodies")
 OBJECTIVES = ("availability", "in_budget", "recall", "overlap")
 SWAP_OUTCOMES = ("replaced", "returned", "failed")
-SWAP_STEPS = ("verifying", "opening", "proving", "warming")
 WORK_ROUTES = ("/search", "/search/batch", "/embed", "/v1/embeddings")
 SERVED = (200, 504)
 """Answers of requests that were worked on, in time or not."""
@@ -181,7 +180,7 @@ class Metrics:
         self._lags = {running: self.loop_lag.labels(shown) for running, shown in ((False, "none"), (True, "running"))}
         self.swap_state = Gauge(f"{PREFIX}_swap_state", "1 for what is being done about snapshots", ["state"], registry=registry)
         _initialise(self.swaps, [(outcome,) for outcome in SWAP_OUTCOMES])
-        _initialise(self.swap_seconds, [(step,) for step in SWAP_STEPS])
+        _initialise(self.swap_seconds, [(step,) for step in STEPS])
         self.entered(SwapState.IDLE)
 
     def _remote(self, registry: CollectorRegistry) -> None:

@@ -74,7 +74,7 @@ class Judged:
         self.steps: list[Step] = []
         self.inspection = inspection(layout, serving, options, **more)
         apart = Apart(options, LOADING, trust, command=command)
-        self.verify, self.seconds = apart.judge(layout, self.inspection, self.steps.append)
+        self.verify = apart.judge(layout, self.inspection, self.steps.append)
 
     @property
     def checks(self) -> dict[str, Check]:
@@ -85,7 +85,6 @@ def test_what_passes_there_is_opened_here_without_reading_it_all_again(tmp_path:
     layout = make_snapshot(tmp_path, kind="hnsw")
     judged = Judged(layout, served)
     assert list(dict.fromkeys(judged.steps)) == ["verifying", "opening", "proving", "warming"]
-    assert set(judged.seconds) == set(judged.steps)
     report = judged.inspection.report()
     assert (report.passed, report.against) == (True, served.id)
     assert judged.checks["overlap"].value == 1.0

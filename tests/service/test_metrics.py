@@ -51,6 +51,7 @@ def test_budgets_are_exported(metrics: Metrics) -> None:
         ("scalingnote_shed_total", {"cause": "overloaded"}),
         ("scalingnote_swaps_total", {"outcome": "failed"}),
         ("scalingnote_swap_seconds_count", {"step": "proving"}),
+        ("scalingnote_swap_seconds_count", {"step": "shadowing"}),
         ("scalingnote_stage_seconds_count", {"stage": "search"}),
         ("scalingnote_stage_budget_left_seconds_count", {"stage": "reply"}),
         ("scalingnote_live_samples_total", {"work": "recall", "outcome": "dropped"}),

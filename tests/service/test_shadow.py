@@ -205,7 +205,7 @@ class Loading:
         )  # fmt: skip
         keeper = Gatekeeper(GateOptions(), self.generations.peer, recent)
         self.layout = make_snapshot(tmp_path / "new", seed=seed, kind="hnsw")
-        self.loader = Loader(GenerationOptions(batching=False), self.generations, keeper, recent, shadow=shadow)
+        self.loader = Loader(GenerationOptions(batching=False), self.generations, keeper, recent, shadow=shadow, clock=clock)
 
     def open(self, **desire: Any) -> tuple[Generation, list[str]]:
         inspection = self.loader.inspect(Desire(self.layout.root.name, **desire), lambda: None)
@@ -215,7 +215,8 @@ class Loading:
 
 def test_a_candidate_is_shadowed_after_it_was_warmed(tmp_path: Path) -> None:
     loading = Loading(tmp_path, share=0.5, seed=0)
-    _, checks = loading.open()
+    new, checks = loading.open()
+    assert new.load_seconds == dict.fromkeys(loading.steps, 0.0) | {"shadowing": pytest.approx(5.0)}
     assert loading.steps == ["verifying", "opening", "proving", "warming", "shadowing"]
     assert checks == ["shadow_errors", "shadow_overlap", "shadow_p50"]
 
