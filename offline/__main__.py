@@ -21,6 +21,7 @@ from offline.recipe import load_recipe
 from offline.runners import RunnerName, make_runner
 from offline.stages import Source
 from offline.walk import REUSE, SINCE, STAGES, Walk, alone, stage_of
+from snapshot.cli import registry_folder
 from snapshot.errors import SnapshotError
 from snapshot.leases import hold
 
@@ -30,7 +31,7 @@ RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe
 DataOption = Annotated[Path | None, typer.Option(help="A folder in BEIR layout: corpus.jsonl, queries.jsonl, qrels/*.tsv.")]
 LogOption = Annotated[Path | None, typer.Option("--query-log", help="Unlabelled queries, one a line, for distillation.")]
 OutOption = Annotated[Path | None, typer.Option(help="Work folder; work/NAME unless given. Runs resume in it.")]
-RegistryOption = Annotated[Path, typer.Option(help="Folder of snapshots to publish into.")]
+RegistryOption = Annotated[Path, typer.Option(metavar="DIR", parser=registry_folder, help="Folder of snapshots to publish into.")]
 ServiceOption = Annotated[str | None, typer.Option("--service", metavar="URL", help="Measure this service over HTTP instead.")]
 RunnerOption = Annotated[
     RunnerName,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import NoDecode, SettingsConfigDict
 
@@ -22,7 +22,7 @@ from service.settings_slo import SloSettings
 from service.settings_tracing import STANDARD, TracingSettings
 from snapshot.errors import RemoteAddressError
 from snapshot.signing import Trust
-from snapshot.stores import check_url
+from snapshot.stores import check_url, local_folder
 
 PREFIX = "SCALINGNOTE_"
 
@@ -298,15 +298,18 @@ class Settings(BodySettings, KeySettings, LiveSettings, SloSettings, LogSettings
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("remote_registry")
+    @field_validator("registry", "remote_registry", mode="before")
     @classmethod
-    def _is_remote(cls, url: str | None) -> str | None:
-        if url is not None:
-            try:
-                check_url(url)
-            except RemoteAddressError as error:
-                raise ValueError(str(error)) from error
-        return url
+    def _is_address(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            if info.field_name == "registry":
+                return local_folder(value)
+            check_url(value)
+        except RemoteAddressError as error:
+            raise ValueError(str(error)) from error
+        return value
 
     @model_validator(mode="after")
     def _fit(self) -> Settings:

@@ -11,7 +11,17 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from snapshot import cli_diff, cli_fleet, cli_look, cli_remote, cli_trust
-from snapshot.cli import DEFAULT_REGISTRY, IdArgument, JsonOption, RegistryOption, WhyOption, print_json, print_table, size
+from snapshot.cli import (
+    DEFAULT_REGISTRY,
+    IdArgument,
+    JsonOption,
+    RegistryOption,
+    WhyOption,
+    existing,
+    print_json,
+    print_table,
+    size,
+)
 from snapshot.errors import FleetError, RegistryError, SnapshotError
 from snapshot.history import happened
 from snapshot.manifest import Manifest
@@ -135,7 +145,7 @@ def gc(
 @app.command()
 def history(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOption = False) -> None:
     """Who published and activated what, when and why, and what came of it; the latest last."""
-    source = Registry(registry)
+    source = existing(registry)
     events = source.history()
     effects = list(happened(events, source.found()))
     if as_json:

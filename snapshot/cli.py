@@ -14,15 +14,37 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from snapshot.errors import RegistryError
 from snapshot.printable import printable
+from snapshot.registry import Registry
+from snapshot.stores import local_folder
 
-RegistryOption = Annotated[Path, typer.Option("--registry", envvar="SCALINGNOTE_REGISTRY", help="Folder of snapshots.")]
+
+def registry_folder(value: str | Path) -> Path:
+    """What ``--registry`` names: a folder, also as a file URL."""
+    return local_folder(str(value))
+
+
+RegistryOption = Annotated[
+    Path,
+    typer.Option("--registry", metavar="DIR", parser=registry_folder, envvar="SCALINGNOTE_REGISTRY", help="Folder of snapshots."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 WhyOption = Annotated[str, typer.Option(help="Why, in up to 500 characters; kept in history.jsonl.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A snapshot's id, from: python -m snapshot list")]
 DEFAULT_REGISTRY = Path("registry")
 _WIDE = 240
 """Columns where nobody looks: a pipe must not cut ids."""
+
+
+def existing(root: Path) -> Registry:
+    """The registry in a folder; RegistryError where there is none, which must not look as if it were empty."""
+    if not root.exists():
+        raise RegistryError(
+            f"{root}: no such folder; name the folder of snapshots with --registry, or make one with: "
+            f"python -m offline run RECIPE --registry {root}"
+        )
+    return Registry(root)
 
 
 def print_json(content: object) -> None:

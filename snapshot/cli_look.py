@@ -8,7 +8,18 @@ from typing import TypeVar
 
 import typer
 
-from snapshot.cli import DEFAULT_REGISTRY, IdArgument, JsonOption, RegistryOption, age, age_seconds, print_json, print_table, size
+from snapshot.cli import (
+    DEFAULT_REGISTRY,
+    IdArgument,
+    JsonOption,
+    RegistryOption,
+    age,
+    age_seconds,
+    existing,
+    print_json,
+    print_table,
+    size,
+)
 from snapshot.errors import RegistryError, UnknownSnapshotError
 from snapshot.layout import Layout
 from snapshot.leases import is_held
@@ -42,7 +53,7 @@ class _Wanted:
 
 def list_snapshots(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOption = False) -> None:
     """Every snapshot, the latest last: age, documents, space, size, retention, and what is desired and served."""
-    source = Registry(registry)
+    source = existing(registry)
     wanted = _wanted(source)
     states = ((manifest, _state(source, manifest.id, wanted)) for manifest in source.manifests())
     rows = [(manifest, state) for manifest, state in states if state is not None]

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRem
 from rich.progress import Progress as Bar
 
 from snapshot import remote
-from snapshot.cli import DEFAULT_REGISTRY, JsonOption, RegistryOption, WhyOption, print_json, size
+from snapshot.cli import DEFAULT_REGISTRY, JsonOption, RegistryOption, WhyOption, existing, print_json, size
 from snapshot.errors import ReasonMissingError, RemoteAddressError
 from snapshot.progress import Progress
 from snapshot.pull import Pulled, PullOptions
@@ -57,7 +57,7 @@ def push(
     _check_url(url, ids)
     _check_force(activate=activate, force=force, why=why)
     with progress_to(sys.stderr) as progress:
-        done = remote.push(Registry(registry), url, ids, PushOptions(again, progress))
+        done = remote.push(existing(registry), url, ids, PushOptions(again, progress))
     last = done[-1].manifest.id
     if activate:
         remote.Remote(url).activate(last, why, force=force)

@@ -86,6 +86,16 @@ def folder_of(url: str) -> Path:
     return Path(parts.path)
 
 
+def local_folder(text: str) -> Path:
+    """The folder in which a command works on a registry; RemoteAddressError for the URL of an object store."""
+    if not is_folder(text):
+        raise RemoteAddressError(
+            f"{text}: a folder of this machine is needed here; bring snapshots into one with: python -m snapshot pull {text} "
+            "--registry DIR; a service follows that URL by --remote-registry; what services serve, says: python -m snapshot fleet"
+        )
+    return folder_of(text)
+
+
 def check_url(url: str) -> None:
     """RemoteAddressError unless this can be the URL of a registry."""
     if is_folder(url):

@@ -225,6 +225,7 @@ def test_an_unknown_id_and_an_empty_registry_say_what_to_do(registry: Registry, 
     unknown = snapshot(registry, "activate", "nope")
     assert unknown.returncode == 2
     assert f"no snapshot 'nope'; activate another one with: python -m snapshot activate {registry.ids()[-1]}" in unknown.stderr
+    (tmp_path / "empty").mkdir()
     assert "python -m offline run" in snapshot(Registry(tmp_path / "empty"), "list").stdout
 
 
