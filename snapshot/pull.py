@@ -20,6 +20,7 @@ from snapshot.errors import (
     HashMismatchError,
     ManifestError,
     MissingFileError,
+    NewerSchemaError,
     RemoteConflictError,
     SignatureError,
     SnapshotError,
@@ -161,7 +162,8 @@ def _again(registry: Registry, snapshot_id: str, proof: _Proof, store: Store, tr
     layout = registry.layout(snapshot_id)
     if read_bytes(layout.manifest) != proof.manifest:
         raise RemoteConflictError(
-            f"{store.of(snapshot_id)}: not the {snapshot_id} that is in {registry.root}; remove the one that is wrong"
+            f"{store.of(snapshot_id)}: not the {snapshot_id} that is in {registry.root}; remove the one that is wrong, or where "
+            "it is damaged there, push it again from an intact copy: python -m snapshot push ID URL --again"
         )
     if proof.signature is not None and not _holds(layout.root, proof.signature):
         if trust is not None:
@@ -220,7 +222,12 @@ class _Pull:
         proof.write_signature(folder)
         if self._options.trust is not None:
             self._options.trust.check(folder, proof.manifest)
-        return parse_manifest(proof.manifest, Path(where))
+        try:
+            return parse_manifest(proof.manifest, Path(where))
+        except NewerSchemaError:
+            raise
+        except ManifestError as error:
+            raise ManifestError(f"{error}, from an intact copy: python -m snapshot push ID URL --again") from error
 
     def _check_listing(self, manifest: Manifest) -> None:
         """Before a byte travels: the store has every file, in its size."""

@@ -13,7 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from snapshot.errors import HashMismatchError, RemoteConflictError, RemoteDeniedError, RemoteError, SnapshotError
+from snapshot.errors import (
+    HashMismatchError,
+    ManifestError,
+    NewerSchemaError,
+    RemoteConflictError,
+    RemoteDeniedError,
+    RemoteError,
+    SnapshotError,
+    UnsafePathError,
+)
 from snapshot.files import open_plain, read_small
 from snapshot.layout import MANIFEST, SIGNATURE, Layout
 from snapshot.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest, read_bytes
@@ -36,6 +45,7 @@ class PushOptions:
 
     Attributes:
         again: send every file, also those that seem to be there: what is there may be damaged. Into a folder, those that are.
+            A manifest there that is none is replaced.
         progress: hears of bytes.
     """
 
@@ -52,7 +62,7 @@ class Pushed:
         sent_bytes: that travelled.
         copied_bytes: of files that another snapshot in the store had, and the store copied.
         kept_bytes: of files that were there.
-        new: it was not there before.
+        new: it was not there before, or its manifest was none.
     """
 
     manifest: Manifest
@@ -67,6 +77,7 @@ def push_snapshot(registry: Registry, snapshot_id: str, store: Store, options: P
 
     Raises:
         SnapshotError: the registry has no such snapshot, or it is not intact.
+        ManifestError: what the store has as its manifest is none, and ``again`` was not asked for.
         RemoteConflictError: the store has another snapshot of this id.
         RemoteError: the object store.
     """
@@ -74,9 +85,7 @@ def push_snapshot(registry: Registry, snapshot_id: str, store: Store, options: P
     layout = registry.layout(snapshot_id)
     content = read_bytes(layout.manifest)
     key = f"{snapshot_id}/{MANIFEST}"
-    there = store.read(key, MAX_MANIFEST_BYTES)
-    if there is not None and there.content != content:
-        raise RemoteConflictError(f"{store.of(key)}: another snapshot of this id is there; seal yours again, or remove that one")
+    whole = _is_there(store, key, content, again=chosen.again)
     manifest = parse_manifest(content, layout.manifest)
     sizes = {} if chosen.again else store.sizes(snapshot_id)
     missing = {name for name, entry in manifest.files.items() if sizes.get(f"{snapshot_id}/{name}") != entry.bytes}
@@ -86,21 +95,44 @@ def push_snapshot(registry: Registry, snapshot_id: str, store: Store, options: P
     sent = sorted(missing - copied)
     _send(store, layout, manifest, sent, chosen.progress)
     _sign(store, layout, snapshot_id)
-    if there is None:
-        _declare(store, key, content)
+    if not whole:
+        _declare(store, key, content, again=chosen.again)
     total = {name: entry.bytes for name, entry in manifest.files.items()}
     kept = sum(total.values()) - _sum(total, missing)
-    return Pushed(manifest, _sum(total, sent), _sum(total, copied), kept, new=there is None)
+    return Pushed(manifest, _sum(total, sent), _sum(total, copied), kept, new=not whole)
 
 
-def _declare(store: Store, key: str, content: bytes) -> None:
-    """Write the manifest, unless somebody else just has."""
+def _is_there(store: Store, key: str, content: bytes, *, again: bool) -> bool:
+    """Whether the store has this manifest; False also for what is none, where it may be replaced."""
+    there = store.read(key, MAX_MANIFEST_BYTES)
+    if there is None or there.content == content:
+        return there is not None
+    fault = _fault(there.content, store.of(key))
+    if fault is None:
+        raise RemoteConflictError(f"{store.of(key)}: another snapshot of this id is there; seal yours again, or remove that one")
+    if not again:
+        raise ManifestError(f"{fault}, from an intact copy: python -m snapshot push ID URL --again") from fault
+    return False
+
+
+def _fault(content: bytes, where: str) -> ManifestError | None:
+    """Why this is no manifest of any version; None where it is one."""
+    try:
+        parse_manifest(content, Path(where))
+    except (NewerSchemaError, UnsafePathError):
+        return None
+    except ManifestError as error:
+        return error
+    return None
+
+
+def _declare(store: Store, key: str, content: bytes, *, again: bool) -> None:
+    """Write the manifest, unless somebody else just has; ``again``: in place of what is none."""
     try:
         store.write(key, content, "create")
     except RemoteConflictError:
-        there = store.read(key, MAX_MANIFEST_BYTES)
-        if there is None or there.content != content:
-            raise
+        if not _is_there(store, key, content, again=again):
+            store.write(key, content)
 
 
 def _sign(store: Store, layout: Layout, snapshot_id: str) -> None:

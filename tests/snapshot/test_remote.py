@@ -195,8 +195,9 @@ def test_another_snapshot_of_the_same_id_is_refused(bucket: str, registry: Regis
     changed = Layout(registry.root / wanted(registry)).manifest.read_bytes().replace(b'"toy"', b'"you"')
     pull(bucket, other, [wanted(registry)])
     open_store(bucket).write(key, changed)
-    with pytest.raises(RemoteConflictError, match="another snapshot of this id"):
-        push(registry, bucket)
+    for again in (False, True):
+        with pytest.raises(RemoteConflictError, match="another snapshot of this id"):
+            push(registry, bucket, [wanted(registry)], PushOptions(again=again))
     with pytest.raises(RemoteConflictError, match="remove the one that is wrong"):
         pull(bucket, other, [wanted(registry)])
 
@@ -213,6 +214,25 @@ def test_wrong_bytes_are_refused_by_name_and_repaired_by_pushing_again(bucket: s
     [pulled] = pull(bucket, other, [wanted(registry)])
     assert pulled.resumed_bytes > 0  # what was right the first time
     verify(other.root / wanted(registry))
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\x00" * 1000])
+def test_a_manifest_that_was_damaged_is_mended_by_pushing_again(
+    bucket: str, registry: Registry, other: Registry, damage: bytes
+) -> None:
+    push(registry, bucket)
+    pull(bucket, other, [wanted(registry)])
+    open_store(bucket).write(f"{wanted(registry)}/manifest.json", damage)
+    with pytest.raises(ManifestError, match=r"manifest\.json: not a manifest .*--again"):
+        pull(bucket, Registry(other.root.parent / "third"), [wanted(registry)])
+    with pytest.raises(RemoteConflictError, match="--again"):  # of one that was pulled before
+        pull(bucket, other, [wanted(registry)])
+    with pytest.raises(ManifestError, match=r"manifest\.json: not a manifest .*--again"):
+        push(registry, bucket)
+    [mended] = push(registry, bucket, [wanted(registry)], PushOptions(again=True))
+    assert mended.new
+    [pulled] = pull(bucket, Registry(other.root.parent / "third"), [wanted(registry)])
+    assert pulled.manifest == registry.read(wanted(registry))
 
 
 def test_a_file_that_is_missing_or_has_another_size_is_refused_before_anything_travels(
