@@ -233,17 +233,9 @@ def search(
     from offline import search as students  # with torch, which takes seconds
 
     found = students.search(walk, budget_ms)
-    folder = walk.work / students.FOLDER
-    if found.best is None:
-        say(f"No student takes at most {budget_ms:g} ms; see {folder / 'search.md'} for what each takes, and raise --budget-ms.")
-        return
-    changed = students.with_best(walk.recipe, found)
-    if finish:
-        say(f"  distill: {walk.run_stage(stage_of('distill'), changed).describe()}")
-    options = " ".join(f"--set '{change}'" for change in students.overrides(changed, walk.recipe))
-    say(
-        f"Best within {budget_ms:g} ms: {found.best}; all: {folder / 'search.md'}. Next: python -m offline run {recipe} {options}"
-    )
+    if finish and found.best is not None:
+        say(f"  distill: {walk.run_stage(stage_of('distill'), students.with_best(walk.recipe, found)).describe()}")
+    say(students.closing(found, walk, recipe, set_ or ()))
 
 
 @app.command("scaling")

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from pydantic import BaseModel, ConfigDict
 
+from offline.markdown import table
 from snapshot.files import atomic_write
 
 _INK, _FAINT, _FRONT, _BEST = "#1f2933", "#9aa5b1", "#486581", "#d9622b"
@@ -32,7 +33,7 @@ class Latency(BaseModel):
 
 
 class Trial(BaseModel):
-    """A candidate after its last round: ``texts`` learned, ``retained`` of the teacher's quality on dev."""
+    """A candidate after its last round: ``texts`` learned, ``retained`` of the teacher's quality."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,7 +47,10 @@ class Trial(BaseModel):
 
 
 class Findings(BaseModel):
-    """All candidates; ``best`` is the name of the one with the most retained within the budget, or None."""
+    """All candidates; ``best`` is the name of the one with the most retained within the budget.
+
+    Where none is within it ``best`` is None, and there are no trials: nobody was trained.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,8 +59,18 @@ class Findings(BaseModel):
     teacher_ms: float
     quality: str
     """What ``retained`` is a share of, in words."""
+    latencies: dict[str, Latency]
+    """Of every candidate, untrained."""
     trials: tuple[Trial, ...]
     best: str | None
+
+    @property
+    def nearest(self) -> str:
+        """The fastest candidate, in words."""
+        if not self.latencies:
+            return "no candidate could be built"
+        name = min(self.latencies, key=lambda each: self.latencies[each].served)
+        return f"the fastest, {name}, takes {self.latencies[name].served:.3f} ms"
 
 
 def front(trials: Sequence[Trial]) -> list[Trial]:
@@ -87,9 +101,41 @@ def best(trials: Sequence[Trial], budget_ms: float) -> Trial | None:
 
 def page(found: Findings) -> str:
     """The Markdown page."""
+    title = f"# {found.recipe}: students for a budget of {found.budget_ms:g} ms"
+    timed = (
+        "Latency is that of one query on one thread of this machine, all graphs by turns; the teacher's query tower takes "
+        f"{found.teacher_ms:.2f} ms (fp32)."
+    )
+    if found.best is None:
+        said = f"No candidate is within it, so none was trained: {found.nearest}. {timed}"
+        return f"{title}\n\n{said}\n\n{_times(found)}\n"
+    return (
+        f"{title}\n\nRetained is the share of the teacher's {found.quality} after a short training, on as many texts as the "
+        f"table says. {timed} The budget is {found.budget_ms:g} ms; the best within it is **{found.best}**.\n\n"
+        f"{_trained(found)}\n\n![Retention against latency](front.png)\n"
+    )
+
+
+def _times(found: Findings) -> str:
+    """Of candidates that nobody trained, the fastest first."""
+    ordered = sorted(found.latencies.items(), key=lambda item: item[1].served)
+    rows = [
+        [
+            name,
+            f"{taken.fp32:.3f}",
+            "" if taken.int8 is None else f"{taken.int8:.3f}",
+            f"{found.teacher_ms / taken.served:.1f}",
+            f"{taken.megabytes:.1f}",
+        ]
+        for name, taken in ordered
+    ]
+    return table(["student", "fp32 ms", "int8 ms", "times the teacher's speed", "MB"], rows)
+
+
+def _trained(found: Findings) -> str:
     names = {trial.name for trial in front(found.trials)}
     rows = [
-        "| student | fp32 ms | int8 ms | times the teacher's speed | MB | parameters | texts | retained on dev | front |",
+        "| student | fp32 ms | int8 ms | times the teacher's speed | MB | parameters | texts | retained | front |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for trial in sorted(found.trials, key=lambda trial: trial.latency.served):
@@ -106,14 +152,7 @@ def page(found: Findings) -> str:
             "yes" if trial.name in names else "",
         ]
         rows.append("| " + " | ".join(cells) + " |")
-    chosen = f"the best within it is **{found.best}**" if found.best else "no candidate is within it"
-    return (
-        f"# {found.recipe}: students for a budget of {found.budget_ms:g} ms\n\n"
-        f"Retained is the share of the teacher's {found.quality} after a short training, on as many texts as the table says. "
-        "Latency is that of one query on one thread of this machine, all graphs by turns; the teacher's query tower takes "
-        f"{found.teacher_ms:.2f} ms (fp32). "
-        f"The budget is {found.budget_ms:g} ms; {chosen}.\n\n" + "\n".join(rows) + "\n\n![Retention against latency](front.png)\n"
-    )
+    return "\n".join(rows)
 
 
 def draw(found: Findings, path: Path) -> None:

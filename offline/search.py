@@ -1,15 +1,17 @@
 """The search for a student that fits a latency budget, after "Search for Efficient LLMs" (arXiv 2409.17372).
 
-Latency does not depend on weights: every candidate is traced and timed first, untrained. Then all are trained briefly on the
-same texts, those on or near the front of retention against latency for twice as long (successive halving, arXiv 1502.07943),
-and the best within the budget to the end. Each step is a stage with a receipt, so that a killed search goes on.
+Latency does not depend on weights: every candidate is traced and timed first, untrained, and where none is within the budget
+that is the end. Else all are trained briefly on the same texts, those on or near the front of retention against latency for
+twice as long (successive halving, arXiv 1502.07943), and the best within the budget to the end. Each step is a stage with a
+receipt, so that a killed search goes on.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from offline.errors import BackboneError, RecipeError
 from offline.front import Findings, Latency, Trial, best, draw, page, survivors
 from offline.gates import judged_for_gate
 from offline.graph import Graph
+from offline.judged import Judged
 from offline.lessons import Lesson, choose_texts, teach
 from offline.metrics import NDCG, ndcg
 from offline.probes import probe_queries
@@ -42,6 +45,7 @@ from snapshot.files import write_text
 from snapshot.text import render_query
 
 FOLDER = "search"
+FRONT = "front.png"
 _NEEDS = ("prepare", "train", "encode")
 _TIMED_TEXTS, _CALIBRATION_TEXTS, _DEPTH = 32, 64, 10
 _TEACHER = "teacher"
@@ -49,6 +53,8 @@ _TEACHER = "teacher"
 
 def search(walk: Walk, budget_ms: float) -> Findings:
     """Run the search in the folder ``search`` of the walk's; writes ``search.json``, ``search.md`` and ``front.png`` there.
+
+    Where no candidate is within the budget none is trained, and there is no ``front.png``.
 
     Raises:
         RecipeError: a candidate of the recipe does not fit ``distill``.
@@ -61,29 +67,63 @@ def search(walk: Walk, budget_ms: float) -> Findings:
     timed = walk.run_stage(
         _stage("latency", partial(_latencies, recipes=recipes), ("text", "distill", "search", "export")), recipe
     )
-    latencies = json.loads((timed.folder / "latency.json").read_text(encoding="utf-8"))
-    left = [name for name in recipes if name in latencies["students"]]
-    trials: dict[str, Trial] = {}
-    for number in range(recipe.search.rounds):
-        texts = recipe.search.first_texts * 2**number
-        for name in left:
-            trials[name] = _trial(walk, name, recipes[name], Latency(**latencies["students"][name]), texts)
-            say(f"  round {number + 1}, {name}: {trials[name].latency.served:.3f} ms, {trials[name].retained:.1%} retained")
-        kept = survivors([trials[name] for name in left], max(1, math.ceil(len(left) * recipe.search.keep)))
-        left = [trial.name for trial in kept]
+    told = json.loads((timed.folder / "latency.json").read_text(encoding="utf-8"))
+    latencies = {name: Latency(**taken) for name, taken in told["students"].items()}
+    is_possible = any(latency.served <= budget_ms for latency in latencies.values())
+    trials, left = _train_by_rounds(walk, recipes, latencies) if is_possible else ({}, [])
     chosen = best([trials[name] for name in left], budget_ms) or best(list(trials.values()), budget_ms)
     found = Findings(
         recipe=recipe.name,
         budget_ms=budget_ms,
-        teacher_ms=latencies["teacher"],
-        quality=latencies["quality"],
+        teacher_ms=told["teacher"],
+        quality=_quality(Prepared(walk.work / "prepare"), recipe),
+        latencies=latencies,
         trials=tuple(trials.values()),
         best=chosen.name if chosen is not None else None,
     )
+    (work / FRONT).unlink(missing_ok=True)
+    if trials:
+        draw(found, work / FRONT)
     write_text(work / "search.json", found.model_dump_json(indent=2))
     write_text(work / "search.md", page(found))
-    draw(found, work / "front.png")
     return found
+
+
+def _train_by_rounds(
+    walk: Walk, recipes: Mapping[str, Recipe], latencies: Mapping[str, Latency]
+) -> tuple[dict[str, Trial], list[str]]:
+    """All candidates after their last rounds, by name, and the names of those that are left."""
+    config, left = walk.recipe.search, [name for name in recipes if name in latencies]
+    trials: dict[str, Trial] = {}
+    for number in range(config.rounds):
+        for name in left:
+            trials[name] = _trial(walk, name, recipes[name], latencies[name], config.first_texts * 2**number)
+            say(f"  round {number + 1}, {name}: {trials[name].latency.served:.3f} ms, {trials[name].retained:.1%} retained")
+        kept = survivors([trials[name] for name in left], max(1, math.ceil(len(left) * config.keep)))
+        left = [trial.name for trial in kept]
+    return trials, left
+
+
+def closing(found: Findings, walk: Walk, recipe: Path, given: Sequence[str]) -> str:
+    """What was found, and the whole command that goes on from it; ``given`` are the options of ``--set`` so far."""
+    everything = f"see {walk.work / FOLDER / 'search.md'}"
+    if found.best is None:
+        return (
+            f"No student takes at most {found.budget_ms:g} ms, so none was trained: {found.nearest}; {everything} for what each "
+            "takes, and raise --budget-ms"
+        )
+    source, default = walk.source, Path("work") / walk.recipe.name
+    options = {
+        "--data": source.data,
+        "--query-log": source.query_log,
+        "--out": walk.work if walk.work != default else None,
+        "--registry": source.registry if source.registry != Source().registry else None,
+    }
+    parts = [part for option, path in options.items() if path is not None for part in (option, str(path))]
+    changes = [*given, *overrides(with_best(walk.recipe, found), walk.recipe)]
+    parts += [part for change in changes for part in ("--set", change)]
+    command = shlex.join(["python", "-m", "offline", "run", str(recipe), *parts])
+    return f"Best within {found.budget_ms:g} ms: {found.best}; all: {everything}. Next: {command}"
 
 
 def with_best(recipe: Recipe, found: Findings) -> Recipe:
@@ -196,8 +236,7 @@ def _latencies(job: Job, recipes: Mapping[str, Recipe]) -> Summary:
         graphs |= _graphs(job, name, student, lesson.texts, int8=recipe.export.precision != "fp32")
     taken = measure(graphs, texts)
     students = {name: _latency(job.folder, name, taken) for name in recipes if f"{name}.fp32" in taken}
-    quality = NDCG if len(judged_for_gate(prepared, job.recipe)) else "ten best documents"
-    content = {"teacher": taken[f"{_TEACHER}.fp32"], "quality": quality, "students": students}
+    content = {"teacher": taken[f"{_TEACHER}.fp32"], "students": students}
     write_text(job.folder / "latency.json", json.dumps(content, indent=2))
     for path in job.folder.glob("*.onnx"):
         path.unlink()
@@ -242,7 +281,7 @@ def _trial(walk: Walk, name: str, recipe: Recipe, latency: Latency, texts: int) 
 
 
 def _train(job: Job, texts: int) -> Summary:
-    """A short training, and what of the teacher's quality is left on dev."""
+    """A short training, and what of the teacher's quality is left."""
     lesson, teacher = _read_lesson(job.inputs["lesson"]), _teacher(job.inputs["train"])
     brief = job.recipe.distill.model_copy(update={"epochs": texts / len(lesson.texts)})
     short = Job(job.recipe.model_copy(update={"distill": brief}), job.source, job.folder, job.inputs)
@@ -253,13 +292,25 @@ def _train(job: Job, texts: int) -> Summary:
     return {"retained": retained(job, teacher, trained), "parameters": parameters}
 
 
+def _judged(prepared: Prepared, recipe: Recipe) -> Judged:
+    return judged_for_gate(prepared, recipe).sample(recipe.search.max_queries, recipe.evaluate.seed)
+
+
+def _quality(prepared: Prepared, recipe: Recipe) -> str:
+    """What ``retained`` is a share of, in words."""
+    judged = _judged(prepared, recipe)
+    if len(judged):
+        return f"{NDCG} on {len(judged):,} {judged.split} queries"
+    return f"ten best documents of {len(probe_queries(prepared, recipe.search.max_queries)):,} unjudged queries"
+
+
 def retained(job: Job, teacher: SentenceTransformer, student: SentenceTransformer) -> float:
     """The student's nDCG@10 over the teacher's against the document vectors, on dev queries (else training pairs).
 
     Without any judgement, the share of the teacher's ten best documents that the student finds.
     """
     prepared, spec, documents = Prepared(job.inputs["prepare"]), job.recipe.text.query, load_vectors(job.inputs["encode"])
-    judged = judged_for_gate(prepared, job.recipe).sample(job.recipe.search.max_queries, job.recipe.evaluate.seed)
+    judged = _judged(prepared, job.recipe)
     raw = judged.texts or probe_queries(prepared, job.recipe.search.max_queries)
     texts = [render_query(spec, text) for text in raw]
     depth = judged.depth(_DEPTH)

@@ -35,11 +35,25 @@ def test_the_best_is_within_the_budget():
 
 
 def test_the_page_names_the_best_and_the_front_and_is_drawn(tmp_path):
-    found = Findings(recipe="tiny", budget_ms=2.5, teacher_ms=8.0, quality="nDCG@10", trials=tuple(TRIALS), best="middle")
+    found = Findings(
+        recipe="tiny",
+        budget_ms=2.5,
+        teacher_ms=8.0,
+        quality="nDCG@10 on 300 training queries",
+        latencies={trial.name: trial.latency for trial in TRIALS},
+        trials=tuple(TRIALS),
+        best="middle",
+    )
     text = page(found)
+    assert "the share of the teacher's nDCG@10 on 300 training queries after a short training" in text
+    assert "on dev" not in text
     assert "the best within it is **middle**" in text
     assert "| **middle** | 4.000 | 2.000 | 4.0 | 1.0 | 0.00 M | 64 | 95.0% | yes |" in text
     assert "| twin | 4.000 | 2.000 | 4.0 | 1.0 | 0.00 M | 64 | 94.0% |  |" in text
     draw(found, tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
-    assert "no candidate is within it" in page(found.model_copy(update={"best": None}))
+    untrained = page(found.model_copy(update={"best": None, "trials": ()}))
+    assert "No candidate is within it, so none was trained: the fastest, fast, takes 1.000 ms." in untrained
+    assert "| fast | 2.000 | 1.000 | 8.0 | 1.0 |" in untrained
+    assert "front.png" not in untrained
+    assert found.model_copy(update={"latencies": {}}).nearest == "no candidate could be built"

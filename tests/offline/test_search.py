@@ -1,6 +1,8 @@
 """The search over a finished tiny work folder; every graph is one that was traced once, the clock is made up."""
 
 import json
+import shlex
+from pathlib import Path
 
 import onnx
 import pytest
@@ -53,6 +55,43 @@ def test_the_best_within_the_budget_is_found_and_written_down(walk, capsys):
     assert written["best"] == found.best
     assert (walk.work / "search" / "search.md").is_file()
     assert (walk.work / "search" / "front.png").is_file()
+
+
+def test_where_nothing_is_within_the_budget_nobody_is_trained(walk, monkeypatch):
+    search.search(walk, budget_ms=1.5)
+    assert (walk.work / "search" / "front.png").is_file()
+    monkeypatch.setattr(search, "_train", lambda *_, **__: pytest.fail("trained"))
+    found = search.search(walk, budget_ms=0.05)
+    assert (found.best, found.trials) == (None, ())
+    said = search.closing(found, walk, Path("tiny.toml"), ())
+    assert "No student takes at most 0.05 ms, so none was trained: the fastest, static-mixers0, takes 0.100 ms" in said
+    assert "static-mixers0, takes 0.100 ms" in (walk.work / "search" / "search.md").read_text()
+    assert not (walk.work / "search" / "front.png").exists(), "that of another budget"
+
+
+def test_what_is_retained_says_of_what_it_is(walk):
+    found = search.search(walk, budget_ms=1.5)
+    assert found.quality == "nDCG@10 on 60 training queries"
+    assert "the teacher's nDCG@10 on 60 training queries" in (walk.work / "search" / "search.md").read_text()
+
+
+def test_the_next_command_is_whole(walk):
+    found = search.search(walk, budget_ms=1.5)
+    source = Source(data=Path("my data"), query_log=Path("log.txt"), registry=Path("elsewhere"))
+    said = search.closing(found, Walk(walk.recipe, source, walk.work), Path("my tiny.toml"), ("train.epochs=0",))
+    command = shlex.split(said.partition("Next: ")[2])
+    assert command[:5] == ["python", "-m", "offline", "run", "my tiny.toml"]
+    options = list(zip(command[5::2], command[6::2], strict=True))
+    assert options[:5] == [
+        ("--data", "my data"),
+        ("--query-log", "log.txt"),
+        ("--out", str(walk.work)),
+        ("--registry", "elsewhere"),
+        ("--set", "train.epochs=0"),
+    ]
+    assert options[5][1].startswith("distill={")
+    plain = search.closing(found, Walk(walk.recipe, Source(), Path("work/tiny")), Path("tiny.toml"), ())
+    assert "run tiny.toml --set" in plain
 
 
 def test_a_search_that_was_stopped_trains_nobody_twice(walk, monkeypatch):
