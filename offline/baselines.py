@@ -10,14 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import Stemmer
 
+from offline.data.unspaced import UNSPACED, bigrams
 from offline.metrics import Rows
 
 _K1 = 1.2
 _B = 0.75
+_TOKEN = rf"(?u)[{UNSPACED}]+|\b\w\w+\b"
+"""As bm25s has it, and bigrams, whose vowel signs and tones are no word characters."""
 
 
 class Bm25:
-    """An index over title + text, with English stop words and the Snowball stemmer (k1 1.2, b 0.75, Lucene's idf)."""
+    """An index over title + text, with English stop words and the Snowball stemmer (k1 1.2, b 0.75, Lucene's idf).
+
+    Of scripts without spaces the words are ``bigrams``.
+    """
 
     def __init__(self, titles: Sequence[str], texts: Sequence[str]) -> None:
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG when imported, and prints
@@ -48,6 +54,12 @@ class Bm25:
 
     def _tokens(self, texts: list[str]) -> list[list[str]]:
         tokens: list[list[str]] = bm25s.tokenize(
-            texts, stopwords="english", stemmer=self._stemmer, return_ids=False, show_progress=False, allow_empty=True
+            [bigrams(text) for text in texts],
+            token_pattern=_TOKEN,
+            stopwords="english",
+            stemmer=self._stemmer,
+            return_ids=False,
+            show_progress=False,
+            allow_empty=True,
         )
         return tokens

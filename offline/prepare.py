@@ -131,4 +131,4 @@ def _hash(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
 
 
-STAGE = Stage(name="prepare", run=run, sections=("data",), outside=_outside, version=2)
+STAGE = Stage(name="prepare", run=run, sections=("data",), outside=_outside, version=3)

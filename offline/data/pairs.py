@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import NamedTuple
 
 from offline.data.dataset import Judgement, Pair, Query
+from offline.data.unspaced import count_words
 from offline.progress import say
 
-_BREAK = re.compile(r"(?<=[.!?])\s+|;\s|\n")
+_BREAK = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])(?![。！？」』）])\s*|;\s|\n")  # noqa: RUF001 - of Chinese and Japanese
 _SEED = 17
 _MIN_WORDS, _MAX_WORDS = 3, 64
 _SPACING = 64
@@ -29,7 +30,7 @@ class Text(NamedTuple):
 
 def fold(text: str) -> str:
     """What two texts have in common that differ only in case, spacing or final punctuation."""
-    return " ".join(text.casefold().split()).rstrip(" .!?")
+    return " ".join(text.casefold().split()).rstrip(" .!?。！？")  # noqa: RUF001 - of Chinese and Japanese
 
 
 def held_out(queries: Iterable[Query]) -> frozenset[str]:
@@ -83,7 +84,7 @@ def from_sentences(texts: Sequence[str], forbidden: Set[str], limit: int | None 
     for row, text in enumerate(texts):
         query, rest = _first_sentence(text)
         positive = _without(query, rest)
-        is_whole = _MIN_WORDS <= len(query.split()) <= _MAX_WORDS and len(positive.split()) >= _MIN_WORDS
+        is_whole = _MIN_WORDS <= count_words(query) <= _MAX_WORDS and count_words(positive) >= _MIN_WORDS
         if is_whole and fold(query) not in forbidden:
             pairs.append(Pair(query, "", positive, row))
     return _sample(pairs, limit)
@@ -92,7 +93,7 @@ def from_sentences(texts: Sequence[str], forbidden: Set[str], limit: int | None 
 def _first_sentence(text: str) -> tuple[str, str]:
     """It and the rest; what is too short for a sentence, such as ``Dr.``, belongs to the next."""
     for end in _BREAK.finditer(text):
-        if len(text[: end.start()].split()) >= _MIN_WORDS:
+        if count_words(text[: end.start()]) >= _MIN_WORDS:
             return text[: end.start()].strip(), text[end.end() :].strip()
     return text.strip(), ""
 
@@ -145,6 +146,6 @@ def mine_sentences(texts: Iterable[str], per_document: int) -> Iterator[str]:
         for part in _BREAK.split(text):
             if found == per_document:
                 break
-            if _MIN_WORDS <= len(part.split()) <= _MAX_WORDS:
+            if _MIN_WORDS <= count_words(part) <= _MAX_WORDS:
                 found += 1
                 yield part

@@ -34,6 +34,19 @@ def test_ranking_is_by_score_and_filled_up():
     ]
 
 
+@pytest.mark.parametrize(
+    ("texts", "query"),
+    [
+        (["东京的天气很好", "北京烤鸭的做法", "how to cook"], "烤鸭怎么做"),
+        (["東京は日本の首都です", "お茶の入れ方を説明します", "how to cook"], "お茶を入れる"),
+        (["อากาศวันนี้ดีมาก", "วิธีทำต้มยำกุ้ง", "how to cook"], "ต้มยำทำยังไง"),
+    ],
+)
+def test_scripts_without_spaces_match_by_pairs_of_characters(texts, query):
+    assert Bm25([""] * 3, texts).rank([query], k=3).tolist()[0][0] == 1
+    assert Bm25([""] * 3, texts).rank(["cooking"], k=3).tolist() == [[2, -1, -1]]
+
+
 def test_ties_go_to_the_lower_row():
     assert Bm25(["", "", ""], ["red cup", "red cup", "red cup"]).rank(["cup"], k=2).tolist() == [[0, 1]]
 

@@ -87,6 +87,16 @@ def test_sentences_end_at_stops_semicolons_and_lines():
     ]
 
 
+def test_sentences_of_scripts_without_spaces_end_at_their_own_stops():
+    text = "東京は日本の首都です。人口は千四百万人です！？はい。「行きましょう。」と彼は言いました。"  # noqa: RUF001
+    first, second, third = "東京は日本の首都です。", "人口は千四百万人です！？", "「行きましょう。」と彼は言いました。"  # noqa: RUF001
+    assert list(mine_sentences([text], 9)) == [first, second, third]
+    (pair,) = from_sentences([text], set())
+    assert (pair.query, pair.text) == (first, text.removeprefix(first))
+    assert fold("什么是红茶？") == fold("什么是红茶")  # noqa: RUF001
+    assert list(mine_sentences(["字" * 129 + "。"], 9)) == [], "64 words at most"
+
+
 def test_sentences_are_bounded_in_length_and_number():
     long = " ".join(["word"] * 65)
     assert list(mine_sentences([f"{long}. one two three. four five six. seven eight nine."], 2)) == [
