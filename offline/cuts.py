@@ -1,4 +1,4 @@
-"""How many texts are longer than their tower reads: what stands behind the last token is never searched."""
+"""How many texts are longer than their tower reads, and how many tokens it does not know: what they say is never searched."""
 
 from __future__ import annotations
 
@@ -30,7 +30,15 @@ def count_cuts(prepared: Prepared, recipe: Recipe, query: SentenceTransformer, d
 
 def _count(texts: Literal["documents", "queries"], tower: SentenceTransformer, spec: TextSpec, sample: Sequence[str]) -> Cut:
     heads = [text[: _CHARACTERS_PER_TOKEN * spec.max_tokens] for text in sample]
-    found = tower.tokenizer(heads, add_special_tokens=spec.add_special_tokens, verbose=False)["input_ids"] if heads else []
+    tokenizer = tower.tokenizer
+    found = tokenizer(heads, add_special_tokens=spec.add_special_tokens, verbose=False)["input_ids"] if heads else []
+    added = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
+    unknown = {tokenizer.unk_token_id} - added  # models of bytes know everything, and may name their end token here
     return Cut(
-        texts=texts, max_tokens=spec.max_tokens, sample=len(heads), cut=sum(len(tokens) > spec.max_tokens for tokens in found)
+        texts=texts,
+        max_tokens=spec.max_tokens,
+        sample=len(heads),
+        cut=sum(len(tokens) > spec.max_tokens for tokens in found),
+        tokens=sum(token not in added for tokens in found for token in tokens),
+        unknown=sum(token in unknown for tokens in found for token in tokens),
     )

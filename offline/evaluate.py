@@ -288,5 +288,5 @@ STAGE = Stage(
     needs=("prepare", "train", "distill", "refine", "export", "encode", "index"),
     sections=("text", "data", "train", "evaluate"),
     outside=lambda recipe, _source: {"name": recipe.name, "backbone": backbone_fingerprint(recipe.train.backbone)},
-    version=5,
+    version=6,
 )

@@ -128,12 +128,16 @@ class Latency(_Finding):
 
 
 class Cut(_Finding):
-    """Texts that are longer than their tower reads, of a sample of all."""
+    """Texts that are longer than their tower reads, of a sample of all, and tokens that say nothing."""
 
     texts: Literal["documents", "queries"]
     max_tokens: int
     sample: int
     cut: int
+    tokens: int = 0
+    """Of the sample, without those that the tokenizer adds."""
+    unknown: int = 0
+    """Of ``tokens`` those that stand for whatever the tokenizer does not know."""
 
     @property
     def share(self) -> float:
@@ -146,6 +150,21 @@ class Cut(_Finding):
             f"{self.share:.1%} of {self.sample:,} {self.texts} are longer than the {self.max_tokens} tokens that are read "
             f"of each ({setting})"
         )
+
+    @property
+    def unknown_share(self) -> float:
+        return self.unknown / self.tokens if self.tokens else 0.0
+
+    def describe_unknown(self) -> str:
+        """One sentence, with the setting that would change it."""
+        return (
+            f"{self.unknown_share:.1%} of the tokens of {self.sample:,} {self.texts} are unknown to the backbone's tokenizer, "
+            "and what they say is lost: take a backbone that knows their script (train.backbone)"
+        )
+
+
+WORTH_SAYING = 0.01
+"""Share of texts that are cut, or of tokens that are unknown, from which on it is told."""
 
 
 class Answer(_Finding):

@@ -8,7 +8,7 @@ from pathlib import Path
 from offline import plots, report_aspects
 from offline.bootstrap import Values
 from offline.exported import Gate
-from offline.findings import Findings, Proof
+from offline.findings import WORTH_SAYING, Findings, Proof
 from offline.goals import TEACHER_ONNX
 from offline.markdown import cell, difference, estimate, table, yes
 from offline.metrics import METRICS
@@ -95,6 +95,7 @@ def _built(findings: Findings) -> str:
         f"as {export.precision} ONNX; a {index.kind} index, searched at effort {index.default_effort}.\n\n"
         f"- precision: {export.reason}\n- index: {index.reason}\n"
         + "".join(f"- length: {each.describe()}\n" for each in findings.cuts if each.sample)
+        + "".join(f"- unknown: {each.describe_unknown()}\n" for each in findings.cuts if each.unknown_share >= WORTH_SAYING)
         + f"\n{_retention(findings)}"
     )
 

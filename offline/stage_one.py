@@ -22,6 +22,7 @@ from offline.data.pairs import rows_of_same
 from offline.data.prepared import Prepared
 from offline.dev_search import Search, searched_rows, split_dev
 from offline.errors import RecipeError, TrainingError
+from offline.findings import WORTH_SAYING
 from offline.judged import Judged
 from offline.learner import Learner
 from offline.lengths import check_length
@@ -51,7 +52,6 @@ from snapshot.text import render, render_query
 BEST = "best"
 _NEGATIVES = "negatives"
 _LAST = "last"
-_CUT_SHARE_TO_SAY = 0.01
 Towers = tuple[SentenceTransformer, SentenceTransformer]
 """Of queries and of documents; the same one twice where they are tied."""
 
@@ -260,8 +260,10 @@ class _Work:
 
     def _say_cuts(self, towers: Towers) -> None:
         for each in count_cuts(self.prepared, self.recipe, *towers):
-            if each.share >= _CUT_SHARE_TO_SAY:
+            if each.share >= WORTH_SAYING:
                 say(f"  {each.describe()}")
+            if each.unknown_share >= WORTH_SAYING:
+                say(f"  warning: {each.describe_unknown()}")
 
     def choose(self, log: list[dict[str, float]]) -> Learnt:
         """The best weights, or a mixture of them with the untouched ones that is better on dev."""
