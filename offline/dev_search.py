@@ -136,6 +136,7 @@ def _both(dev: Judged, held_out: Judged) -> Judged:
         return held_out
     return replace(
         dev,
+        split=f"{dev.split} and {held_out.split}",
         ids=(*dev.ids, *held_out.ids),
         texts=(*dev.texts, *held_out.texts),
         judgements=(*dev.judgements, *held_out.judgements),

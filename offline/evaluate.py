@@ -97,6 +97,7 @@ def run(job: Job, baselines: bool = True) -> Summary:
 def _findings(
     bench: Workbench, examples: tuple[Example, ...], proof: Proof | None = None, retention: Retention | None = None
 ) -> Findings:
+    curve, dev_queries = _dev(bench)
     found = Findings(
         recipe=bench.job.recipe.name,
         backbone=bench.job.recipe.train.backbone,
@@ -107,7 +108,8 @@ def _findings(
         examples=examples,
         proof=proof,
         retention=retention,
-        dev_curve=_dev_curve(bench),
+        dev_curve=curve,
+        dev_queries=dev_queries,
         cuts=count_cuts(bench.prepared, bench.job.recipe, bench.teacher, bench.document_tower),
     )
     wanted, left_out = bounds_on(data_digest(bench.job.source), bench.job.recipe)
@@ -127,11 +129,12 @@ def _train_pairs(bench: Workbench) -> int:
     return sum(row["split"] == "train" and row["score"] >= relevance for row in bench.prepared.qrels.to_pylist())
 
 
-def _dev_curve(bench: Workbench) -> tuple[DevPoint, ...]:
-    """What stage 1 measured on dev; nothing for towers that were not trained here."""
+def _dev(bench: Workbench) -> tuple[tuple[DevPoint, ...], str | None]:
+    """What stage 1 measured while it trained, and on what; nothing for towers that were not trained here."""
     path = bench.job.inputs["train"] / RESULT
     log = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return tuple(DevPoint.model_validate(point, extra="ignore") for point in log.get("dev_curve", ()))
+    curve = tuple(DevPoint.model_validate(point, extra="ignore") for point in log.get("dev_curve", ()))
+    return curve, log.get("dev_queries")
 
 
 def _measure(bench: Workbench, judged: Judged, baselines: bool) -> dict[str, _Measured]:
@@ -156,7 +159,11 @@ def _proof(measured: dict[str, _Measured], judged: Judged, config: EvaluateConfi
         systems=tuple(_quality(found, config) for found in measured.values()),
         losses=tuple(_losses(measured, config)),
         contrasts=tuple(
-            Contrast(baseline=baseline, difference=_lost(measured, TEACHER, baseline, config))
+            Contrast(
+                baseline=baseline,
+                difference=_lost(measured, TEACHER, baseline, config),
+                unanswered=int((measured[baseline].ranked.rows < 0).all(axis=1).sum()),
+            )
             for baseline in (BM25, ZERO_SHOT)
             if baseline in measured
         ),
@@ -288,5 +295,5 @@ STAGE = Stage(
     needs=("prepare", "train", "distill", "refine", "export", "encode", "index"),
     sections=("text", "data", "train", "evaluate"),
     outside=lambda recipe, _source: {"name": recipe.name, "backbone": backbone_fingerprint(recipe.train.backbone)},
-    version=6,
+    version=7,
 )

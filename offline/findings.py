@@ -39,6 +39,8 @@ class Contrast(_Finding):
 
     baseline: str
     difference: Interval
+    unanswered: int = 0
+    """Queries that the baseline finds no document at all for."""
 
 
 class Slice(_Finding):
@@ -80,7 +82,7 @@ class Width(_Finding):
 
 
 class DevPoint(_Finding):
-    """nDCG@10 on dev during stage 1."""
+    """nDCG@10 on held-out queries during stage 1."""
 
     step: int
     epoch: float
@@ -229,6 +231,8 @@ class Findings(_Finding):
     retention: Retention | None
     """None where there is no proof, or the teacher finds nothing at all."""
     dev_curve: tuple[DevPoint, ...] = ()
+    dev_queries: str | None = None
+    """How many queries of which split the curve is of, as ``57 held-out``."""
     cuts: tuple[Cut, ...] = ()
     goals: tuple[Goal, ...] = ()
     goals_left_out: str | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from offline.config import GoalName
 from offline.cost import Cost
-from offline.findings import Findings, Goal
+from offline.findings import Contrast, Findings, Goal
 from offline.judged import why_too_few
 from offline.recipe import Recipe
 
@@ -85,8 +85,7 @@ def judge(findings: Findings, pairs: int, wanted: Mapping[GoalName, float], cost
     figures = dict(_figures(findings))
     if pairs < ENOUGH_PAIRS:
         bounds = {name: bound for name, bound in bounds.items() if not name.startswith("teacher_over") or name in wanted}
-    few = None if findings.proof is None else why_too_few(findings.proof.queries)
-    return (*_compare(figures, bounds, few), *(judge_cost(cost, wanted) if cost is not None else ()))
+    return (*_compare(figures, bounds, dict(_nothing_proved(findings))), *(judge_cost(cost, wanted) if cost is not None else ()))
 
 
 def judge_cost(cost: Cost, wanted: Mapping[GoalName, float]) -> tuple[Goal, ...]:
@@ -97,8 +96,23 @@ def judge_cost(cost: Cost, wanted: Mapping[GoalName, float]) -> tuple[Goal, ...]
     return _compare(figures, wanted)
 
 
-def _compare(figures: Mapping[str, float], bounds: Mapping[GoalName, float], few: str | None = None) -> tuple[Goal, ...]:
-    """``few``: why figures of judged queries prove nothing."""
+def _nothing_proved(findings: Findings) -> Iterator[tuple[str, str]]:
+    """Names of figures that prove nothing, and why."""
+    proof = findings.proof
+    if proof is None:
+        return
+    for contrast in proof.contrasts:
+        if 2 * contrast.unanswered > proof.queries:
+            why = f"{contrast.baseline} finds no document at all for {contrast.unanswered:,} of {proof.queries:,} queries"
+            yield _over(contrast), why
+    if few := why_too_few(proof.queries):
+        yield from ((name, few) for name in BY_QUERIES)
+
+
+def _compare(
+    figures: Mapping[str, float], bounds: Mapping[GoalName, float], whys: Mapping[str, str] | None = None
+) -> tuple[Goal, ...]:
+    """``whys``: of figures that prove nothing, the reason."""
     return tuple(
         Goal(
             name=name,
@@ -106,7 +120,7 @@ def _compare(figures: Mapping[str, float], bounds: Mapping[GoalName, float], few
             bound=bound,
             at_most=name in AT_MOST,
             above=name in ABOVE,
-            why=few if name in BY_QUERIES else None,
+            why=(whys or {}).get(name),
         )
         for name, bound in bounds.items()
         if name in figures
@@ -117,7 +131,7 @@ def _figures(findings: Findings) -> Iterator[tuple[str, float]]:
     proof, kept = findings.proof, findings.retention
     if proof is not None:
         for contrast in proof.contrasts:
-            yield f"teacher_over_{contrast.baseline.replace('-', '_')}_low", contrast.difference.low
+            yield _over(contrast), contrast.difference.low
     if kept is not None:
         yield "teacher_ndcg10", kept.teacher
         yield "served_ndcg10", kept.served
@@ -128,6 +142,10 @@ def _figures(findings: Findings) -> Iterator[tuple[str, float]]:
             yield f"latency_ratio_{name}", times[TEACHER_ONNX] / times[tower]
     if SERVED_TOWER in times:
         yield "latency_served_ms", times[SERVED_TOWER]
+
+
+def _over(contrast: Contrast) -> str:
+    return f"teacher_over_{contrast.baseline.replace('-', '_')}_low"
 
 
 TEACHER_ONNX = "teacher, fp32 ONNX"

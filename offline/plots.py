@@ -156,14 +156,14 @@ def draw_effort(findings: Findings, path: Path) -> None:
 
 
 def draw_dev_curve(points: Sequence[DevPoint], path: Path) -> None:
-    """nDCG@10 on dev while the towers were trained."""
+    """nDCG@10 on held-out queries while the towers were trained."""
     figure, (axis,) = figure_of(7.5, 3.8)
     epochs, found = [point.epoch for point in points], [point.ndcg for point in points]
     axis.plot(epochs, found, "-o", color=TEACHER)
     best = int(np.argmax(found))
     axis.plot(epochs[best], found[best], "o", color=SERVED, ms=10, label=f"best, {found[best]:.4f}")
-    axis.set(xlabel="epoch", ylabel=f"{NDCG} on dev (axis does not begin at 0)")
-    axis.set_title("Stage 1 on dev", loc="left")
+    axis.set(xlabel="epoch", ylabel=f"{NDCG} (axis does not begin at 0)")
+    axis.set_title("Stage 1 on queries that it does not learn", loc="left")
     axis.legend(frameon=False, loc="lower right")
     save(figure, path)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from offline.bootstrap import Interval
 from offline.findings import Answer, Findings, Proof, Swing
+from offline.judged import why_too_few
 from offline.markdown import cell, difference, table
 
 
@@ -95,9 +96,19 @@ def dev_curve(findings: Findings) -> Iterable[str]:
     """How stage 1 went."""
     if findings.dev_curve:
         best = max(findings.dev_curve, key=lambda point: point.ndcg)
-        yield "## Training, on dev"
-        yield f"Best nDCG@10 on dev while the towers were trained: {best.ndcg:.4f} at step {best.step} (epoch {best.epoch:.2f})."
-        yield "![nDCG@10 on dev over training](dev_curve.png)"
+        yield "## Training"
+        yield (
+            f"Best nDCG@10 {_measured_on(findings.dev_queries)}while the towers were trained: {best.ndcg:.4f} at step "
+            f"{best.step} (epoch {best.epoch:.2f})."
+        )
+        yield "![nDCG@10 over training](dev_curve.png)"
+
+
+def _measured_on(queries: str | None) -> str:
+    if queries is None:
+        return ""
+    few = "few, so that the best may be the luckiest, " if why_too_few(int(queries.split()[0])) else ""
+    return f"on {queries} queries, {few}"
 
 
 def kept(found: Interval | None) -> str:

@@ -44,7 +44,7 @@ def test_a_dev_split_is_taken_as_it_is_if_it_is_large_or_nothing_like_it_is_lear
 
 def test_a_dev_split_of_few_queries_gets_some_of_train(tmp_path, capsys):
     pairs, learnt, dev = split(tmp_path, dev={"held_out_share": 0.1})
-    assert (dev.split, len(dev), len(dev.judgements)) == ("dev", 20 + 6, 20 + 6)
+    assert (dev.split, len(dev), len(dev.judgements)) == ("dev and held-out", 20 + 6, 20 + 6)
     assert len(learnt) == len(pairs) - 6
     assert set(dev.texts[20:]).isdisjoint(learnt.queries)
     assert "20 dev queries: 6 training queries are held out" in capsys.readouterr().err

@@ -106,6 +106,15 @@ def test_an_untrained_teacher_is_the_untouched_backbone(found):
     assert (zero_shot.difference.estimate, zero_shot.difference.excludes_zero) == (0.0, False)
 
 
+def test_queries_that_a_baseline_has_no_answer_to_are_counted(job, tmp_path, undrawn):
+    other = with_data(job, tmp_path, splits=("test",))
+    texts = Prepared(other.inputs["prepare"]).queries["text"].to_pylist()
+    table = Prepared(other.inputs["prepare"]).queries.set_column(1, "text", pa.array(["zzz", "qqq", *texts[2:]]))
+    write_table(table, tmp_path / "prepare" / "queries.arrow")
+    evaluate.run(other)
+    assert {one.baseline: one.unanswered for one in read(other).proof.contrasts} == {"bm25": 2, "zero-shot": 0}
+
+
 def test_retention_is_what_pack_reads(found, job, summary):
     retention = json.loads((job.folder / "report.json").read_text())["retention"]
     assert retention["retained"] == pytest.approx(ndcg_of(found, "served") / ndcg_of(found, "teacher"))

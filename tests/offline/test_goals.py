@@ -63,6 +63,14 @@ def test_a_few_judged_queries_prove_nothing():
     assert "judged queries" not in "".join(lines(proof=proof(queries=100)).values())
 
 
+def test_a_baseline_that_finds_nothing_is_not_beaten():
+    (contrast,) = proof().contrasts
+    found = lines(proof=proof(contrasts=(contrast.model_copy(update={"unanswered": 1001}),)))
+    assert found["teacher_over_bm25_low"].endswith("short (bm25 finds no document at all for 1,001 of 2,000 queries)")
+    found = lines(proof=proof(contrasts=(contrast.model_copy(update={"unanswered": 1000}),)))
+    assert found["teacher_over_bm25_low"].endswith(" ok")
+
+
 def test_a_student_without_layers_has_a_latency_to_reach():
     export = findings().export.model_copy(update={"layers": 0})
     assert lines(export=export)["latency_served_ms"] == "GOAL latency_served_ms 0.8000 0.1 short"

@@ -172,4 +172,16 @@ def test_the_dev_curve_is_drawn(tmp_path):
     curve = (DevPoint(step=84, epoch=1.0, ndcg=0.55), DevPoint(step=168, epoch=2.0, ndcg=0.58))
     write_report(findings(proof=None, retention=None, dev_curve=curve), None, tmp_path)
     assert (tmp_path / "dev_curve.png").read_bytes().startswith(PNG)
-    assert "on dev while the towers were trained: 0.5800 at step 168" in (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert "Best nDCG@10 while the towers were trained: 0.5800 at step 168" in text
+
+
+@pytest.mark.parametrize(
+    ("queries", "said"),
+    [
+        ("1000 dev", "Best nDCG@10 on 1000 dev queries, while the towers"),
+        ("7 held-out", "Best nDCG@10 on 7 held-out queries, few, so that the best may be the luckiest, while the towers"),
+    ],
+)
+def test_the_dev_curve_says_what_it_is_of(queries, said):
+    assert said in page(findings(dev_curve=(DevPoint(step=84, epoch=1.0, ndcg=0.55),), dev_queries=queries))
