@@ -1,8 +1,8 @@
 """Clients' connections: uvicorn's protocol, and what uvicorn does not do about clients that are hostile or unlucky.
 
 uvicorn starts its only timer when the first answer is out, takes headers without end, counts nothing and waits for ever for a
-client that does not read. Here each connection that owes something (a request's headers, or to take its answer) stands in a
-line with the time since when; a sweep now and then looks at the fronts of the lines, so that no request sets a timer.
+client that does not read. Here each connection that owes something (a request's headers or body, or to take its answer) stands
+in a line with the time since when; a sweep now and then looks at the fronts of the lines, so that no request sets a timer.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Connections:
         self.clock = clock
         self._open = 0
         self.receiving: Line = OrderedDict()
+        self.bodies: Line = OrderedDict()
         self.idle: Line = OrderedDict()
         self.unread: Line = OrderedDict()
         metrics.connection_limit.set(limit)
@@ -81,18 +82,12 @@ class Connections:
         return Counted
 
     def opened(self, connection: Connection) -> None:
-        """Let a connection in, in the place of the one idle for longest if need be; refuse it if all are at work."""
+        """Let a connection in, if need be in the place of one that is not at work; refuse it if all are."""
         self._open += 1
         self._metrics.connections.set(self._open)
-        if self._open > self._limit:
-            victim = next(iter(self.idle), None) or next(iter(self.receiving), connection)
-            if victim is connection:
-                connection.refuse(
-                    CrowdedError("each connection is at work; try another instance, or retry in a second"), "refused"
-                )
-                return
-            self.counted("crowded")
-            victim.leave()
+        if self._open > self._limit and not self._made_room():
+            connection.refuse(CrowdedError("each connection is at work; try another instance, or retry in a second"), "refused")
+            return
         self.wait(self.receiving, connection)
 
     def closed(self, connection: Connection) -> None:
@@ -131,6 +126,21 @@ class Connections:
             else:
                 self.counted("unread")
                 connection.leave()
+
+    def _made_room(self) -> bool:
+        """Close the one idle for longest, else the one whose request has been on its way for longest: that may never end."""
+        victim = next(iter(self.idle), None)
+        if victim is None:
+            fronts = [next(iter(line.items())) for line in (self.receiving, self.bodies) if line]
+            victim = min(fronts, key=lambda front: front[1], default=(None, 0.0))[0]
+        if victim is None:
+            return False
+        if victim.line is self.bodies:
+            victim.refuse(CrowdedError("other connections need the place of this slow body; send it at once"), "refused")
+        else:
+            self.counted("crowded")
+            victim.leave()
+        return True
 
     def _overdue(self, line: Line) -> list[Connection]:
         oldest = self.clock() - self._timeout_seconds
@@ -277,7 +287,7 @@ class Connection(Incoming):
         if self.transport.is_closing() or self.flow.write_paused:
             lines.wait(lines.unread, self)
         elif self._working():
-            lines.go_on(self)
+            lines.wait(lines.bodies, self) if self._part == "body" and self._may_answer() else lines.go_on(self)
         else:
             lines.wait(lines.idle if self._part is None else lines.receiving, self)
 

@@ -243,7 +243,7 @@ class UnavailableError(ServiceError):
 
 
 class CrowdedError(UnavailableError):
-    """As many connections as the service holds are open, and each of them is at work."""
+    """As many connections as the service holds are open: all at work, or this one made room since its body did not come."""
 
     code = "too_many_connections"
     title = "Too many connections"

@@ -76,7 +76,7 @@ class Incoming(HttpToolsProtocol):
         if self._fed > _MOST_HEAD_BYTES:
             self.refuse(_too_large(), "headers_too_large")
         elif self._part is not None:
-            if self.line is self._connections.idle:
+            if self.line is self._connections.idle or self._part == "body":
                 self._settle()
             if self._part == "body":
                 self._hold()
@@ -139,7 +139,9 @@ class Incoming(HttpToolsProtocol):
         self._part, self._fed = None, 0
         self._let_go()
         super().on_message_complete()
-        if self.line is self._connections.receiving:  # the rest of a body that was answered before its end
+        if self.line is self._connections.bodies:
+            self._connections.go_on(self)  # type: ignore[arg-type]  # as above
+        elif self.line is self._connections.receiving:  # the rest of a body that was answered before its end
             self._settle()
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)

@@ -277,8 +277,8 @@ class Settings(BodySettings, KeySettings, LiveSettings, SloSettings, LogSettings
         ge=1,
         le=1_000_000,
         description=(
-            "Most open connections, as far as the limit on open files allows; beyond, the one idle for longest is closed, or the "
-            "new one gets 503. Unset: 16384."
+            "Most open connections, as far as the limit on open files allows; beyond, the one idle for longest is closed, or "
+            "whose request is on its way for longest; or the new one gets 503. Unset: 16384."
         ),
     )
 

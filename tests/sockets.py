@@ -157,6 +157,7 @@ def run(test: Callable[[Running], Awaitable[None]], limit: int = 100) -> None:
         assert running.open == 0
         assert not running.connections.idle
         assert not running.connections.receiving
+        assert not running.connections.bodies
         assert not running.connections.unread
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
