@@ -19,6 +19,9 @@ from service.client.errors import ClientError, DeadlineError, UnreachableError
 from service.client.retry import Retry
 
 A = TypeVar("A", bound=BaseModel)
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=60.0)
+"""Nobody waits for a connection: what a call tells the service of its budget would be old by then. Few are kept idle, since
+httpx looks at each of them, for each of them, with every call (100: 4 ms, 300: 34 ms); for less than the service's 75 s."""
 _NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, OverflowError, ExceptionGroup)
 """httpx lets through what names, ports and headers that are none raise below it."""
 
@@ -63,6 +66,7 @@ class AsyncClient:
             headers={**(headers or {}), **({} if api_key is None else {"X-API-Key": api_key})},
             timeout=None,  # noqa: S113 - httpx's is for each read and write; the deadline, in _attempt, is for all of them together
             transport=transport,
+            limits=_LIMITS,
         )
 
     async def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchAnswer:

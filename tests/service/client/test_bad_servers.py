@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from scripted import WORKING
 
 from service.client import AsyncClient, DeadlineError, UnreachableError
 
@@ -93,3 +95,21 @@ def test_half_an_answer_is_none_and_not_asked_for_again() -> None:
             return heard.asked
 
     assert asyncio.run(ask()) == 1
+
+
+def test_no_call_waits_for_the_connection_of_another() -> None:
+    many = 150
+    together = asyncio.Barrier(many)
+    answer = json.dumps(WORKING).encode()
+
+    async def once_all_have_asked(writer: asyncio.StreamWriter) -> None:
+        await together.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer))
+        writer.write(answer)
+
+    async def ask() -> int:
+        async with bad_server(once_all_have_asked) as heard, AsyncClient(heard.url, timeout_ms=10_000) as client:
+            await asyncio.gather(*(client.search("apple") for _ in range(many)))
+            return heard.asked
+
+    assert asyncio.run(ask()) == many
