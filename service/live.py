@@ -26,9 +26,8 @@ from service.recent import digest
 from service.spare import Spare
 from service.stages import Result, Search
 from service.windows import Estimate, Window, normal, wilson
-from service.worst import Disagreement, WorstQueries
+from service.worst import Disagreement, WorstQueries, write_worst
 from snapshot.errors import SnapshotError
-from snapshot.files import write_text
 
 Work = Literal["recall", "teacher"]
 Outcome = Literal["compared", "partial", "exact", "empty", "dropped", "swapped", "failed"]
@@ -231,14 +230,14 @@ class Live:
         return True
 
     def write(self) -> None:
-        """Write the worst queries, where a file is wanted and there are new ones."""
+        """Write the worst queries beside those of the file, where one is wanted and there are new ones."""
         path = self._options.worst_file
         if path is None or not self._unwritten:
             return
         self._unwritten = False
         self._write_at = self._clock() + _WRITE_SECONDS
         try:
-            write_text(path, self.worst_jsonl())
+            write_worst(path, self.worst_jsonl(), self._options.worst_queries)
         except OSError as error:
             _log.warning("worst_queries_not_written", path=str(path), error=error.strerror)
 
@@ -256,13 +255,17 @@ class Live:
                 if self._stopping.is_set():  # after the line above: whoever stops wakes afterwards
                     break
                 while self.step():
+                    self._write_now_and_then()  # here too: searches may wait without end
                     self._pace()
-                if self._clock() >= self._write_at:
-                    self.write()
+                self._write_now_and_then()
                 self._woken.wait(_WAIT_SECONDS if self._unwritten else None)
         except _StoppedError:
             pass
         self.write()
+
+    def _write_now_and_then(self) -> None:
+        if self._clock() >= self._write_at:
+            self.write()
 
     def _go_on(self) -> None:
         if self._stopping.is_set():

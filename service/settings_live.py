@@ -47,7 +47,10 @@ class LiveSettings(BaseSettings):
     )
     live_worst_queries_file: Path | None = Field(
         None,
-        description="JSONL file that these queries are written to, as offline's --query-log reads it; unset: in memory only.",
+        description=(
+            "JSONL file that these queries are written to, as offline's --query-log reads it, beside the worst of those that it "
+            "holds already; unset: in memory only."
+        ),
     )
 
     @model_validator(mode="after")

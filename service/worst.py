@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import heapq
 import json
+import os
 import threading
-from typing import NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from snapshot.files import atomic_write
 
 MAX_CHARACTERS = 2000
 """``offline`` passes over longer lines of a query log."""
@@ -61,3 +66,38 @@ class WorstQueries:
             for row in self.worst_first()
         )
         return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+
+
+def write_worst(path: Path, found: str, most: int) -> None:
+    """Write ``found`` with what the file holds: the worst of both, and at most so many, since that was found before a restart.
+
+    For its owner alone: it is what users typed.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    rows = {row["query"]: row for row in _rows(found)}
+    for row in _rows(_held(path)):
+        rows.setdefault(row["query"], row)
+    worst = heapq.nsmallest(most, rows.values(), key=lambda row: row["cosine"])
+    with atomic_write(path) as handle:
+        os.fchmod(handle.fileno(), 0o600)
+        handle.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in worst)
+
+
+def _held(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _rows(lines: str) -> Iterator[dict[str, Any]]:
+    """What is a row of ours; anything else is passed over."""
+    for line in lines.split("\n"):  # not splitlines: texts may hold other ends of lines
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("query"), str) and isinstance(row.get("cosine"), float):
+            yield row

@@ -348,3 +348,28 @@ def test_on_its_own_thread_it_looks_writes_and_ends(taught: Generation, tmp_path
     assert "live" not in {thread.name for thread in threading.enumerate()}
     assert len(path.read_text().splitlines()) == 5
     assert path.read_text() == bench.live.worst_jsonl()
+
+
+def test_worst_queries_are_written_while_searches_wait_without_end_and_beside_those_of_before(
+    taught: Generation, tmp_path: Path
+) -> None:
+    path, clock = tmp_path / "worst.jsonl", ManualClock()
+    path.write_text(f"{json.dumps({'query': 'of yesterday', 'cosine': -1.0, 'overlap': 0.0, 'snapshot': 'before'})}\n")
+    bench, asked = Bench(taught), iter(QUERIES * 100)
+    both = threading.Event()
+
+    class Busy(Heard):
+        def worked(self, cpu_seconds: float) -> None:
+            clock.advance_ms(10_000)
+            queries = [json.loads(line)["query"] for line in path.read_text().splitlines()]
+            if len(queries) > 1 and queries[0] == "of yesterday":
+                both.set()
+            for _ in range(0 if both.is_set() else 2):
+                bench.ask(next(asked))
+
+    options = replace(ALL, recall_share=0.0, worst_file=path)
+    bench.live = Live(options, bench.served, Busy(), clock=clock, sleep=lambda _: None, chance=lambda: 0.0)
+    bench.ask(next(asked))
+    with running(bench.live):
+        assert both.wait(60)
+    assert json.loads(path.read_text().splitlines()[0])["query"] == "of yesterday"
