@@ -1,7 +1,8 @@
 // Searching: what is asked. Everything shown comes from /search, from /info, and for operators from /snapshots.
 import { column } from "./answer.js";
 import * as comparing from "./compare.js";
-import { $, answerOf, element, milliseconds, problemText } from "./dom.js";
+import { $, answerOf, element, milliseconds, problemText, say } from "./dom.js";
+import { bodyText, read, withCondition } from "./filter.js";
 import * as key from "./key.js";
 import * as operator from "./operator.js";
 
@@ -15,7 +16,10 @@ let limits = { max_k: 1000, max_timeout_ms: 1000 }; // as long as /info has not 
 function readForm() {
   const body = { query: $("query").value, k: Number($("k").value) };
   const filter = $("filter").value.trim();
-  if (filter) body.filter = JSON.parse(filter);
+  if (filter) {
+    read(filter); // throws what is wrong with it
+    body.filter = filter;
+  }
   if ($("timeout").value && !asOperator()) body.timeout_ms = Number($("timeout").value);
   if ($("exact").checked && !asOperator()) body.exact = true;
   return body;
@@ -24,7 +28,7 @@ function readForm() {
 function rememberInAddress(body) {
   const asked = new URLSearchParams({ q: body.query });
   if (body.k !== 10) asked.set("k", body.k);
-  if (body.filter) asked.set("filter", JSON.stringify(body.filter));
+  if (body.filter) asked.set("filter", body.filter);
   if (body.timeout_ms) asked.set("timeout_ms", body.timeout_ms);
   if (body.exact) asked.set("exact", "1");
   history.replaceState(null, "", `?${asked}${location.hash}`);
@@ -40,21 +44,14 @@ function recallFromAddress() {
   return $("query").value !== "";
 }
 
-// A condition more, built from a column, an operator and a value; JSON where the column's type is no text.
 function addCondition() {
   const { value: name, dataset: { type } } = $("column").selectedOptions[0];
-  const typed = $("value").value;
   try {
-    const one = (text) => (type === "string" ? text.trim() : JSON.parse(text));
-    const value = $("operator-name").value === "$exists" ? typed.trim() !== "false" : ["$in", "$nin"].includes($("operator-name").value) ? typed.split(",").map(one) : one(typed);
-    const filter = $("filter").value.trim() ? JSON.parse($("filter").value) : {};
-    const condition = { [name]: { [$("operator-name").value]: value } };
-    $("filter").value = JSON.stringify(name in filter ? { $and: [filter, condition] } : { ...filter, ...condition });
+    $("filter").value = withCondition($("filter").value.trim(), { name, type }, $("operator-name").value, $("value").value);
     $("value").value = "";
-    $("filter-error").hidden = true;
+    say($("filter-error"), "");
   } catch (error) {
-    $("filter-error").textContent = `${name} is of type ${type}: ${error.message}`;
-    $("filter-error").hidden = false;
+    say($("filter-error"), error.message);
   }
 }
 
@@ -65,7 +62,7 @@ async function search() {
   try {
     body = readForm();
   } catch (error) {
-    showError("The filter is not JSON", String(error.message), 'For example: {"field": "value", "other": {"$gte": 3}}');
+    showError("The filter cannot be sent", error.message, 'For example: {"field": "value", "other": {"$gte": 3}}');
     return;
   }
   rememberInAddress(body);
@@ -97,7 +94,7 @@ async function columns(body) {
 }
 
 async function post(body) {
-  const response = await fetch("/search", { method: "POST", headers: { "content-type": "application/json", ...key.headers() }, body: JSON.stringify(body) });
+  const response = await fetch("/search", { method: "POST", headers: { "content-type": "application/json", ...key.headers() }, body: bodyText(body) });
   return answerOf(response);
 }
 
@@ -130,7 +127,7 @@ function show(made, body) {
 }
 
 function curlLine(body) {
-  const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
+  const quoted = bodyText(body).replaceAll("'", "'\\''");
   const own = "x-api-key" in key.headers() ? ' -H "X-API-Key: $KEY"' : "";
   return `curl -s ${location.origin}/search -H 'content-type: application/json'${own} -d '${quoted}'`;
 }
