@@ -48,6 +48,7 @@ function showView() {
   }
   live.show(wanted === "live");
   snapshots.show(wanted === "snapshots");
+  if (wanted === "live") $("view-live").focus();
   if (wanted !== "search") return;
   $("query").focus();
   searching.describeOpen();
@@ -56,6 +57,10 @@ function showView() {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   const typing = event.target.matches("input, textarea, select");
+  if (event.key === "Escape" && typing) {
+    event.preventDefault(); // what was typed stays
+    event.target.blur();
+  }
   if (event.key in KEYS && !typing) location.hash = KEYS[event.key];
   if (event.key === "t" && !typing) theme.toggle();
   if (!$("view-search").hidden || event.key === "/") searching.onKey(event);

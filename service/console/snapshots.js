@@ -6,6 +6,7 @@ const QUIET_SECONDS = 5;
 const RUNNING_SECONDS = 0.5;
 
 let shown = false;
+let arriving = false; // until the token's field or the list has the keyboard
 let timer = null;
 let watched = ""; // of the last progress that was shown: the list is read again when it differs
 let rows = [];
@@ -32,6 +33,7 @@ function signOut(why) {
   say($("token-error"), why);
   $("sign-in").hidden = false;
   $("operator").hidden = true;
+  arrive();
 }
 
 async function refresh() {
@@ -50,8 +52,14 @@ async function refresh() {
     showTrouble(error);
   }
   if (signal.aborted) return; // whoever asks anew sets the time
+  arrive();
   clearTimeout(timer);
   if (shown && operator.token()) timer = setTimeout(refresh, 1000 * pause); // without one there is nothing to ask
+}
+
+function arrive() {
+  if (arriving) ($("sign-in").hidden ? $("registry") : $("token")).focus();
+  arriving = false;
 }
 
 function showTrouble(error) {
@@ -278,7 +286,7 @@ async function attempt(work) {
 }
 
 export function show(visible) {
-  shown = visible;
+  shown = arriving = visible;
   watched = "";
   refresh();
 }
@@ -290,9 +298,13 @@ export function start() {
     $("token").value = "";
     say($("token-error"), "");
     watched = "";
+    arriving = true;
     refresh();
   });
-  $("sign-out").addEventListener("click", () => signOut(""));
+  $("sign-out").addEventListener("click", () => {
+    arriving = true;
+    signOut("");
+  });
   $("rollback").addEventListener("click", () => askWhy("Roll back to the snapshot before", "/rollback"));
   $("change-form").addEventListener("submit", (event) => {
     event.preventDefault();

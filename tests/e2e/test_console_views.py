@@ -21,6 +21,7 @@ from console_page import (
     visiting,
 )
 from make_snapshot import make_oracle
+from serving import TOKEN
 
 from service.generation import GenerationOptions, open_generation
 from snapshot.layout import Layout
@@ -173,6 +174,39 @@ def test_views_have_keys(browser: Any, place: Place) -> None:
             page.evaluate("document.activeElement.blur()")
             page.keyboard.press(key)
             page.locator(f"#view-{view}").wait_for()
+
+
+def test_escape_leaves_a_field_with_what_was_typed(browser: Any, place: Place) -> None:
+    with visiting(browser, place) as page:
+        page.keyboard.type("apple")
+        page.keyboard.press("Escape")
+        assert page.get_by_role("searchbox").input_value() == "apple"
+        page.keyboard.press("l")
+        page.locator("#view-live").wait_for()
+        page.keyboard.press("/")
+        page.locator("#query:focus").wait_for()
+        page.locator("#effort").focus()
+        page.keyboard.press("Escape")
+        page.keyboard.press("s")
+        page.locator("#view-snapshots").wait_for()
+
+
+def test_who_comes_to_the_snapshots_is_where_the_keys_go(browser: Any, place: Place) -> None:
+    with visiting(browser, place) as page:
+        page.keyboard.press("Escape")
+        page.keyboard.press("s")
+        page.locator("#token:focus").wait_for()
+        page.keyboard.type(TOKEN)
+        page.keyboard.press("Enter")
+        page.locator("#registry:focus").wait_for()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Activate"
+        page.keyboard.press("l")
+        page.locator("#view-live:focus").wait_for()
+        page.keyboard.press("s")
+        page.locator("#registry:focus").wait_for()
+        page.get_by_role("button", name="Forget the token").click()
+        page.locator("#token:focus").wait_for()
 
 
 def test_every_control_and_picture_has_a_name(browser: Any, place: Place) -> None:
