@@ -227,6 +227,7 @@ function figure(value) {
 
 function table(heads, lines) {
   const cells = heads.map((head) => Object.assign(element("th", "", head), { scope: "col" }));
+  for (const line of lines) [...line.cells].forEach((cell, at) => (cell.dataset.head = heads[at])); // narrow screens show no row of heads
   return element("div", "scroll", element("table", "", element("thead", "", element("tr", "", ...cells)), element("tbody", "", ...lines)));
 }
 
