@@ -25,6 +25,15 @@ def test_nothing_is_lost_when_the_schema_reads_it_back(name: str) -> None:
     assert json.loads(json.dumps(Dashboard.from_json(written), cls=JSONEncoder)) == written
 
 
+@pytest.mark.parametrize(
+    "metric",
+    ["scalingnote_stage_budget_left_seconds_bucket", "scalingnote_sent_elsewhere_total", "scalingnote_log_lines_lost_total"],
+)
+def test_who_is_on_call_sees_time_left_what_goes_elsewhere_and_what_the_log_lacks(metric: str) -> None:
+    panels = json.loads(render(BOARDS["service.json"]))["panels"]
+    assert any(metric in target["expr"] for panel in panels for target in panel.get("targets", []))
+
+
 def test_latency_is_shown_with_the_traces_that_its_buckets_have() -> None:
     panels = [panel for board in BOARDS.values() for panel in json.loads(render(board))["panels"]]
     asked = [target for panel in panels if panel["type"] == "timeseries" for target in panel["targets"]]
