@@ -244,6 +244,21 @@ def on_server(recipe: Recipe, _source: Source) -> Mapping[str, Any]:
     return {"milvus": recipe.milvus.model_dump(mode="json", include=kept)} if recipe.index.kind == "milvus" else {}
 
 
+def still_there(job: Job, later: Sequence[str] = ("evaluate", "pack")) -> bool:
+    """Whether the stages that read the index, ``later``, can: one on a server may be gone, or be another snapshot's by now."""
+    described = load_description(job.folder)
+    if described.kind != "milvus":
+        return True
+    from offline.milvus import serves  # as above
+
+    return serves(job, described, later)
+
+
 STAGE = Stage(
-    name="index", run=run, needs=("prepare", "export", "encode"), sections=("text", "index", "sharded"), outside=on_server
+    name="index",
+    run=run,
+    needs=("prepare", "export", "encode"),
+    sections=("text", "index", "sharded"),
+    outside=on_server,
+    still_holds=still_there,
 )

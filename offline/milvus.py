@@ -27,7 +27,8 @@ from offline.errors import DataError, MilvusError, RecipeError
 from offline.index import POINTS_PER_CENTROID, Ruler, load_description, summary, write_description
 from offline.progress import say, track
 from offline.ranking import Floats, Rows, recall_with_ties
-from offline.stages import Job, Summary
+from offline.stages import Job, Summary, is_finished
+from offline.walk import stage_of
 from snapshot.collection import (
     BLANKS,
     ID,
@@ -46,8 +47,8 @@ from snapshot.collection import (
 )
 from snapshot.documents import columns_of
 from snapshot.files import write_text
-from snapshot.layout import Layout
-from snapshot.manifest import Column, Effort, Manifest, MilvusIndex
+from snapshot.layout import MANIFEST, Layout
+from snapshot.manifest import Column, Effort, Manifest, MilvusIndex, collection_name
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -59,6 +60,7 @@ _BLOCK_ROWS = 500
 _MOST_LISTS = 65_536
 _WRITTEN = "written"
 """File of the stage, with the collection's name; it is there before the collection, so that a killed run leaves none behind."""
+_GONE = "not on the server: it was dropped, or is another snapshot's; `python -m offline run` writes it anew"
 _CHANNEL = {"grpc.keepalive_permit_without_calls": False, "grpc.use_local_subchannel_pool": 1}
 """Of the library's own: pymilvus pings an idle connection so often that gRPC servers close it ("too many pings"), and channels
 to one server would share it."""
@@ -183,6 +185,27 @@ def _holds(client: MilvusClient, name: str, rows: int) -> bool:
     return _count(client, name) == rows
 
 
+def is_there(index: MilvusIndex, config: MilvusConfig) -> bool:
+    """Whether the collection is on the server, and whole."""
+    with connected(config) as client:
+        return _holds(client, index.collection, index.rows)
+
+
+def serves(job: Job, index: MilvusIndex, later: Sequence[str]) -> bool:
+    """Whether stages after this one, ``later``, have what they read: the collection, or nothing more to do.
+
+    Publishing takes the collection away from here: it is the snapshot's. That is well as long as the stage that sealed the
+    snapshot, the last of ``later``, is not to seal another.
+    """
+    work = job.folder.parents[later[-1].count("/")]
+    sealed = [path.parent.name for path in (work / later[-1]).glob(f"*/{MANIFEST}")]
+    with connected(job.recipe.milvus) as client:
+        if _holds(client, index.collection, index.rows):
+            return True
+        published = any(_holds(client, collection_name(each), index.rows) for each in sealed)
+    return published and all(is_finished(stage_of(name), work, job.recipe, job.source) for name in later)
+
+
 def _count(client: MilvusClient, name: str) -> int:
     return int(client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"])
 
@@ -270,6 +293,8 @@ class MilvusServed:
         """Rows int64[n, k] at the default effort; -1 where fewer were found."""
         rows = np.full((len(queries), min(k, self.ntotal)), -1, np.int64)
         with connected(self._config) as client:
+            if not client.has_collection(self.described.collection):
+                raise MilvusError(f"{self._config.uri}: {self.described.collection}: {_GONE}")
             for at, query in enumerate(queries):
                 [hits] = _search(client, self.described.collection, query[None], rows.shape[1], self.described.default_effort)
                 rows[at, : len(hits)] = [hit[ROW] for hit in hits]
@@ -290,17 +315,14 @@ def name_collection(manifest: Manifest, config: MilvusConfig, building: str) -> 
     with connected(config) as client:
         if not client.has_collection(index.collection):
             if not client.has_collection(building):
-                raise MilvusError(
-                    f"{config.uri}: neither {building} nor {index.collection} is there: another snapshot has taken it, or it was "
-                    "dropped; remove the folder of the stage index, and run the same command again"
-                )
+                raise MilvusError(f"{config.uri}: {building}, {index.collection}: {_GONE}")
             client.rename_collection(building, index.collection)
         client.load_collection(index.collection, timeout=config.timeout_seconds)
         found = _count(client, index.collection)
         if found != index.rows or _fingerprint(client, index, manifest.documents.columns) != index.fingerprint:
             raise MilvusError(
-                f"{config.uri}: {index.collection}: {found} rows are there, {index.rows} were written, or they were changed "
-                "since: nothing is published; remove the folder of the stage index, and run the same command again, which writes it anew"
+                f"{config.uri}: {index.collection}: {found} rows, {index.rows} were written, or they were changed since: nothing "
+                "is published; remove the folder of the stage index, and run the whole recipe again, which writes it anew"
             )
         if config.alias is not None:
             _point(client, config.alias, index.collection)

@@ -61,13 +61,20 @@ def _registry(_recipe: Recipe, source: Source) -> Mapping[str, str]:
     return {"registry": str(source.registry.resolve())}
 
 
-def _is_published(folder: Path, source: Source) -> bool:
-    """Somebody may have removed the snapshot, or the whole registry, since; or a disk may have damaged it."""
+def _is_published(job: Job) -> bool:
+    """Somebody may have removed the snapshot, its collection or the whole registry since; or a disk may have damaged it."""
     try:
-        there = Registry(source.registry).layout(json.loads((folder / PUBLISHED).read_text(encoding="utf-8"))["id"])
+        there = Registry(job.source.registry).layout(json.loads((job.folder / PUBLISHED).read_text(encoding="utf-8"))["id"])
     except UnknownSnapshotError:
         return False
-    return is_intact(there.root)
+    if not is_intact(there.root):
+        return False
+    index = read_manifest(there.manifest).index
+    if index.kind != "milvus":
+        return True
+    from offline.milvus import is_there  # as above
+
+    return is_there(index, job.recipe.milvus)
 
 
 STAGE = Stage(name="publish", run=run, needs=("pack",), sections=("publish",), outside=_registry, still_holds=_is_published)

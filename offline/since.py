@@ -227,6 +227,7 @@ STAGES = {
         run=append.run,
         needs=("since/prepare", "since/export", "since/encode"),
         outside=lambda recipe, source: {**index.on_server(recipe, source), **on_parent(recipe, source)},
+        still_holds=lambda job: index.still_there(job, ("since/pack",)),
     ),
     "pack": Stage(
         name="since/pack",

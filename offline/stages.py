@@ -75,7 +75,7 @@ def nothing_more(_recipe: Recipe, _source: Source) -> Mapping[str, Any]:
     return {}
 
 
-def nothing_outside(_folder: Path, _source: Source) -> bool:
+def nothing_outside(_job: Job) -> bool:
     """The default of ``Stage.still_holds``."""
     return True
 
@@ -89,7 +89,7 @@ class Stage:
         needs: stages whose output it reads.
         sections: recipe sections that its output depends on.
         outside: what else its output depends on, such as hashes of data files (small, JSON).
-        still_holds: whether what it did outside its folder, which is the first argument, is still there.
+        still_holds: whether what it did outside its folder is still there; asked where the receipt fits.
         version: raised when the code changes what it writes.
     """
 
@@ -98,7 +98,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
     outside: Callable[[Recipe, Source], Mapping[str, Any]] = nothing_more
-    still_holds: Callable[[Path, Source], bool] = nothing_outside
+    still_holds: Callable[[Job], bool] = nothing_outside
     version: int = 1
 
 
@@ -226,11 +226,23 @@ def _inputs_digest(stage: Stage, work: Path, recipe: Recipe, source: Source) -> 
     )
 
 
+def is_finished(stage: Stage, work: Path, recipe: Recipe, source: Source) -> bool:
+    """Whether the receipt of a stage fits, so that nothing of it is to be run."""
+    receipt = _read(work / stage.name / RECEIPT)
+    if receipt is None:
+        return False
+    try:
+        digest = _inputs_digest(stage, work, recipe, source)
+    except StageError:
+        return False
+    return bool(receipt["inputs"] == digest) and _intact(work / stage.name, receipt["outputs"])
+
+
 def _run(stage: Stage, folder: Path, work: Path, recipe: Recipe, source: Source) -> Outcome:
     config, digest = _sections(stage, recipe), _inputs_digest(stage, work, recipe, source)
     receipt = _read(folder / RECEIPT)
     fits = receipt is not None and receipt["inputs"] == digest and _intact(folder, receipt["outputs"])
-    if receipt is not None and fits and stage.still_holds(folder, source):
+    if receipt is not None and fits and stage.still_holds(make_job(stage, work, recipe, source)):
         return Outcome(stage.name, folder, receipt["summary"], receipt["seconds"], reused=True)
     before = _begin(folder, digest, config)
     started = time.monotonic()
