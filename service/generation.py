@@ -18,6 +18,7 @@ import numpy as np
 from service.costs import Costs, Remembered
 from service.encoder import Encoder, Tokenizers
 from service.engines import Engine, MilvusServer, open_engine
+from service.engines.base import Shared
 from service.gate import Inspector, NullInspector
 from service.golden import GoldenSet, Proof, ask, prove, read_golden, require
 from service.memory import let_go_of_pages
@@ -98,12 +99,14 @@ class Generation:
         return self.manifest.id
 
     def prove(self) -> Proof:
-        """Prove it again: the files that were verified, and the golden answers.
+        """Prove it again: the files that were verified, the rows that a server keeps, and the golden answers.
 
         Raises:
-            SnapshotError: a file has changed since, or it does not reproduce its golden set any more.
+            SnapshotError: a file or a row has changed since, or it does not reproduce its golden set any more.
         """
         self.stamps.check(self.layout, self.manifest)
+        if isinstance(self.engine, Shared):
+            self.engine.check()
         return prove(self.golden, self.manifest, self.encoder, self.engine)
 
     def read_on(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -60,3 +60,11 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give the memory back; the engine is not used again. May take tens of milliseconds: never on an event loop."""
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """An engine whose rows are where others can write, too."""
+
+    def check(self) -> None:
+        """Ask whether it still has the rows that were sealed; EngineError, and no more searches, where it has not."""

@@ -24,6 +24,7 @@ from service.errors import FieldError, InvalidRequestError
 from snapshot.collection import VECTOR, fingerprint, sampled_fields, sampled_rows
 from snapshot.errors import (
     CollectionAlteredError,
+    CollectionMissingError,
     EngineError,
     EngineLateError,
     EngineUnavailableError,
@@ -97,6 +98,19 @@ class MilvusEngine:
         whole = selection is None or selection.count == self.count
         asked = _Asked(queries, k, self._index.nlist, None if whole else selection, deadline, exact=True)
         return replace(self._ask(asked), exact=True)
+
+    def check(self) -> None:
+        """Look at schema, number of rows and the sample again: an approximate search does not miss rows that were deleted.
+
+        Raises:
+            EngineError: not so; the breaker is open then, at once where the collection is another one.
+        """
+        self.breaker.check()
+        try:
+            self._look(_PROBE_SECONDS)
+        except EngineError as error:
+            self.breaker.failed(error, at_once=isinstance(error, CollectionAlteredError | CollectionMissingError))
+            raise
 
     def close(self) -> None:
         """End the connection. The collection stays loaded: others may search it."""

@@ -25,7 +25,7 @@ from service.__main__ import app
 from service.engines import MilvusServer
 from service.errors import SettingsError
 from service.generation import Beside, GenerationOptions, open_generation
-from snapshot.errors import RegistryError
+from snapshot.errors import CollectionAlteredError, RegistryError
 from snapshot.manifest import collection_name
 from snapshot.registry import Registry
 from snapshot.remote import push
@@ -108,6 +108,20 @@ def test_a_server_that_fails_later_is_503_at_once(client: Client) -> None:
     assert "engine_unavailable" in body["detail"]
     assert "is not asked for now" in body["detail"]
     assert list(generation.costs.export()) == []  # no answer came, so nothing was learned of what one costs
+
+
+def test_rows_deleted_while_it_serves_are_found_by_the_proof_and_nothing_is_answered_from_the_rest(tmp_path: Path) -> None:
+    layout = make_milvus_snapshot(tmp_path, shared_lite().uri, 50, seed=7)
+    Registry(tmp_path).activate(layout.root.name, "for a test", who="tests")
+    with client_of(tmp_path, milvus_uri=shared_lite().uri, default_timeout_ms=10_000) as client:
+        generation = client.parts.generations.current
+        assert generation is not None
+        generation.prove()
+        with connected(MilvusConfig(uri=shared_lite().uri)) as milvus:
+            milvus.delete(collection_name(generation.id), filter="row in [3]")
+        with pytest.raises(CollectionAlteredError, match="49 rows, the manifest says 50"):
+            generation.prove()
+        assert_problem(client.post("/search", {"query": QUERY}), 503, "engine_fault")
 
 
 @dataclass
