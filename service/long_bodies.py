@@ -1,7 +1,8 @@
 """Long bodies are parsed beside the event loop, one at a time: a megabyte of small items takes as long as many searches.
 
 Parsing holds the interpreter's lock, so that the loop waits for the one body that is being parsed; but it has a turn after
-each, and half of all time, however many there are.
+each, and half of all time, however many there are. What makes a body slow to parse is how many objects and lists it has, ten
+times as slow as its bytes, so they are counted first.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
+
 from service.deadline import Clock
-from service.errors import OverloadedError
+from service.errors import FieldError, InvalidRequestError, OverloadedError
+from snapshot.filters import MAX_BRACKETS
 
 T = TypeVar("T")
 
@@ -23,6 +27,32 @@ MOST_LONG = 32
 """That wait or are being parsed; beyond: 429."""
 _WEIGHT = 0.1
 """Of the newest in the moving average of how long one takes, with the rest after it."""
+
+
+_BRACKETS_PER_ITEM = 64
+"""Objects and lists of an item of a batch, on average, beyond those of one filter as large as filters may be: 30 conditions."""
+
+
+def most_brackets(items: int) -> int:
+    """Objects and lists that a body of so many items may have."""
+    return MAX_BRACKETS + _BRACKETS_PER_ITEM * items
+
+
+def check_brackets(raw: bytes, most: int) -> None:
+    """InvalidRequestError where JSON that is not parsed yet has more than ``most`` objects and lists."""
+    if len(raw) <= most or raw.count(b"[") + raw.count(b"{") <= most:  # those in texts too: much the cheaper count
+        return
+    found = _brackets(raw)
+    if found > most:
+        message = f"{found} objects and lists; at most {most}: send fewer items, or smaller filters"
+        raise InvalidRequestError(FieldError("body", message))
+
+
+def _brackets(raw: bytes) -> int:
+    """Those that are in no text: between them and the begin is an even number of quotes, escaped ones apart."""
+    bare = np.frombuffer(raw.replace(b"\\\\", b"").replace(b'\\"', b""), np.uint8)
+    outside = np.cumsum(bare == ord('"'), dtype=np.uint8) % 2 == 0
+    return int(np.count_nonzero(((bare == ord("[")) | (bare == ord("{"))) & outside))
 
 
 def _always() -> None:

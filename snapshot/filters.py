@@ -30,6 +30,9 @@ MAX_CONDITIONS = 256
 MAX_LIST_VALUES = 1000
 """In all lists of a filter together."""
 
+MAX_BRACKETS = MAX_CONDITIONS * (2 * MAX_DEPTH + 3)
+"""Objects and lists of a filter's JSON, where each condition is as deep as it may be, in lists, and is a list of values."""
+
 Scalar = str | int | float | bool
 
 _ORDER = ("$gt", "$gte", "$lt", "$lte")

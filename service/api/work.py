@@ -25,7 +25,7 @@ from service.api.turnstile import Turnstile
 from service.deadline import Deadline
 from service.errors import BodyTimeoutError, DeadlineExceededError, OverloadedError
 from service.keys.file import Permission
-from service.long_bodies import LONG_BYTES
+from service.long_bodies import LONG_BYTES, check_brackets, most_brackets
 from service.parts import Parts
 from service.walk import Walk
 
@@ -65,6 +65,7 @@ class WorkRoute:
         self._metrics = parts.metrics
         self._lane = lane
         self._max_bytes = max_bytes
+        self._most_brackets = most_brackets(1 if lane is Lane.SEARCH else parts.settings.max_batch)
         self._long_bodies = parts.long_bodies
         self._settings = parts.settings
         self._turnstile = None if parts.keys is None else Turnstile(parts.keys)
@@ -84,6 +85,7 @@ class WorkRoute:
         """Read the body, work, and render; raises what the pipeline raises, and what is wrong with the body."""
         self.knock(scope, call)  # where the server is not ours, or could not have answered at once
         raw = await self._read(scope, receive, call)
+        check_brackets(raw, self._most_brackets)
         request = Request(scope, receive)
         known = caller_of(scope)
         if known is not None:

@@ -3,13 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from functools import partial
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.errors import CallerGoneError, OverloadedError
-from service.long_bodies import MOST_LONG, LongBodies
+from service.errors import CallerGoneError, InvalidRequestError, OverloadedError
+from service.long_bodies import MOST_LONG, LongBodies, check_brackets, most_brackets
+from snapshot.filters import MAX_BRACKETS, MAX_CONDITIONS, MAX_DEPTH, parse_filter
+from snapshot.manifest import Column
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.text('[]{}"\\\\ aé\n'),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('[{"\\\\', max_size=4), inner, max_size=4),
+    max_leaves=30,
+)
+
+
+def containers(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(map(containers, value.values()))
+    return 1 + sum(map(containers, value)) if isinstance(value, list) else 0
+
+
+@given(JSON, st.booleans())
+def test_objects_and_lists_are_counted_and_what_stands_in_texts_is_not(value: Any, ascii_only: bool) -> None:
+    raw, count = json.dumps(value, ensure_ascii=ascii_only).encode(), containers(value)
+    check_brackets(raw, count)
+    if count:
+        with pytest.raises(InvalidRequestError, match=f"^body: {count} objects and lists; at most {count - 1}"):
+            check_brackets(raw, count - 1)
+
+
+def test_the_largest_filter_has_room() -> None:
+    """Each of its conditions at the end of a way of its own, as deep as filters may be."""
+    deepest: Any = {"kind": {"$in": ["a"]}}
+    for _ in range(MAX_DEPTH - 1):
+        deepest = {"$or": [deepest]}
+    largest = {"$and": [deepest] * MAX_CONDITIONS}
+    parse_filter(largest, [Column(name="kind", type="string", filterable=True)])
+    body = {"query": "a", "fields": [], "filter": largest}
+    assert 0.85 * MAX_BRACKETS < containers(body) <= most_brackets(1)
+    check_brackets(json.dumps(body).encode(), most_brackets(1))
 
 
 def test_they_are_parsed_one_at_a_time_in_order_while_the_loop_goes_on() -> None:

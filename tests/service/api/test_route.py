@@ -221,6 +221,23 @@ def test_long_bodies_are_parsed_beside_the_loop_and_short_ones_are_not(
     assert client.parts.limiter.in_flight == 0
 
 
+@pytest.mark.parametrize("path", ["/search", "/search/batch", "/embed", "/v1/embeddings"])
+@pytest.mark.parametrize("item", ["[]", "{}", "[[[[[]]]]]", '{"filter":{"$or":[{}]}}'])
+def test_a_body_of_objects_and_lists_alone_is_refused_before_it_is_parsed(
+    client: Client, monkeypatch: pytest.MonkeyPatch, path: str, item: str
+) -> None:
+    monkeypatch.setattr("service.api.work.parse", lambda *_: pytest.fail("it was parsed"))
+    longest = 64_000 if path == "/search" else 1_000_000
+    response = client.post(path, content=f"[{','.join([item] * (longest // (len(item) + 1)))}]")
+    assert response.status_code == (400 if path.startswith("/v1") else 422)
+    assert "objects and lists; at most" in response.text
+
+
+def test_texts_may_have_as_many_brackets_as_bytes(client: Client) -> None:
+    texts = ["[{" * 2000, '"[\\{' * 800] * 40
+    assert len(client.post("/embed", {"queries": texts, "timeout_ms": 10_000}).json()["vectors"]) == 80
+
+
 @pytest.mark.parametrize(("headers", "hangs_up"), [({"Request-Timeout-Ms": "50"}, False), ({}, False), ({}, True)])
 def test_a_long_body_whose_turn_comes_too_late_is_not_parsed(
     registry: Path, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], hangs_up: bool
