@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from chaos import Chaos, chaos_before
@@ -161,6 +162,42 @@ def test_going_back_there_is_going_back_here(scene: Scene) -> None:
     desire = scene.here.desired()
     assert desire is not None
     assert (desire.snapshot, desire.action) == (first, "rollback")
+
+
+@pytest.mark.parametrize("outcomes", [("refused",), ("served", "rolled_back")])
+def test_going_back_there_goes_past_what_the_service_here_declined(
+    scene: Scene, outcomes: tuple[Literal["served", "refused", "rolled_back"], ...]
+) -> None:
+    mirror = scene.mirror()
+    served = scene.want()
+    mirror.step()
+    scene.here.record_outcome(served, "served", "", "service")
+    for _ in range(2):
+        declined = scene.want()
+        mirror.step()
+        for outcome in outcomes:
+            scene.here.record_outcome(declined, outcome, "a test", "service")
+    scene.want(served, "neither is any good")
+    mirror.step()
+    desire = scene.here.desired()
+    assert desire is not None
+    assert (desire.snapshot, desire.action) == (served, "rollback"), "the gate does not ask how much it is like the declined one"
+
+
+def test_a_rollback_here_goes_past_what_was_declined_and_stays_until_the_pointer_there_moves(scene: Scene) -> None:
+    mirror = scene.mirror()
+    served = scene.want()
+    mirror.step()
+    scene.here.record_outcome(served, "served", "", "service")
+    refused = scene.want()
+    mirror.step()
+    scene.here.record_outcome(refused, "refused", "a test", "service")
+    scene.want()
+    mirror.step()
+    scene.here.rollback("worse answers", "an operator")
+    mirror.step()
+    scene.mirror().step()  # a new process
+    assert scene.here.current() == served
 
 
 def test_what_is_wanted_here_meanwhile_stays_until_the_pointer_there_moves(scene: Scene) -> None:
