@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from offline.closing import after_run, after_since, unchanged
 from offline.data.prepared import Prepared
 from offline.errors import OfflineError, ParentError, RecipeError, StageError
 from offline.grid import Grid
@@ -130,7 +131,7 @@ def run(
     _run_all(walk, STAGES)
     for line in walk.goals():
         say(line)
-    say(_closing(walk, registry))
+    say(after_run(walk))
 
 
 def _run_since(options: Options, since: str, document_tower: Path | None) -> None:
@@ -138,24 +139,15 @@ def _run_since(options: Options, since: str, document_tower: Path | None) -> Non
     with _parent_held(walk):
         for name in SINCE:
             _run(walk, name, SINCE)
-            if name == "since/encode" and (same := _unchanged(walk)):
+            if name == "since/encode" and (same := unchanged(walk)):
                 say(same)
                 return
-    say(_closing_since(walk, options.registry))
+    say(after_since(walk))
 
 
 def _parent_held(walk: Walk) -> AbstractContextManager[object]:
     """No ``gc`` removes the parent while it is read."""
     return nullcontext() if walk.source.parent is None else hold(walk.source.parent)
-
-
-def _unchanged(walk: Walk) -> str | None:
-    from offline.since import read_changes
-
-    told = read_changes(walk.work)
-    if not told.is_same:
-        return None
-    return f"Nothing changed since {told.parent}: the same {told.documents} documents with the same fields. Nothing is published."
 
 
 @app.command("encode", help=f"{STAGES['encode']} One stage of `run`; needs the stages before it.")
@@ -355,26 +347,6 @@ def _run(walk: Walk, name: str, stages: Mapping[str, str] = STAGES) -> None:
     except KeyboardInterrupt:
         say(f"Stopped in {name}. What is finished stays in {walk.work}; the same command goes on from there.")
         raise typer.Exit(130) from None
-
-
-def _closing(walk: Walk, registry: Path) -> str:
-    server = f" --milvus-uri {walk.recipe.milvus.uri}" if walk.recipe.index.kind == "milvus" else ""
-    return (
-        f"Published {walk.published()} in {registry}; its proof: {walk.work / 'evaluate' / 'report.md'}. "
-        f"Serve it with: python -m service --registry {registry}{server}"
-    )
-
-
-def _closing_since(walk: Walk, registry: Path) -> str:
-    from offline.since import read_changes
-
-    published, told = walk.published("since/publish"), read_changes(walk.work)
-    next_step = (
-        f"Services that follow {registry} swap to it; see: python -m snapshot list --registry {registry}"
-        if walk.recipe.publish.activate
-        else f"Serve it with: python -m snapshot activate {published} --registry {registry}"
-    )
-    return f"Published {published} in {registry}: {told.describe()}. {next_step}"
 
 
 def main() -> None:

@@ -37,9 +37,14 @@ def run(job: Job) -> Summary:
         name_collection(manifest, job.recipe.milvus, _built_as(job.inputs["pack"]))
     snapshot_id = registry.publish(sealed).id
     if job.recipe.publish.activate and registry.found() != snapshot_id:  # activating mends a CURRENT that is garbage
-        registry.activate(snapshot_id, why=f"published by the recipe {job.recipe.name}")
+        registry.activate(snapshot_id, why=reason(job.recipe))
     write_text(job.folder / PUBLISHED, json.dumps({"id": snapshot_id, "registry": str(job.source.registry)}))
     return {"snapshot": snapshot_id, "active": registry.found()}
+
+
+def reason(recipe: Recipe) -> str:
+    """Why a recipe activates, for the history."""
+    return f"published by the recipe {recipe.name}"
 
 
 def _sealed(folder: Path) -> Path:
