@@ -14,6 +14,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from service.errors import SettingsError
 from service.limits import LimitKind
 from service.settings_bodies import BodySettings
+from service.settings_empty import EmptySettings
 from service.settings_keys import KeySettings
 from service.settings_live import LiveSettings
 from service.settings_logs import LogSettings
@@ -38,7 +39,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "text"]
 
 
-class Settings(BodySettings, KeySettings, LiveSettings, SloSettings, LogSettings, TracingSettings, MilvusSettings):
+class Settings(BodySettings, KeySettings, LiveSettings, SloSettings, LogSettings, TracingSettings, MilvusSettings, EmptySettings):
     """Each field is also a variable ``SCALINGNOTE_<NAME>`` and a flag ``--<name>``; flags win. None is a secret.
 
     Those that OpenTelemetry names have its variables, without our prefix.
