@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from enum import StrEnum
 
 import structlog
 
 from snapshot.errors import EngineError, EngineUnavailableError
+
+_LATE_SECONDS = 1.0
+_LATE_ANSWERS = 5
+"""So many that were late, and none that was not, within so long or longer, are a failure whatever time each was given."""
 
 _log = structlog.get_logger(__name__)
 
@@ -32,6 +37,7 @@ class Breaker:
         most_failures: int = 3,
         probe_seconds: float = 1.0,
         wait: Callable[[float], bool] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Closed; no thread runs before it opens.
 
@@ -41,6 +47,7 @@ class Breaker:
             most_failures: in a row, that open it.
             probe_seconds: between two probes.
             wait: for so many seconds; true where the breaker was closed for good meanwhile.
+            clock: monotonic seconds.
         """
         self._name = name
         self._probe = probe
@@ -51,6 +58,9 @@ class Breaker:
         self._lock = threading.Lock()
         self._state = State.CLOSED
         self._failures = 0
+        self._clock = clock
+        self._late = 0
+        self._late_since = 0.0
         self._last: Exception | None = None
         self._thread: threading.Thread | None = None
 
@@ -69,9 +79,21 @@ class Breaker:
 
     def succeeded(self) -> None:
         """An answer came."""
-        if self._failures:
+        if self._failures or self._late:
             with self._lock:
-                self._failures = 0
+                self._failures = self._late = 0
+
+    def late(self, error: EngineError) -> None:
+        """No answer came in a time that is short for one: a failure only where others have fared no better for a while."""
+        with self._lock:
+            now = self._clock()
+            if not self._late:
+                self._late_since = now
+            self._late += 1
+            if self._late < _LATE_ANSWERS or now - self._late_since < _LATE_SECONDS:
+                return
+            self._late = 0
+        self.failed(error)
 
     def failed(self, error: EngineError, *, at_once: bool = False) -> None:
         """No answer came, or a wrong one; ``at_once``: that one is enough."""

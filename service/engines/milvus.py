@@ -43,7 +43,9 @@ _PROBE_SECONDS = 5.0
 _UNHURRIED_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 _FAIR_SECONDS = 0.1
-"""Who gives less time than this gets no answer from a server that is well."""
+"""Who gives less time than this may get no answer from a server that is well; that many get none says more."""
+_LEAST_SECONDS = 0.01
+"""And with less than this nobody gets one, which says nothing."""
 _AGAIN = "publish the snapshot again, or activate another one"
 
 _Answer = tuple[list[int], Vectors, Rows]
@@ -172,12 +174,19 @@ class MilvusEngine:
                 raise
             raise InvalidRequestError(FieldError("filter", f"the engine of this snapshot does not take it: {error}")) from error
         except EngineError as error:
-            late = isinstance(error, EngineLateError)
-            if not late or (seconds >= _FAIR_SECONDS and not asked.exact):
-                self.breaker.failed(error, at_once=isinstance(error, CollectionAlteredError))
+            self._failed(error, asked, seconds)
             raise
         self.breaker.succeeded()
         return answer
+
+    def _failed(self, error: EngineError, asked: _Asked, seconds: float) -> None:
+        """Tell the breaker, unless it is the asking that was to blame: exact search may take any time."""
+        if not isinstance(error, EngineLateError):
+            self.breaker.failed(error, at_once=isinstance(error, CollectionAlteredError))
+        elif not asked.exact and seconds >= _FAIR_SECONDS:
+            self.breaker.failed(error)
+        elif not asked.exact and seconds >= _LEAST_SECONDS:
+            self.breaker.late(error)
 
     def _check(self, asked: _Asked, wanted: int, answer: _Answer) -> None:
         """CollectionAlteredError for an answer that this collection cannot give."""

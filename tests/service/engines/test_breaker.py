@@ -5,11 +5,13 @@ from __future__ import annotations
 import queue
 
 import pytest
+from manual_clock import ManualClock
 
 from service.engines.breaker import Breaker, State
-from snapshot.errors import CollectionAlteredError, EngineUnavailableError
+from snapshot.errors import CollectionAlteredError, EngineLateError, EngineUnavailableError
 
 DOWN = EngineUnavailableError("down")
+LATE = EngineLateError("no answer within 50 ms")
 SECONDS = 30.0
 
 
@@ -21,7 +23,8 @@ class Stepped:
         self._go: queue.Queue[bool] = queue.Queue()
         self._answers: queue.Queue[Exception | None] = queue.Queue()
         self.probing: queue.Queue[State] = queue.Queue()
-        self.breaker = Breaker("engine", self._probe, probe_seconds=1.5, wait=self._wait)
+        self.clock = ManualClock()
+        self.breaker = Breaker("engine", self._probe, probe_seconds=1.5, wait=self._wait, clock=self.clock)
 
     def _wait(self, seconds: float) -> bool:
         self.waits.append(seconds)
@@ -32,6 +35,11 @@ class Stepped:
         answer = self._answers.get(timeout=SECONDS)
         if answer is not None:
             raise answer
+
+    def late(self, count: int, every_ms: float) -> None:
+        for _ in range(count):
+            self.breaker.late(LATE)
+            self.clock.advance_ms(every_ms)
 
     def probe(self, answer: Exception | None) -> None:
         self._go.put(False)
@@ -72,6 +80,28 @@ def test_it_opens_after_three_failures_in_a_row_and_closes_when_a_probe_succeeds
     assert stepped.waits == [1.5, 1.5]
     breaker.failed(DOWN)
     breaker.check()  # it counts from the beginning
+
+
+def test_late_answers_open_it_where_none_has_come_in_time_for_seconds() -> None:
+    stepped = Stepped()
+    stepped.late(60, every_ms=50)  # three failures: each more than a second of nothing else
+    assert stepped.breaker.state is State.CLOSED
+    stepped.late(10, every_ms=50)
+    assert stepped.breaker.state is State.OPEN
+    with pytest.raises(EngineUnavailableError, match=r"not asked for now \(no answer within 50 ms\)"):
+        stepped.breaker.check()
+    stepped.stop()
+
+
+def test_late_answers_among_others_few_or_at_one_moment_open_nothing() -> None:
+    stepped = Stepped()
+    for _ in range(50):
+        stepped.late(20, every_ms=45)
+        stepped.breaker.succeeded()
+    stepped.late(1000, every_ms=0)
+    stepped.breaker.succeeded()
+    stepped.late(12, every_ms=60_000)
+    assert stepped.breaker.state is State.CLOSED
 
 
 def test_an_answer_that_cannot_be_right_opens_it_at_once() -> None:

@@ -26,6 +26,7 @@ from chaos import chaos_before
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from manual_clock import ManualClock
 from milvus_servers import MilvusLite, free_port, milvus_lite, shared_lite, write_vectors
 
 from offline.config_milvus import MilvusConfig
@@ -224,6 +225,18 @@ def test_a_server_that_does_not_answer_costs_each_request_its_deadline_and_then_
         assert engine.breaker.state is not State.CLOSED
         with pytest.raises(EngineUnavailableError, match="is not asked for now"):
             engine.search(QUERIES, 10, 64, deadline=budget(5.0))
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    until(lambda: engine.breaker.state is State.CLOSED, "closed again")
+    np.testing.assert_array_equal(engine.search(QUERIES, 10, 64).rows, BEST)
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        clock = engine.breaker._clock = ManualClock()
+        for _ in range(3 * 5):
+            with pytest.raises(EngineLateError, match="no answer within"):
+                engine.search(QUERIES, 10, 64, deadline=budget(0.03))
+            clock.advance_ms(400)
+        assert engine.breaker.state is not State.CLOSED
     finally:
         server.process.send_signal(signal.SIGCONT)
     until(lambda: engine.breaker.state is State.CLOSED, "closed again")
