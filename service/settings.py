@@ -106,13 +106,7 @@ class Settings(BodySettings, KeySettings, LiveSettings, SloSettings, LogSettings
         description="Threads that answer requests; unset: the cores this process may use, divided by encoder_threads.",
     )
     encoder_threads: int | None = Field(
-        None,
-        ge=1,
-        le=256,
-        description=(
-            "Threads of one call of the query tower, and of one search of an index in several files; unset: 1, which needs the "
-            "least CPU a request."
-        ),
+        None, ge=1, le=256, description="Threads of one encoding, or search of an index in several files; unset: 1, the cheapest."
     )
     batching: Literal["auto", "off"] = Field(
         "auto",
