@@ -45,7 +45,7 @@ class CacheStats:
     """Counted since the start; ``bytes`` and ``entries`` are what is held now.
 
     Attributes:
-        misses: queries that had to be encoded.
+        misses: queries that were encoded, each when it was.
         shared: queries that waited for another one of the same text, and were hits then.
     """
 
@@ -74,11 +74,9 @@ class VectorCache:
         return self._max_bytes > 0
 
     def get(self, key: Key) -> Known | None:
-        """What is known of a query."""
+        """What is known of a query; nobody is asked to find out."""
         with self._lock:
-            known = self._get(key)
-            self.stats.misses += known is None
-            return known
+            return self._get(key)
 
     def get_or_lead(self, key: Key) -> tuple[Known | None, bool]:
         """What is known of a query; where nothing is, whether the caller is the one to find out.
@@ -93,7 +91,6 @@ class VectorCache:
                 self.stats.shared += 1
                 return None, False
             self._flights[key] = []
-            self.stats.misses += 1
             return None, True
 
     def join(self, key: Key, resume: Resume) -> bool:
@@ -109,6 +106,7 @@ class VectorCache:
         """Keep a vector, and call back those who wait for it."""
         with self._lock:
             self._keep(key, known)
+            self.stats.misses += key in self._flights
             waiting = self._flights.pop(key, ())
         for resume in waiting:
             resume()

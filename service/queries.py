@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from service.batching import batches
@@ -34,7 +34,9 @@ class Queries:
 
     def one(self, query: str, check: Callable[[int], None] = _anyway) -> Steps[Known]:
         """The vector of one query; ``check`` hears its number of tokens before it is encoded, and may raise."""
-        text = self._encoder.render(query)
+        return self._one(self._encoder.render(query), check)
+
+    def _one(self, text: str, check: Callable[[int], None] = _anyway) -> Steps[Known]:
         if not self._cache.on:
             return (yield from self._encoded(text, check))
         key = (self._tower, text)
@@ -49,7 +51,11 @@ class Queries:
             self._walk.enter("tokenize")
 
     def many(self, queries: Sequence[str]) -> Steps[list[Known]]:
-        """The vectors of many queries, in their order; between two calls of the graph others may go first."""
+        """The vectors of many queries, in their order; between two calls of the graph others may go first.
+
+        Each call's are remembered as it ends, and what another request is encoding just then is waited for at the end: nobody
+        waits for more than one call of this one, and it does not wait with a text that others wait for.
+        """
         texts = [self._encoder.render(query) for query in queries]
         known = self._remembered(texts)
         missing = [text for text in dict.fromkeys(texts) if text not in known]
@@ -59,11 +65,42 @@ class Queries:
             tokens = self._encoder.tokenize(chunk)
             for batch in batches([len(each.ids) for each in tokens], self._encoder.rows):
                 self._walk.enter("encode")
-                vectors = self._encoder.embed([tokens[i].ids for i in batch])
-                known |= {chunk[i]: _own(vectors[row : row + 1], tokens[i]) for row, i in enumerate(batch)}
+                known |= self._together({chunk[i]: tokens[i] for i in batch})
                 yield Pause()
-        self._remember({text: known[text] for text in missing})
+        for text in missing:
+            if text not in known:
+                yield Wait(partial(self._cache.join, (self._tower, text)))
+                self._walk.enter("tokenize")
+                known[text] = yield from self._one(text)
         return [known[text] for text in texts]
+
+    def _together(self, texts: Mapping[str, Tokens]) -> dict[str, Known]:
+        """Vectors of texts of one length, in one call of the graph; without those that others are encoding just now."""
+        known, mine = self._taken(texts)
+        if not mine:
+            return known
+        try:
+            vectors = self._encoder.embed([texts[text].ids for text in mine])
+        except BaseException:  # as below
+            for text in mine:
+                self._cache.abandon((self._tower, text))
+            raise
+        for row, text in enumerate(mine):
+            known[text] = _own(vectors[row : row + 1], texts[text])
+            self._cache.put((self._tower, text), known[text])
+        return known
+
+    def _taken(self, texts: Iterable[str]) -> tuple[dict[str, Known], list[str]]:
+        """What others have found out since, and what is to be encoded here: whoever is given it leads."""
+        known: dict[str, Known] = {}
+        mine: list[str] = []
+        for text in texts:
+            found, leads = self._cache.get_or_lead((self._tower, text)) if self._cache.on else (None, True)
+            if found is not None:
+                known[text] = found
+            elif leads:
+                mine.append(text)
+        return known, mine
 
     def _led(self, key: Key, check: Callable[[int], None]) -> Steps[Known]:
         try:
@@ -86,10 +123,6 @@ class Queries:
             return {}
         found = ((text, self._cache.get((self._tower, text))) for text in dict.fromkeys(texts))
         return {text: known for text, known in found if known is not None}
-
-    def _remember(self, known: dict[str, Known]) -> None:
-        for text, each in known.items():
-            self._cache.put((self._tower, text), each)
 
 
 def carry_over(cache: VectorCache, before: Generation, new: Generation, pace: Callable[[], None]) -> None:

@@ -174,12 +174,16 @@ def test_many_repeated_are_encoded_once_even_if_nothing_is_remembered(generation
 def test_many_that_come_too_late_stop_between_two_calls_of_the_graph(generation: Generation) -> None:
     clock = ManualClock()
     costly = hooked(generation, lambda stage: clock.advance_ms(10 if stage == "encode" else 0))
-    walk = walk_of(clock, budget_ms=25)
+    walk, cache = walk_of(clock, budget_ms=25), cache_of()
     with pytest.raises(DeadlineExceededError) as caught:
-        alone(Queries(costly, walk, cache_of()).many(list(WORDS[:20])), walk)
+        alone(Queries(costly, walk, cache).many(list(WORDS[:20])), walk)
     assert caught.value.stage == "encode"
     assert caught.value.spent_ms is not None
     assert caught.value.spent_ms["encode"] == 30.0
+    assert cache.stats.entries == cache.stats.misses == 3  # what was encoded is remembered
+    counted = Counted(generation)
+    many(counted.generation, list(WORDS[:20]), cache)
+    assert counted.encoded == 17
 
 
 # -- one text, several who ask
@@ -314,7 +318,7 @@ def test_two_threads_and_a_leader_that_comes_too_late(generation: Generation, cr
     assert isinstance(error(leader), DeadlineExceededError)
     assert same(result(follower), one(generation, "apple", VectorCache(0)))
     assert stages == ["tokenize", "tokenize", "encode"]
-    assert (cache.stats.misses, cache.stats.shared) == (2, 1)
+    assert (cache.stats.misses, cache.stats.shared) == (1, 1)
     assert walks[1].spent_ms["queue"] == pytest.approx(20)
 
 
