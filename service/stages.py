@@ -128,8 +128,7 @@ class Stages:
 
         All are checked before any is worked on; the paths of errors begin with the search's index.
         """
-        self._walk.enter("tokenize")
-        parsed = [_check_item(self._generation, search, i) for i, search in enumerate(searches)]
+        parsed = [self._checked(search, i) for i, search in enumerate(searches)]
         known = yield from self._queries.many([search.query for search in searches])
         results = []
         for i, search in enumerate(searches):
@@ -152,6 +151,13 @@ class Stages:
             known = yield from self._queries.many(queries)
         vectors = np.concatenate([each.vector for each in known])
         return Encoded(vectors, [each.tokens for each in known], [each.truncated for each in known])
+
+    def _checked(self, search: Search, index: int) -> Filter | None:
+        self._walk.enter("tokenize")  # for each: to parse a large filter takes a millisecond
+        try:
+            return check(self._generation, search)
+        except InvalidRequestError as error:
+            raise error.under(str(index)) from error
 
     def _lesson_of_item(self, kinds: Kinds) -> Callable[[Mapping[Stage, float]], None] | None:
         chosen = self._generation.costs.is_to_learn()
@@ -246,13 +252,6 @@ def _kinds(search: Search, plan: SearchPlan) -> Kinds:
     effort = None if plan.exact else plan.effort
     sought = search_key(effort, search.filter is not None, search.offset + search.k)
     return {"search": sought, "fetch": fetched, "render": fetched}
-
-
-def _check_item(generation: Generation, search: Search, index: int) -> Filter | None:
-    try:
-        return check(generation, search)
-    except InvalidRequestError as error:
-        raise error.under(str(index)) from error
 
 
 def _fetched(generation: Generation, search: Search, plan: SearchPlan, hits: Hits) -> list[Hit]:

@@ -14,6 +14,7 @@ from make_snapshot import KINDS, make_oracle
 from manual_clock import ManualClock
 from serving import composed, hooked, make_registry, slow
 
+import service.stages
 from service.cache import VectorCache
 from service.costs import WHOLE, Costs, Load, fetch_key, search_key
 from service.deadline import Deadline
@@ -22,6 +23,7 @@ from service.generation import Generation
 from service.plan import Planner
 from service.stages import Search, Stages, Target
 from service.walk import Caller, Walk
+from snapshot.filters import Filter, parse_filter
 
 ORACLE = make_oracle(rows=200)
 
@@ -163,6 +165,21 @@ def test_a_batch_shares_out_the_time_that_is_left(generation: Generation) -> Non
     searches = [Search("apple"), Search("bread"), Search("chair")]
     results = run(slowed, "search_many", searches, walk_of(clock, budget_ms=3.0))
     assert [result.plan.causes for result in results] == [("deadline_effort", "deadline_fields")] + [()] * 2
+
+
+def test_the_filters_of_a_batch_are_parsed_within_its_budget(generation: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, parsed = ManualClock(), list[Any]()
+
+    def parse(raw: Any, columns: Any) -> Filter:
+        parsed.append(raw)
+        clock.advance_ms(1)
+        return parse_filter(raw, columns)
+
+    monkeypatch.setattr(service.stages, "parse_filter", parse)
+    searches = [Search("apple", filter={"number": {"$gte": number}}) for number in range(100)]
+    with pytest.raises(DeadlineExceededError) as caught:
+        run(generation, "search_many", searches, walk_of(clock, budget_ms=10))
+    assert (len(parsed), caught.value.stage) == (10, "tokenize")
 
 
 def test_searches_that_share_a_budget_are_not_each_planned_for_its_worst_case(generation: Generation) -> None:
