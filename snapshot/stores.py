@@ -98,6 +98,11 @@ def local_folder(text: str) -> Path:
 
 def check_url(url: str) -> None:
     """RemoteAddressError unless this can be the URL of a registry."""
+    if "://" in url and ("?" in url or "#" in url):  # what stands there may be a secret, and nobody would heed it
+        plain = re.split(r"[?#]", url, maxsplit=1)[0]
+        raise RemoteAddressError(
+            f"{plain}: a query or fragment is no part of a registry's URL; leave out what begins with ? or #"
+        )
     if is_folder(url):
         folder_of(url)
     elif urlsplit(url).scheme not in _VARIABLES or not urlsplit(url).netloc:

@@ -374,6 +374,16 @@ def test_addresses_that_cannot_be_used_are_named(bucket: str, registry: Registry
         push(registry, "s3://not-there/prefix")
     with pytest.raises(RemoteAddressError, match="not a remote registry"):
         push(registry, "ftp://host/prefix")
+    for address in (
+        "s3://bucket/prefix?token=secret",
+        "s3://bucket/prefix#part",
+        "file:///folder?x",
+        "s3://bucket?",
+        "file:///a#",
+    ):
+        with pytest.raises(RemoteAddressError, match="query or fragment") as caught:
+            push(registry, address)
+        assert "secret" not in str(caught.value)
     with pytest.raises(RemoteAddressError, match="no such folder"):
         pull("/not/there", registry, ["x"])
     monkeypatch.delenv("AWS_ALLOW_HTTP")
