@@ -75,6 +75,9 @@ def gate(
     snapshot: Annotated[str, typer.Argument(metavar="ID", help="Which snapshot.")],
     registry: Annotated[str, typer.Option(help="Folder of snapshots.", envvar=variable("registry"))],
     against: Annotated[str | None, typer.Option(metavar="ID", help="Compare with this one, on its golden queries.")] = None,
+    key: Annotated[
+        list[Path] | None, typer.Option("--key", metavar="FILE", help="Trust this public key, not the settings'; again for each.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Judge a snapshot on this machine as the service would before serving it; 1 where it must not, 2 where that cannot be told.
@@ -83,7 +86,7 @@ def gate(
     """
     from service.gate_command import run  # as above
 
-    raise typer.Exit(run(registry, snapshot, against, as_json))
+    raise typer.Exit(run(registry, snapshot, against, as_json, key or ()))
 
 
 @app.command()

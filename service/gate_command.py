@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -26,9 +28,14 @@ from snapshot.registry import Registry
 from snapshot.verify import verify
 
 
-def run(registry: str, snapshot: str, against: str | None, as_json: bool) -> int:
-    """Judge, print, and give the exit code: 0 it may serve, 1 it must not, 2 that could not be told."""
-    return or_error(lambda: show(inspect(load_settings({"registry": registry}), snapshot, against), as_json), as_json)
+def run(registry: str, snapshot: str, against: str | None, as_json: bool, keys: Sequence[Path] = ()) -> int:
+    """Judge, print, and give the exit code: 0 it may serve, 1 it must not, 2 that could not be told.
+
+    With ``keys`` these are trusted in place of those in the settings, and one of them must have signed.
+    """
+    trusting = {"trusted_keys": tuple(keys), "require_signature": True} if keys else {}
+    given = {"registry": registry, **trusting}
+    return or_error(lambda: show(inspect(load_settings(given), snapshot, against), as_json), as_json)
 
 
 def inspect(settings: Settings, snapshot: str, against: str | None) -> GateReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +41,8 @@ def verify_snapshot(
     as_json: JsonOption = False,
 ) -> None:
     """Check signature, schema, files, sizes, hashes and counts of one snapshot."""
+    if against is not None and not deep:
+        raise typer.BadParameter("it is of --deep; name that too", param_hint="--against")
     trust = Trust.load(key, required=True) if key else None
     layout = Registry(registry).layout(snapshot_id)
     manifest = verify(layout.root, trust=trust)
@@ -55,7 +58,7 @@ def verify_snapshot(
         signed = ", signed by a trusted key" if trust else ""
         what = f"{len(manifest.files)} files, {size(total_bytes(manifest))}, {manifest.documents.count} documents{signed}"
         typer.echo(f"{manifest.id}: intact ({what})")
-    code, gate = _gate(snapshot_id, registry, against, as_json) if deep else (0, None)
+    code, gate = _gate(snapshot_id, registry, against, key or (), as_json) if deep else (0, None)
     if as_json:
         print_json({**found, "gate": gate} if deep else found)
     if code:
@@ -87,8 +90,10 @@ def sign(
         typer.echo(f"{snapshot_id}: signed by {key_id(public)}")
 
 
-def _gate(snapshot_id: str, registry: Path, against: str | None, as_json: bool) -> tuple[int, Any]:
+def _gate(snapshot_id: str, registry: Path, against: str | None, keys: Sequence[Path], as_json: bool) -> tuple[int, Any]:
     """Run the service's gate in a process of its own: it loads libraries that this program must not need.
+
+    Without ``keys`` it trusts those of the service's settings.
 
     Returns:
         Its exit code and, with ``as_json``, its report.
@@ -103,6 +108,7 @@ def _gate(snapshot_id: str, registry: Path, against: str | None, as_json: bool) 
         )
     command = [sys.executable, "-m", "service", "gate", snapshot_id, "--registry", str(registry)]
     command += ["--against", against] if against else []
+    command += [part for key in keys for part in ("--key", str(key))]
     if not as_json:
         return _told(subprocess.run(command, check=False).returncode), None
     done = subprocess.run([*command, "--json"], check=False, stdout=subprocess.PIPE)

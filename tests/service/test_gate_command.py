@@ -18,6 +18,8 @@ from service.gate import Check, GateOptions, GateReport
 from service.generation import GenerationOptions
 from service.settings import Settings, load_settings
 from snapshot.errors import RefusedApartError
+from snapshot.keys import generate
+from snapshot.registry import Registry
 
 
 def fail(*_: object) -> None:
@@ -71,6 +73,21 @@ def test_without_a_report_there_is_an_error(
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "snapshot_unknown"
     assert gate_command.run(str(registry), snapshot or only(registry), against, as_json=False) == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_keys_that_are_named_are_the_ones_trusted(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generate(tmp_path / "ours", tmp_path / "ours.pub")
+    generate(tmp_path / "stranger", tmp_path / "stranger.pub")
+
+    def said(name: str) -> tuple[str | None, dict[str, object]]:
+        gate_command.run(str(registry), only(registry), None, as_json=True, keys=[tmp_path / name])
+        report = json.loads(capsys.readouterr().out)
+        return report["code"], {check["name"]: check["value"] for check in report["checks"]}
+
+    assert said("ours.pub")[0] == "signature_missing"
+    Registry(registry).sign(only(registry), tmp_path / "ours")
+    assert said("stranger.pub")[0] == "signature_wrong"
+    assert said("ours.pub")[1]["signature"] == "of a trusted key"
 
 
 @pytest.mark.parametrize("where", [lambda text: (text, None), lambda text: ("", text)])

@@ -238,7 +238,7 @@ def test_deep_runs_the_gate_of_the_service(registry: Registry, monkeypatch: pyte
         return subprocess.CompletedProcess(command, 1, b'{"passed": false}')
 
     monkeypatch.setattr(cli_trust.subprocess, "run", fake)
-    assert cli_trust._gate("id", registry.root, "other", as_json=True) == (1, {"passed": False})
+    assert cli_trust._gate("id", registry.root, "other", [], as_json=True) == (1, {"passed": False})
     expected = [sys.executable, "-m", "service", "gate", "id", "--registry", str(registry.root), "--against", "other", "--json"]
     assert asked == [expected]
 
@@ -256,14 +256,14 @@ def test_deep_without_a_report_is_an_error(
 ) -> None:
     monkeypatch.setattr(cli_trust.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, code, output))
     with pytest.raises(error, match=message):
-        cli_trust._gate("id", registry.root, "nothere", as_json=True)
-    assert cli_trust._gate("id", registry.root, "nothere", as_json=False) == (1 if code == 1 else 2, None)
+        cli_trust._gate("id", registry.root, "nothere", [], as_json=True)
+    assert cli_trust._gate("id", registry.root, "nothere", [], as_json=False) == (1 if code == 1 else 2, None)
 
 
 def test_deep_says_what_is_missing(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_trust, "find_spec", lambda name: None if name == "onnxruntime" else True)
     with pytest.raises(LibraryMissingError, match="needs onnxruntime; run it where the service is"):
-        cli_trust._gate("id", registry.root, None, as_json=False)
+        cli_trust._gate("id", registry.root, None, [], as_json=False)
 
 
 def deny(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
