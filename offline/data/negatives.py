@@ -108,6 +108,11 @@ def all_false(found: Found, share: float) -> TrainingError:
         for relevant, places in zip(found.relevant, found.places, strict=True)
         if len(relevant)
     )
+    if not seen:
+        return TrainingError(
+            f"hard negatives: there are no candidates: whatever the {len(found.queries)} queries find is judged relevant to "
+            "them, or is the query itself. Set train.negatives.per_document = 0 to train without them"
+        )
     return TrainingError(
         f"hard negatives: all {seen} candidates of {len(found.queries)} queries are false negatives: known positives, or "
         f"scored above {share:g} of the positive's score. Raise train.negatives.guard or depth, have bm25 among "

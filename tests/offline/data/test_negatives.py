@@ -51,6 +51,13 @@ def test_negatives_that_are_all_false_are_an_error_with_a_remedy():
     assert "per_document = 0" in said
 
 
+def test_where_every_document_is_relevant_only_leaving_negatives_out_is_a_remedy():
+    said = str(all_false(found(*ALL, relevant=ALL), 0.1))
+    assert said.startswith("hard negatives: there are no candidates: whatever the 1 queries find is judged relevant")
+    assert said.endswith("Set train.negatives.per_document = 0 to train without them")
+    assert "guard" not in said
+
+
 def test_without_a_guard_all_but_known_positives_are_taken():
     table = choose(found(*ALL), query(10), DOCUMENTS, ROWS, share=None)
     assert rows_of(table) == [100, 102, 103, 104, 105]
