@@ -99,6 +99,8 @@ class Report(BaseModel):
     overrides: tuple[str, ...]
     split: str
     queries: int
+    moved: str | None = None
+    """Why it is another split than was asked for."""
     rows: tuple[Found, ...]
     goals: tuple[Goal, ...] = ()
 
@@ -171,7 +173,7 @@ def ablate(grid: Grid, chosen: Rows, split: str) -> Report:
     plain = [(row, grid.variant(row.name, _changes(row))) for row in chosen.rows]
     for row, variant in plain:
         _check(row, variant.recipe)
-    split = _split_there(plain[0][1], split)
+    split, moved = _split_there(plain[0][1], split)
     apart = (HALF_OF_DEV,) if split == "dev" else ()
     variants = [(row, grid.variant(row.name, (*_changes(row), *apart))) for row in chosen.rows]
     results: list[tuple[Row, Measured]] = []
@@ -180,24 +182,23 @@ def ablate(grid: Grid, chosen: Rows, split: str) -> Report:
         found = _run(variant, row.query_tower, split)
         say(f"  {row.name}: nDCG@10 {found.ndcg.mean():.4f} on {len(found.ndcg):,} {found.split} queries")
         results.append((row, found))
-        report = _write(grid, variants[0][1].recipe, results, chosen.goals)
+        report = _write(grid, variants[0][1].recipe, results, chosen.goals, moved)
     return report
 
 
-def _split_there(variant: Variant, split: str) -> str:
-    """The split that was asked for, else another that has enough queries to measure on, else that with the most."""
+def _split_there(variant: Variant, split: str) -> tuple[str, str | None]:
+    """The split that was asked for, else another that has enough queries to measure on, else that with the most; and why."""
     variant.run("prepare")
     prepared = Prepared(variant.work / "prepare")
     counts = {each: len(_judged(prepared, variant.recipe, each)) for each in dict.fromkeys((split, "test", "dev"))}
     found = max(counts, key=lambda each: min(counts[each], LEAST_JUDGED))
     if not counts[found]:
         raise DataError(f"{prepared.folder}: neither dev nor test has judged queries with a relevant document to measure on")
-    if found != split:
-        say(
-            f"  too few judged {split} queries ({counts[split]}): the {counts[found]} of {found} are measured on, "
-            "and a row that is chosen has seen them"
-        )
-    return found
+    if found == split:
+        return split, None
+    moved = f"too few judged {split} queries ({counts[split]:,}): the {counts[found]:,} of {found} are measured on"
+    say(f"  warning: {moved}, and a row that is chosen has seen them")
+    return found, moved
 
 
 def _changes(row: Row) -> tuple[str, ...]:
@@ -272,7 +273,9 @@ def _judged(prepared: Prepared, recipe: Recipe, split: str) -> Judged:
     return judged.sample(recipe.evaluate.max_queries, recipe.evaluate.seed)
 
 
-def _write(grid: Grid, recipe: Recipe, results: Sequence[tuple[Row, Measured]], goals: Sequence[Lead]) -> Report:
+def _write(
+    grid: Grid, recipe: Recipe, results: Sequence[tuple[Row, Measured]], goals: Sequence[Lead], moved: str | None
+) -> Report:
     config, (_, default) = recipe.evaluate, results[0]
     for row, measured in results:
         if measured.queries != default.queries:
@@ -285,6 +288,7 @@ def _write(grid: Grid, recipe: Recipe, results: Sequence[tuple[Row, Measured]], 
         overrides=grid.overrides,
         split=default.split,
         queries=len(default.ndcg),
+        moved=moved,
         rows=tuple(
             Found(
                 row=row,
@@ -341,11 +345,12 @@ def page(report: Report) -> str:
         for one in report.rows
     ]
     settings = " ".join(f"--set {override}" for override in report.overrides)
+    moved = f" Not what was asked for: {report.moved}." if report.moved else ""
     return (
         f"# {report.recipe}: what its parts are worth\n\n"
         f"On {report.queries:,} {report.split} queries, query towers in torch, exact search. Brackets are 95% bootstrap "
         "intervals over the queries; differences are paired by query. One seed a row: the noise of training is not in them."
-        f" {_CHOSEN[report.split]}{f' All rows with `{settings}`.' if settings else ''}\n\n"
+        f" {_CHOSEN[report.split]}{moved}{f' All rows with `{settings}`.' if settings else ''}\n\n"
         f"{table(header, rows)}\n\n![Each row minus the default](ablation.png)\n{_goals(report)}"
     )
 

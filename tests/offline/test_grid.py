@@ -140,7 +140,8 @@ def test_without_dev_queries_rows_are_measured_on_test_and_that_is_said(home, un
     report = ablate.ablate(grid, load_grid(ablate.GRID, ["mse"]), "dev")
     assert report.split == "test"
     assert "too few judged dev queries (0): the 15 of test are measured on" in capsys.readouterr().err
-    assert "has no test queries left" in (grid.folder / "report" / "ablation.md").read_text()
+    page = (grid.folder / "report" / "ablation.md").read_text()
+    assert "has no test queries left. Not what was asked for: too few judged dev queries (0): the 15 of test are" in page
     assert "half_of_dev" not in str(grid.variant("mse").recipe.model_dump(exclude_defaults=True))
 
 
@@ -149,9 +150,22 @@ def test_where_dev_has_few_queries_more_of_test_are_measured_on(home, monkeypatc
     rows = "".join(f"q-d{number}\td{number}\t1\n" for number in range(1, 19, 2))
     (home / "few-dev" / "qrels" / "dev.tsv").write_text(f"query-id\tcorpus-id\tscore\n{rows}")
     variant = Grid(home / "tiny.toml", (), Source(data=home / "few-dev"), home / "few").variant("default")
-    assert ablate._split_there(variant, "dev") == "test"
+    assert ablate._split_there(variant, "dev") == (
+        "test",
+        "too few judged dev queries (4): the 30 of test are measured on",
+    )
     monkeypatch.setattr(ablate, "LEAST_JUDGED", 1)
-    assert ablate._split_there(variant, "dev") == "dev"
+    assert ablate._split_there(variant, "dev") == ("dev", None)
+
+
+def test_where_test_has_few_queries_those_of_dev_that_are_taken_are_told(home, capsys):
+    data = write_data(home / "few-test", make_corpus(), judged=60)
+    (data / "qrels" / "test.tsv").rename(data / "qrels" / "dev.tsv")
+    (data / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq-d1\td1\t1\n")
+    variant = Grid(home / "tiny.toml", (), Source(data=data), home / "few-of-test").variant("default")
+    moved = "too few judged test queries (1): the 15 of dev are measured on"
+    assert ablate._split_there(variant, "test") == ("dev", moved)
+    assert f"warning: {moved}" in capsys.readouterr().err
 
 
 def test_without_any_judged_queries_it_is_told_before_training(home, monkeypatch):
