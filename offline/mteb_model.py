@@ -4,7 +4,8 @@
     mteb.evaluate(towers, mteb.get_task("SciFact"))            # any retrieval task that is on this machine
     evaluate(towers, Prepared(Path("work/tldr/prepare")), recipe, "test")   # or the recipe's own data
 
-Queries and documents go through different towers: MTEB says which side it asks for.
+Queries and documents go through different towers: MTEB says which side it asks for. Its nDCG has linear gain, the report's
+2^score - 1: the same where judgements are 0 and 1.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from offline import towers
 from offline.data.prepared import Prepared
 from offline.errors import DataError, StageError
 from offline.judged import Judged, judged_split
+from offline.progress import say
 from offline.ranking import Floats
 from offline.recipe import Recipe
 from snapshot.text import render, render_query
@@ -33,6 +35,7 @@ from snapshot.text import render, render_query
 STUDENTS = ("refine/student", "distill/student")
 _TEACHER = "train/query_tower"
 _NDCG = "ndcg_at_10"
+_LINEAR_GAIN = "  judgements are graded: MTEB's nDCG has linear gain, the report's 2^score - 1, so that they differ"
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,8 @@ def evaluate(model: Towers, prepared: Prepared, recipe: Recipe, split: str) -> d
     judged = judged_split(prepared, recipe, split)
     if not len(judged):
         raise DataError(f"{prepared.folder}: no judged query with a relevant document in {split}; give --split dev or train")
+    if any(score > 1 for scores in judged.judgements for score in scores.values()):
+        say(_LINEAR_GAIN)
     found = mteb.evaluate(model, local_task(prepared, judged), cache=None, overwrite_strategy="always", show_progress_bar=False)
     scores = found.task_results[0].scores[split][0]
     return {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}

@@ -1,13 +1,14 @@
 """MTEB gives the figures that ir-measures does, through towers that differ by side."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from tiny_work import make_prepared, make_student, make_towers
 
 pytest.importorskip("mteb", exc_type=ImportError)
 
 from offline import towers
-from offline.data.prepared import Prepared
+from offline.data.prepared import Prepared, write_table
 from offline.errors import DataError, StageError
 from offline.judged import judged_split
 from offline.metrics import NDCG, score
@@ -17,6 +18,19 @@ from offline.recipe import Recipe
 from snapshot.text import render, render_query
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of mteb's and its dependencies' own
+
+
+def test_graded_judgements_are_told_to_count_otherwise(tmp_path, capsys):
+    folder = make_prepared(tmp_path / "prepare")
+    make_towers(tmp_path / "train")
+    make_student(tmp_path / "distill")
+    recipe = Recipe(name="toy")
+    evaluate(Towers.load(tmp_path, recipe), Prepared(folder), recipe, "test")
+    assert "linear gain" not in capsys.readouterr().err
+    qrels = Prepared(folder).qrels
+    write_table(qrels.set_column(3, "score", pa.array([2] * len(qrels), qrels["score"].type)), folder / "qrels.arrow")
+    evaluate(Towers.load(tmp_path, recipe), Prepared(folder), recipe, "test")
+    assert "MTEB's nDCG has linear gain, the report's 2^score - 1" in capsys.readouterr().err
 
 
 def test_mteb_measures_both_sides(tmp_path):
