@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import accumulate
-from typing import Literal
+from typing import Literal, get_args
 
 from service.deadline import Clock
 from service.walk import Stage
@@ -49,6 +49,10 @@ _MOST_HALF_LIVES = 64.0
 """Of age of the landmark before weights are made small again: far from where floats end."""
 _LARGEST_CLASS = 15
 _SHALLOW = 64
+Band = Literal["broad", "filtered", "narrow"]
+"""Of filters, whose searches cost much the same: they pass by little; they pass by much; they compare the few that are left."""
+BANDS: tuple[Band, ...] = get_args(Band)
+_BROAD_SHARE, _NARROW_COUNT = 1 / 8, 4096
 _LEARN_SECONDS = 0.005
 """Between two requests that are learned from: 200 a second tell as much as all of them."""
 
@@ -68,17 +72,24 @@ def load_of(in_flight: int, workers: int) -> Load:
     return Load.BUSY if in_flight > workers else Load.QUIET
 
 
-def search_key(effort: int | None, filtered: bool, window: int = 0) -> str:
-    """The key of a search for the ``window`` best; ``effort`` is None for an exact one.
+def band_of(count: int, total: int) -> Band:
+    """Of a filter that has selected ``count`` of ``total`` documents."""
+    if count <= _NARROW_COUNT:
+        return "narrow"
+    return "broad" if count >= total * _BROAD_SHARE else "filtered"
+
+
+def search_key(effort: int | None, band: Band | None, window: int = 0) -> str:
+    """The key of a search for the ``window`` best; ``effort`` is None for an exact one, ``band`` for one without a filter.
 
     As far as effort tables reach (64) the window makes no difference; beyond, it is told apart by powers of four.
     """
-    return _search_key(effort, filtered, (window - 1).bit_length() + 1 >> 1 if window > _SHALLOW else 0)
+    return _search_key(effort, band, (window - 1).bit_length() + 1 >> 1 if window > _SHALLOW else 0)
 
 
 @lru_cache(maxsize=1024)
-def _search_key(effort: int | None, filtered: bool, depth: int) -> str:
-    name = ("exact" if effort is None else str(effort)) + (" filtered" if filtered else "")
+def _search_key(effort: int | None, band: Band | None, depth: int) -> str:
+    name = ("exact" if effort is None else str(effort)) + (f" {band}" if band else "")
     return f"{name} to {4**depth}" if depth else name
 
 
@@ -211,7 +222,7 @@ class Costs:
         """Start knowing nothing but, from the model ``before``, how this machine compares with effort tables."""
         self._clock = clock
         self._learn_at = -math.inf
-        self._table_ms = {search_key(row.effort, False): row.p50_ms for row in index.efforts if row.p50_ms > 0}
+        self._table_ms = {search_key(row.effort, None): row.p50_ms for row in index.efforts if row.p50_ms > 0}
         self._estimators: dict[Load, dict[tuple[CostStage, str], Estimator]] = {load: {} for load in Load}
         self.speeds: Speeds = before.speeds if before else {load: Estimator(_SPEED_SECONDS, _SPEED_SECONDS) for load in Load}
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, get_args
 
-from service.costs import FORGET_SECONDS, WHOLE, CostStage, Load, fetch_key, search_key, size_key
+from service.costs import BANDS, FORGET_SECONDS, WHOLE, Band, CostStage, Load, fetch_key, search_key, size_key
 from service.deadline import Clock
 from snapshot.manifest import Effort, HnswIndex, Index
 
@@ -75,7 +75,7 @@ class Asked(NamedTuple):
     """What the ladder of a search depends on, besides costs; the names are those of ``plan_search``.
 
     ``window`` is how many the index is asked for, those that ``offset`` skips among them. ``elsewhere`` says that what is
-    refused at once is asked of another instance (``Walk.elsewhere``).
+    refused at once is asked of another instance (``Walk.elsewhere``). ``band`` is the filter's, None until it has selected.
     """
 
     load: Load
@@ -86,6 +86,7 @@ class Asked(NamedTuple):
     filtered: bool
     probability: float
     elsewhere: bool = False
+    band: Band | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ class Planner:
 
     def _work_out(self, asked: Asked) -> Ladder:
         costs = self._costs[asked.elsewhere]
-        estimate = _Estimate(costs, asked.load, asked.k, asked.window, asked.filtered)
+        estimate = _Estimate(costs, asked.load, asked.k, asked.window, asked.filtered, asked.band)
         rungs = _exact_rungs if asked.exact else _rungs
         least = _least_ms(estimate, self._index, tokens=None, exact=asked.exact, probability=_MEDIAN)
         return Ladder(tuple(rungs(estimate, self._index, asked.fields, asked.probability)), least)
@@ -234,7 +235,7 @@ def _least_ms(estimate: _Estimate, index: Index, *, tokens: int | None, exact: b
     encode_ms = 0.0 if tokens is None else estimate.seen_ms("encode", size_key(tokens), probability)
     filter_ms = estimate.seen_ms("filter", WHOLE, probability) if estimate.filtered else 0.0
     effort = None if exact else _allowed(index, estimate.window)[0].effort
-    search_ms = estimate.seen_ms("search", estimate.search_key(effort), probability)
+    search_ms = estimate.searched_ms(effort, probability) or 0.0
     return encode_ms + filter_ms + search_ms + estimate.after_ms(False, probability)
 
 
@@ -247,15 +248,20 @@ class _Estimate:
     k: int
     window: int
     filtered: bool
+    band: Band | None = None
 
-    def search_key(self, effort: int | None) -> str:
-        return search_key(effort, self.filtered, self.window)
+    def searched_ms(self, effort: int | None, probability: float) -> float | None:
+        """What such a search has cost; the least of all bands where it is not known yet which one it is."""
+        bands = BANDS if self.filtered and self.band is None else (self.band,)
+        keys = (search_key(effort, band, self.window) for band in bands)
+        costs = (self.costs.cost_ms("search", key, probability, self.load) for key in keys)
+        return min((ms for ms in costs if ms is not None), default=None)
 
     def seen_ms(self, stage: CostStage, key: str, probability: float) -> float:
         return self.costs.cost_ms(stage, key, probability, self.load) or 0.0
 
     def search_ms(self, row: Effort, probability: float) -> float:
-        seen = self.costs.cost_ms("search", self.search_key(row.effort), probability, self.load)
+        seen = self.searched_ms(row.effort, probability)
         if seen is not None:
             return seen
         speed = self.costs.speed(self.load)
@@ -263,7 +269,7 @@ class _Estimate:
 
     def least_search_ms(self, row: Effort) -> float:
         """The median."""
-        seen = self.costs.cost_ms("search", self.search_key(row.effort), _MEDIAN, self.load)
+        seen = self.searched_ms(row.effort, _MEDIAN)
         return row.p50_ms if seen is None else seen
 
     def after_ms(self, fields: bool, probability: float) -> float:
@@ -294,12 +300,12 @@ def _rungs(estimate: _Estimate, index: Index, fields: bool, probability: float) 
 
 
 def _exact_rungs(estimate: _Estimate, index: Index, fields: bool, probability: float) -> Iterator[tuple[float, SearchPlan]]:
-    key, effort = estimate.search_key(None), index.default_effort
+    effort = index.default_effort
     whole = SearchPlan(effort, exact=True, with_fields=fields, causes=(), expected_recall=1.0)
-    yield estimate.seen_ms("search", key, probability) + estimate.after_ms(fields, probability), whole
+    yield (estimate.searched_ms(None, probability) or 0.0) + estimate.after_ms(fields, probability), whole
     causes: tuple[Cause, ...] = ("deadline_fields",) if fields else ()
     last = SearchPlan(effort, exact=True, with_fields=False, causes=causes, expected_recall=1.0)
-    yield estimate.seen_ms("search", key, _MEDIAN) + estimate.after_ms(False, _MEDIAN), last
+    yield (estimate.searched_ms(None, _MEDIAN) or 0.0) + estimate.after_ms(False, _MEDIAN), last
 
 
 def _plan(row: Effort, with_fields: bool, causes: tuple[Cause, ...]) -> SearchPlan:

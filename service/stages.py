@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from service.cache import Known, VectorCache
-from service.costs import WHOLE, Load, fetch_key, search_key, size_key
+from service.costs import WHOLE, Band, Load, band_of, fetch_key, search_key, size_key
 from service.engines.base import NO_ROW, Hits, Vectors
 from service.errors import MOST_ERRORS, EngineFaultError, FieldError, InvalidRequestError
 from service.generation import Generation
@@ -178,8 +178,9 @@ class Stages:
     def _result(self, search: Search, parsed: Filter | None, known: Known, left: int, kinds: Kinds) -> Result:
         selection = self._select(parsed)
         self._walk.enter("search")
-        plan = self._plan(search, left)
-        kinds |= _kinds(search, plan)
+        band = None if selection is None else band_of(selection.count, selection.total)
+        plan = self._plan(search, left, band)
+        kinds |= _kinds(search, plan, band)
         hits = self._found(search, plan, known.vector, selection)
         if hits.exact and not plan.exact:
             plan = plan.made_exact()
@@ -205,9 +206,9 @@ class Stages:
         self._walk.enter("filter")
         return self._generation.documents.select(parsed, partial(self._walk.enter, "filter"))
 
-    def _plan(self, search: Search, left: int) -> SearchPlan:
+    def _plan(self, search: Search, left: int, band: Band | None) -> SearchPlan:
         left_ms = (self._walk.remaining_ms() - _WIRE_MS) / left
-        planner, asked = self._generation.planner, self._asked(search, left)
+        planner, asked = self._generation.planner, self._asked(search, left, band)
         if not self._walk.refused:
             plan = planner.plan(left_ms, asked)
             if plan is not None:
@@ -222,11 +223,12 @@ class Stages:
             raise late
         self._walk.refuse(late)
 
-    def _asked(self, search: Search, left: int = 1) -> Asked:
+    def _asked(self, search: Search, left: int = 1, band: Band | None = None) -> Asked:
         fields = search.fields is None or len(search.fields) > 0
         filtered, load = search.filter is not None, self._target.load
         probability = min(self._target.probability, next(share for most, share in _SHARED if left <= most))
-        return Asked(load, search.k, search.offset + search.k, search.exact, fields, filtered, probability, self._walk.elsewhere)
+        window, elsewhere = search.offset + search.k, self._walk.elsewhere
+        return Asked(load, search.k, window, search.exact, fields, filtered, probability, elsewhere, band)
 
 
 def check(generation: Generation, search: Search) -> Filter | None:
@@ -246,11 +248,11 @@ def check(generation: Generation, search: Search) -> Filter | None:
         raise InvalidRequestError(FieldError(path, str(error).removeprefix(f"{path}: "))) from error
 
 
-def _kinds(search: Search, plan: SearchPlan) -> Kinds:
+def _kinds(search: Search, plan: SearchPlan, band: Band | None) -> Kinds:
     """What the cost model is to learn from a search that goes by this plan, also if it ends too late."""
     fetched = fetch_key(search.k, plan.with_fields)
     effort = None if plan.exact else plan.effort
-    sought = search_key(effort, search.filter is not None, search.offset + search.k)
+    sought = search_key(effort, band, search.offset + search.k)
     return {"search": sought, "fetch": fetched, "render": fetched}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from manual_clock import ManualClock
 
-from service.costs import WHOLE, Costs, Estimator, Load, Remembered, fetch_key, load_of, search_key, size_key
+from service.costs import WHOLE, Costs, Estimator, Load, Remembered, band_of, fetch_key, load_of, search_key, size_key
 from snapshot.manifest import Effort, HnswIndex
 
 
@@ -193,16 +193,37 @@ def test_sizes_make_few_keys() -> None:
 
 
 def test_searches_are_told_apart_by_effort_and_filter() -> None:
-    keys = [search_key(effort, filtered) for effort in (16, 64, None) for filtered in (False, True)]
-    assert keys == ["16", "16 filtered", "64", "64 filtered", "exact", "exact filtered"]
+    keys = [search_key(effort, band) for effort in (16, 64, None) for band in (None, "broad", "filtered", "narrow")]
+    assert keys == [
+        "16", "16 broad", "16 filtered", "16 narrow",
+        "64", "64 broad", "64 filtered", "64 narrow",
+        "exact", "exact broad", "exact filtered", "exact narrow",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "band"),
+    [
+        (0, 100_000, "narrow"),
+        (100, 100_000, "narrow"),
+        (4_096, 4_096, "narrow"),
+        (4_097, 100_000, "filtered"),
+        (10_000, 100_000, "filtered"),
+        (12_500, 100_000, "broad"),
+        (100_000, 100_000, "broad"),
+        (1_000, 1_000_000, "narrow"),
+    ],
+)
+def test_filters_are_told_apart_by_how_much_they_leave(count: int, total: int, band: str) -> None:
+    assert band_of(count, total) == band
 
 
 def test_searches_are_told_apart_by_depth_beyond_what_effort_tables_measure() -> None:
-    assert {search_key(64, False, window) for window in range(1, 65)} == {"64"}
-    assert [search_key(None, True, window) for window in (65, 256, 257, 10_000)] == [
+    assert {search_key(64, None, window) for window in range(1, 65)} == {"64"}
+    assert [search_key(None, "filtered", window) for window in (65, 256, 257, 10_000)] == [
         "exact filtered to 256", "exact filtered to 256", "exact filtered to 1024", "exact filtered to 16384",
     ]  # fmt: skip
-    assert len({search_key(64, False, window) for window in range(1, 20_000)}) == 6
+    assert len({search_key(64, None, window) for window in range(1, 20_000)}) == 6
 
 
 def test_what_takes_long_is_learned_as_often_as_it_comes() -> None:

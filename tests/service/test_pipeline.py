@@ -211,10 +211,10 @@ def believed_slow(parts: Parts, clock: ManualClock) -> tuple[Costs, str]:
     costs = Costs(served.manifest.index, clock)
     planner = Planner(served.manifest.index, costs, clock, Remembered(costs))
     parts.generations._slot.generation = replace(served, costs=costs, planner=planner)
-    key = search_key(served.manifest.index.efforts[0].effort, True)
+    key = search_key(served.manifest.index.efforts[0].effort, "narrow")
     for row in served.manifest.index.efforts:
         for _ in range(9):
-            costs.observe("search", search_key(row.effort, True), 200.0, Load.QUIET)
+            costs.observe("search", search_key(row.effort, "narrow"), 200.0, Load.QUIET)
     clock.advance_ms(6_100)  # forgotten, except for those who can be sent elsewhere
     return costs, key
 

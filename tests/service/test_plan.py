@@ -209,7 +209,7 @@ def test_an_effort_that_was_bad_for_a_while_is_tried_again() -> None:
         chosen.append(found.effort)
         row = next(row for row in HNSW.efforts if row.effort == found.effort)
         bad = tick < 100 and found.effort == 64
-        costs.observe("search", search_key(found.effort, False), 50.0 if bad else row.p50_ms, Load.QUIET)
+        costs.observe("search", search_key(found.effort, None), 50.0 if bad else row.p50_ms, Load.QUIET)
         clock.advance_ms(100)
     assert chosen[0] == 64
     assert chosen[10:100].count(32) >= 80
@@ -223,7 +223,7 @@ table = st.lists(
     max_size=6,
 ).map(lambda rows: tuple(effort(2**i, recall, p50, p50 + more) for i, (recall, p50, more) in enumerate(rows)))
 seen = st.dictionaries(
-    st.tuples(st.just("search"), st.sampled_from([search_key(2**i, False) for i in range(6)])),
+    st.tuples(st.just("search"), st.sampled_from([search_key(2**i, None) for i in range(6)])),
     st.tuples(st.floats(0, 20), st.floats(0, 20)),
 )
 
@@ -297,7 +297,7 @@ class Learned(Known):
 )
 def test_a_planner_plans_as_if_each_plan_were_worked_out(remaining_ms: float, asked: Asked, offset: int) -> None:
     asked = asked._replace(window=offset + asked.k)
-    costs, clock = Known({("search", search_key(64, False)): (1.0, 3.0), ("encode", "16"): (2.0, 4.0)}), ManualClock()
+    costs, clock = Known({("search", search_key(64, None)): (1.0, 3.0), ("encode", "16"): (2.0, 4.0)}), ManualClock()
     planner = Planner(HNSW, costs, clock)
     expected = plan_search(
         remaining_ms,
@@ -317,8 +317,21 @@ def test_a_planner_plans_as_if_each_plan_were_worked_out(remaining_ms: float, as
     assert not planner.worth(needed_ms - 0.001, asked, 9)
 
 
+def test_a_filter_is_planned_for_by_how_much_it_leaves_and_before_that_by_the_cheapest() -> None:
+    dear = {("search", search_key(number, "filtered")): (20.0, 20.0) for number in (16, 32, 64)}
+    cheap = {("search", search_key(number, "narrow")): (0.2, 0.4) for number in (16, 32, 64)}
+    planner, asked = Planner(HNSW, Known(dear | cheap), ManualClock()), Asked(Load.QUIET, 10, 10, False, False, True, 0.99)
+    plans = {band: planner.plan(3.0, asked._replace(band=band)) for band in ("narrow", "filtered", "broad")}
+    assert plans["narrow"] is not None
+    assert plans["narrow"].causes == ()
+    assert plans["filtered"] is None
+    assert plans["broad"] is not None  # nothing is known of it but the table
+    assert planner.worth(3.0, asked, 9)
+    assert not Planner(HNSW, Known(dear), ManualClock()).worth(3.0, asked, 9)
+
+
 def test_a_ladder_lasts_a_moment_only() -> None:
-    key, clock = ("search", search_key(64, False)), ManualClock()
+    key, clock = ("search", search_key(64, None)), ManualClock()
     costs = Learned({key: (1.0, 1.0)})
     planner, asked = Planner(HNSW, costs, clock), Asked(Load.QUIET, 10, 10, False, False, False, 0.99)
     assert getattr(planner.plan(2.0, asked), "effort", None) == 64
@@ -332,7 +345,7 @@ def test_a_ladder_lasts_a_moment_only() -> None:
 
 def test_what_seems_hopeless_is_tried_now_and_then() -> None:
     clock = ManualClock()
-    costs = Known({("search", search_key(number, False)): (50.0, 50.0) for number in (16, 32, 64)})
+    costs = Known({("search", search_key(number, None)): (50.0, 50.0) for number in (16, 32, 64)})
     planner, asked = Planner(HNSW, costs, clock), Asked(Load.QUIET, 10, 10, False, False, False, 0.99)
     tried = 0
     for _ in range(200):
@@ -347,7 +360,7 @@ def test_what_seems_hopeless_is_tried_now_and_then() -> None:
 
 def test_what_seems_hopeless_is_left_to_others_where_there_are_some() -> None:
     clock = ManualClock()
-    costs = Known({("search", search_key(number, False)): (50.0, 50.0) for number in (16, 32, 64)})
+    costs = Known({("search", search_key(number, None)): (50.0, 50.0) for number in (16, 32, 64)})
     planner, asked = Planner(HNSW, costs, clock), Asked(Load.QUIET, 10, 10, False, False, False, 0.99, elsewhere=True)
     learned = 0
     for _ in range(1000):
@@ -375,6 +388,6 @@ def test_what_is_left_to_others_is_remembered_while_what_is_learned_says_the_sam
             if found is None and planner.is_to_learn():
                 found = planner.least(asked)
             if found is not None:
-                costs.observe("search", search_key(found.effort, False), ms, Load.QUIET)
+                costs.observe("search", search_key(found.effort, None), ms, Load.QUIET)
     assert 3 <= tried[100.0] <= 12  # of 900: what it takes to learn, once
     assert tried[1.0] > 120  # of 300

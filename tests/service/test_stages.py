@@ -184,7 +184,7 @@ def test_the_filters_of_a_batch_are_parsed_within_its_budget(generation: Generat
 
 def test_searches_that_share_a_budget_are_not_each_planned_for_its_worst_case(generation: Generation) -> None:
     costs = Costs(generation.manifest.index, clock := ManualClock())
-    key = search_key(generation.manifest.index.default_effort, False)
+    key = search_key(generation.manifest.index.default_effort, None)
     for number in range(200):
         costs.observe("search", key, 30.0 if number % 20 == 0 else 1.0, Load.QUIET)
     slowed = replace(generation, costs=costs, planner=Planner(generation.manifest.index, costs, clock))
@@ -201,12 +201,24 @@ def test_each_search_of_a_batch_teaches_what_it_took(generation: Generation) -> 
     searches = [Search(word, k=7, filter={"number": {"$gte": number}}) for number, word in enumerate(["apple", "bread"] * 5)]
     run(replace(slowed, costs=costs), "search_many", searches, walk_of(clock, budget_ms=1e6))
     learned = {(cost.stage, cost.key): cost.seconds for cost in costs.export() if cost.quantile == 0.5}
-    key = search_key(generation.manifest.index.default_effort, True)
+    key = search_key(generation.manifest.index.default_effort, "narrow")
     assert learned == {
         ("filter", WHOLE): pytest.approx(0.002, rel=0.15),
         ("search", key): pytest.approx(0.020, rel=0.15),
         ("fetch", fetch_key(7, True)): pytest.approx(0.007, rel=0.15),
     }
+
+
+def test_what_filters_cost_that_leave_much_says_nothing_of_one_that_leaves_little(generation: Generation) -> None:
+    index, clock = generation.manifest.index, ManualClock()
+    costs = Costs(index, clock)
+    for row in index.efforts:
+        for _ in range(20):
+            costs.observe("search", search_key(row.effort, "filtered"), 50.0, Load.QUIET)
+            costs.observe("search", search_key(row.effort, "narrow"), 0.2, Load.QUIET)
+    believing = replace(generation, costs=costs, planner=Planner(index, costs, clock))
+    few = Search("apple", filter={"number": {"$lt": 20}})
+    assert run(believing, "search", few, walk_of(clock, budget_ms=20)).plan.causes == ()
 
 
 def test_no_time_for_the_least_effort_is_no_answer(generation: Generation) -> None:
