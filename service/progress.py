@@ -89,10 +89,19 @@ class Progress:
             self._begun = self._clock()
 
     def replaced(self, new: Generation, old: str | None) -> None:  # noqa: ARG002 - the observer's signature
-        self._about(new.id)
+        with self._lock:
+            self._timeline = replace(self._timeline, snapshot=new.id)
 
     def failed(self, snapshot: str | None, code: str) -> None:  # noqa: ARG002 - the observer's signature
-        self._about(snapshot)
+        """Names the attempt. One that came to no step has none; a registry that cannot be read is no attempt."""
+        if snapshot is None:
+            return
+        with self._lock:
+            before = self._timeline
+            came_to_steps = before.snapshot is None and before.steps
+            self._timeline = (
+                replace(before, snapshot=snapshot) if came_to_steps else Timeline(snapshot, self._now(), before.since)
+            )
 
     def closed(self, snapshot: str, freed: Freed) -> None:
         """Memory given back; no step of what comes next."""
@@ -101,10 +110,6 @@ class Progress:
         """Served again as it was still open: there was nothing to load."""
         with self._lock:
             self._timeline = Timeline(to.id, self._now(), self._timeline.since)
-
-    def _about(self, snapshot: str | None) -> None:
-        with self._lock:
-            self._timeline = replace(self._timeline, snapshot=snapshot)
 
     def _steps(self, *, running: bool) -> tuple[SwapStep, ...]:
         """The timeline's, the last one with its time so far if it runs; needs the lock."""

@@ -73,6 +73,25 @@ def test_the_next_attempt_begins_anew(clock: ManualClock, progress: Progress, be
     assert (timeline.snapshot, timeline.began_at) == (None, START + timedelta(seconds=2))
 
 
+def test_what_failed_before_its_first_step_has_none_of_the_attempt_before(clock: ManualClock, progress: Progress) -> None:
+    progress.entered(SwapState.VERIFYING)
+    progress.replaced(SimpleNamespace(id="before"), None)
+    progress.entered(SwapState.SERVING)
+    clock.advance_ms(3000)
+    progress.entered(SwapState.FAILED)
+    progress.failed("gone", "snapshot_unknown")
+    timeline = progress.timeline
+    assert (timeline.snapshot, timeline.steps, timeline.began_at) == ("gone", (), START + timedelta(seconds=3))
+
+
+def test_a_registry_that_cannot_be_read_is_no_attempt(progress: Progress) -> None:
+    progress.entered(SwapState.VERIFYING)
+    progress.replaced(SimpleNamespace(id="before"), None)
+    progress.entered(SwapState.SERVING)
+    progress.failed(None, "registry_error")
+    assert (progress.timeline.snapshot, len(progress.timeline.steps)) == ("before", 1)
+
+
 def test_several_observers_hear_the_same_in_their_order(progress: Progress) -> None:
     heard: list[tuple[object, ...]] = []
 
