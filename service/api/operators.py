@@ -66,7 +66,8 @@ class Door:
                 f"operators' routes are off: no token is configured. Set {_VARIABLE} to a file with a line from: "
                 "python -m service token NAME; or use: python -m snapshot"
             )
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        scheme, _, rest = request.headers.get("authorization", "").strip().partition(" ")
+        given = rest.strip()  # as with API keys: a line break that was copied along is no part of a token
         if scheme.lower() != "bearer" or not given:
             raise UnauthorizedError("send the header: Authorization: Bearer TOKEN")
         who = table.who(given)

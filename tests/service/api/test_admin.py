@@ -84,9 +84,9 @@ def test_a_stranger_learns_nothing_of_what_a_body_should_be(client: Client, path
     assert_problem(client.post(path, content=content), 401, "unauthorized")
 
 
-@pytest.mark.parametrize("token", [TOKEN, "another-token"])
-def test_any_configured_token_opens(operator: Client, ids: list[str], token: str) -> None:
-    response = operator.get("/snapshots", headers={"Authorization": f"bearer {token}"})
+@pytest.mark.parametrize("given", [f"bearer {TOKEN}", "Bearer another-token", f"Bearer  {TOKEN} ", f" Bearer {TOKEN}\t"])
+def test_any_configured_token_opens(operator: Client, ids: list[str], given: str) -> None:
+    response = operator.get("/snapshots", headers={"Authorization": given})
     answer = SnapshotsResponse.model_validate_json(response.content)
     assert [row.id for row in answer.snapshots] == sorted(ids, reverse=True)
     rows = {row.id: row for row in answer.snapshots}
