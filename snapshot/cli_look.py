@@ -82,7 +82,7 @@ def show(snapshot_id: IdArgument, registry: RegistryOption = DEFAULT_REGISTRY, a
     if state is None:
         raise UnknownSnapshotError(f"{registry}: {snapshot_id} was removed at this moment; see: python -m snapshot list")
     if as_json:
-        errors = {"pins_error": wanted.pins_fault}
+        errors = {"desired_error": wanted.fault, "pins_error": wanted.pins_fault}
         content = manifest.model_dump(mode="json", exclude={"files"})
         print_json({**content, **_named(state), **errors, "bytes": total_bytes(manifest)})
         return
@@ -95,6 +95,8 @@ def show(snapshot_id: IdArgument, registry: RegistryOption = DEFAULT_REGISTRY, a
     print_table(("effort", "recall@10", "p50 ms", "p99 ms"), efforts, title="effort table")
     columns = [(column.name, column.type, "yes" if column.filterable else "") for column in manifest.documents.columns]
     print_table(("column", "type", "filterable"), columns, title="documents")
+    if wanted.fault:
+        typer.echo(printable(f"what is desired cannot be told: {wanted.fault}"))
     _say_pins(wanted)
 
 

@@ -80,3 +80,14 @@ def test_a_folder_may_be_named_by_a_url(
 ) -> None:
     assert run(monkeypatch, "list", "--registry", registry.root.as_uri(), "--json") == 0
     assert [row["id"] for row in json.loads(capsys.readouterr().out)["snapshots"]] == registry.ids()
+
+
+def test_showing_one_says_why_it_cannot_be_told_what_is_desired(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (registry.root / "CURRENT").write_bytes(b"\xff")
+    asked = ("show", registry.ids()[0], "--registry", str(registry.root))
+    assert run(monkeypatch, *asked, "--json") == 0
+    assert "CURRENT: cannot be read" in json.loads(capsys.readouterr().out)["desired_error"]
+    assert run(monkeypatch, *asked) == 0
+    assert "CURRENT: cannot be read" in capsys.readouterr().out
