@@ -67,7 +67,7 @@ class Door:
                 "python -m service token NAME; or use: python -m snapshot"
             )
         scheme, _, rest = request.headers.get("authorization", "").strip().partition(" ")
-        given = rest.strip()  # as with API keys: a line break that was copied along is no part of a token
+        given = rest.strip()  # as with API keys: spaces that were copied along are no part of it
         if scheme.lower() != "bearer" or not given:
             raise UnauthorizedError("send the header: Authorization: Bearer TOKEN")
         who = table.who(given)
