@@ -10,17 +10,16 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import typer
 
 from service.cores import available_cores, plan_threads
 from service.doctor.command import or_error
-from service.gate import GateReport, Record, format_figure
+from service.gate import Check, GateReport, Record, format_figure
 from service.generation import Beside, Generation, GenerationOptions, open_generation
 from service.inspection import Incumbent, Inspection, Peer, nothing_serves
 from service.loader import gate_options, generation_options
 from service.settings import Settings, load_settings, trust_of
+from snapshot.cli import print_table
 from snapshot.errors import RefusedApartError, SnapshotError
 from snapshot.layout import Layout
 from snapshot.printable import printable
@@ -81,19 +80,15 @@ def show(report: GateReport, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps(report.as_dict(), indent=1) + "\n")
     else:
-        console = Console(soft_wrap=True)
-        console.print(_table(report))
+        print_table(("check", "value", "limit", "passed", "forcible", "what"), map(_cells, report.checks))
         verdict = f"{report.snapshot}: {report.reason}" if report.reason else f"{report.snapshot}: passed"
-        console.print(Text(printable(verdict)))
+        typer.echo(printable(verdict))
     return 0 if report.passed else 1
 
 
-def _table(report: GateReport) -> Table:
-    table = Table("check", "value", "limit", "passed", "forcible", "what")
-    for check in report.checks:
-        row = (check.name, format_figure(check.value), format_figure(check.limit), _yes(check.passed), _yes(check.forcible))
-        table.add_row(*(Text(printable(cell)) for cell in (*row, check.detail)))  # ids and queries are anybody's
-    return table
+def _cells(check: Check) -> tuple[str, ...]:
+    figures = format_figure(check.value), format_figure(check.limit)
+    return (check.name, *figures, _yes(check.passed), _yes(check.forcible), check.detail)
 
 
 def _yes(fact: bool) -> str:

@@ -33,8 +33,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 WhyOption = Annotated[str, typer.Option(help="Why, in up to 500 characters; kept in history.jsonl.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A snapshot's id, from: python -m snapshot list")]
 DEFAULT_REGISTRY = Path("registry")
-_WIDE = 240
-"""Columns where nobody looks: a pipe must not cut ids."""
+_WIDE = 10_000
+"""Columns where nobody looks: in a pipe a row is a line, and nothing of it is cut or folded."""
 
 
 def existing(root: Path) -> Registry:

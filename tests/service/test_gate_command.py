@@ -90,6 +90,16 @@ def test_keys_that_are_named_are_the_ones_trusted(registry: Path, tmp_path: Path
     assert said("ours.pub")[1]["signature"] == "of a trusted key"
 
 
+def test_nothing_is_cut_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    check = Check("space", "a" * 64, "b" * 64, passed=False, forcible=False, detail="word " * 60 + "c" * 300)
+    report = GateReport("id" * 60, datetime.now(UTC), (check,), False, False, code="wrong_space", reason="because " * 30)
+    gate_command.show(report, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    [row] = [line for line in lines if "space" in line]
+    assert all(text in row for text in ("a" * 64, "b" * 64, "word " * 60 + "c" * 300))
+    assert lines[-1].startswith("id" * 60 + ": because because")
+
+
 @pytest.mark.parametrize("where", [lambda text: (text, None), lambda text: ("", text)])
 def test_what_a_snapshot_says_is_neither_markup_nor_obeyed(
     where: Callable[[str], tuple[str, str | None]], capsys: pytest.CaptureFixture[str]
