@@ -22,7 +22,7 @@ from offline.recipe import load_recipe
 from offline.runners import RunnerName, make_runner
 from offline.stages import Source
 from offline.walk import REUSE, SINCE, STAGES, Walk, alone, stage_of
-from snapshot.cli import registry_folder
+from snapshot import cli, printable
 from snapshot.errors import SnapshotError
 from snapshot.leases import hold
 
@@ -32,7 +32,9 @@ RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe
 DataOption = Annotated[Path | None, typer.Option(help="A folder in BEIR layout: corpus.jsonl, queries.jsonl, qrels/*.tsv.")]
 LogOption = Annotated[Path | None, typer.Option("--query-log", help="Unlabelled queries, one a line, for distillation.")]
 OutOption = Annotated[Path | None, typer.Option(help="Work folder; work/NAME unless given. Runs resume in it.")]
-RegistryOption = Annotated[Path, typer.Option(metavar="DIR", parser=registry_folder, help="Folder of snapshots to publish into.")]
+RegistryOption = Annotated[
+    Path, typer.Option(metavar="DIR", parser=cli.registry_folder, help="Folder of snapshots to publish into.")
+]
 ServiceOption = Annotated[str | None, typer.Option("--service", metavar="URL", help="Measure this service over HTTP instead.")]
 RunnerOption = Annotated[
     RunnerName,
@@ -340,8 +342,7 @@ def _run_all(walk: Walk, stages: Mapping[str, str]) -> None:
 
 
 def _run(walk: Walk, name: str, stages: Mapping[str, str] = STAGES) -> None:
-    number = list(stages).index(name) + 1
-    say(f"[{number}/{len(stages)}] {name}: {stages[name]}")
+    say(f"[{list(stages).index(name) + 1}/{len(stages)}] {name}: {stages[name]}")
     try:
         say(f"  {walk.run(name).describe()}")
     except KeyboardInterrupt:
@@ -351,6 +352,7 @@ def _run(walk: Walk, name: str, stages: Mapping[str, str] = STAGES) -> None:
 
 def main() -> None:
     """Run the command line; an error of ours is its message on standard error and exit code 2."""
+    printable.escape_what_cannot_be_printed()
     for name in STAGES.keys() - {"encode", "evaluate", "pack"}:
         _add_stage(name, STAGES[name])
     try:

@@ -15,6 +15,7 @@ from service.head_start import HeadStart
 from service.keys.command import app as keys
 from service.settings import MOST_K, DescribedSetting, described_settings, load_settings, trust_of, variable
 from snapshot.errors import SnapshotError
+from snapshot.printable import escape_what_cannot_be_printed
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -175,6 +176,7 @@ def milvus(
 
 def main() -> None:
     """Run the command line; an error is one line on standard error."""
+    escape_what_cannot_be_printed()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server listens for it: the default is to die
     try:
         app()

@@ -25,7 +25,7 @@ from snapshot.cli import (
 from snapshot.errors import FleetError, RegistryError, SnapshotError
 from snapshot.history import happened
 from snapshot.manifest import Manifest
-from snapshot.printable import printable
+from snapshot.printable import escape_what_cannot_be_printed, printable
 from snapshot.registry import Registry
 from snapshot.schema import render_markdown
 
@@ -195,6 +195,7 @@ def _say_pins(registry: Registry, text: str, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line; an error is one line on standard error and exit code 2, with --json also an object."""
+    escape_what_cannot_be_printed()
     try:
         _run()
     except SnapshotError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from make_snapshot import make_snapshot
 from snapshot.__main__ import main
 from snapshot.registry import Registry
 
+REPOSITORY = Path(__file__).parents[2]
 URL = "s3://bucket/prefix"
 COMMANDS = (
     "list",
@@ -91,3 +94,13 @@ def test_showing_one_says_why_it_cannot_be_told_what_is_desired(
     assert "CURRENT: cannot be read" in json.loads(capsys.readouterr().out)["desired_error"]
     assert run(monkeypatch, *asked) == 0
     assert "CURRENT: cannot be read" in capsys.readouterr().out
+
+
+def test_what_an_encoding_lacks_is_escaped(registry: Registry) -> None:
+    registry.activate(registry.ids()[0], "schöner 检索", who="Zoë")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment.pop("PYTHONIOENCODING", None)
+    command = [sys.executable, "-m", "snapshot", "history", "--registry", str(registry.root)]
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, done.stderr
+    assert rb"sch\xf6ner \u68c0\u7d22" in done.stdout
