@@ -157,7 +157,7 @@ def _mirror(
         raise SettingsError(f"remote_registry: {error}") from error
     room = Room(registry, settings.registry_cache_bytes, WHO, lambda: generations.serving)
     options = MirrorOptions(poll_seconds=settings.remote_interval_seconds, trust=trust_of(settings))
-    return Mirror(remote, registry, room, options, metrics, follower.poke, trials=trials)
+    return Mirror(remote, registry, room, options, metrics.remote, follower.poke, trials=trials)
 
 
 def _guard(settings: Settings, generations: Generations, metrics: Metrics) -> Guard:

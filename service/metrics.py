@@ -21,13 +21,14 @@ from service.budgets import Budgets
 from service.cgroup import CgroupCollector
 from service.cores import ThreadPlan
 from service.errors import CallerGoneError, DeadlineExceededError, DrainingError, OverloadedError
+from service.failures import REFUSALS
 from service.gate_metrics import GateMetrics
 from service.generation import STEPS, Generation
 from service.histograms import Histograms
 from service.live_metrics import LiveMetrics
 from service.memory import Freed, available_bytes
-from service.mirror import MirrorState
 from service.plan import CAUSES, Cause, SearchPlan
+from service.remote_metrics import RemoteMetrics
 from service.settings import Settings
 from service.swap import SwapState
 from service.telemetry_metrics import TelemetryMetrics
@@ -72,6 +73,7 @@ class Metrics:
         plain: all but what ``histograms`` gives as text at a fraction of the cost.
         gate: of what snapshots had to show.
         live: of what live queries show of the one that serves.
+        remote: of the remote registry.
         telemetry: of log lines and spans.
     """
 
@@ -85,8 +87,8 @@ class Metrics:
         self._snapshots(self.plain)
         self.gate = GateMetrics(self.plain)
         self.live = LiveMetrics(self.plain)
+        self.remote = RemoteMetrics(self.plain)
         self.telemetry = TelemetryMetrics(self.plain)
-        self._remote(self.plain)
         self._build(self.plain)
         for collector in (self.plain, *self._histograms):
             registry.register(collector)
@@ -180,24 +182,9 @@ class Metrics:
         self._lags = {running: self.loop_lag.labels(shown) for running, shown in ((False, "none"), (True, "running"))}
         self.swap_state = Gauge(f"{PREFIX}_swap_state", "1 for what is being done about snapshots", ["state"], registry=registry)
         _initialise(self.swaps, [(outcome,) for outcome in SWAP_OUTCOMES])
+        _initialise(self.swap_failures, [(code,) for code in REFUSALS])
         _initialise(self.swap_seconds, [(step,) for step in STEPS])
         self.entered(SwapState.IDLE)
-
-    def _remote(self, registry: CollectorRegistry) -> None:
-        self.remote_state = Gauge(
-            f"{PREFIX}_remote_state", "1 for what is being done about the remote registry", ["state"], registry=registry
-        )
-        self.remote_succeeded = Gauge(
-            f"{PREFIX}_remote_last_success_timestamp_seconds",
-            "When what is wanted there was last seen to be here",
-            registry=registry,
-        )
-        self.remote_failures = Counter(
-            f"{PREFIX}_remote_failures", "Looks and pulls that failed, by reason", ["code"], registry=registry
-        )
-        self.remote_fetched = Counter(f"{PREFIX}_remote_fetched_bytes", "Bytes of snapshots that travelled", registry=registry)
-        self.remote_cached = Gauge(f"{PREFIX}_remote_cache_bytes", "Disk that pulled snapshots take", registry=registry)
-        self.mirror_entered(MirrorState.OFF)
 
     def _build(self, registry: CollectorRegistry) -> None:
         names = ["python", *(library.replace("-", "_") for library in LIBRARIES)]
@@ -330,7 +317,7 @@ class Metrics:
             self._of_effort(effort)
 
     def failed(self, snapshot: str | None, code: str) -> None:  # noqa: ARG002 - ids would make series without bound
-        """SwapObserver: a snapshot was refused, for one of the codes of ``snapshot.errors``."""
+        """SwapObserver: a snapshot was refused, for one of ``REFUSALS``."""
         self.swaps.labels("failed").inc()
         self.swap_failures.labels(code).inc()
 
@@ -355,27 +342,6 @@ class Metrics:
         late = found.pop(504) + elsewhere
         over = elsewhere + sum(map(_count, self._over_budget.values()))
         return Vitals(sum(found.values()) + late, found[500], late, over, self.budgets.read())
-
-    def mirror_entered(self, state: MirrorState) -> None:
-        """MirrorObserver: another state."""
-        for other in MirrorState:
-            self.remote_state.labels(other.value).set(other is state)
-
-    def mirror_succeeded(self) -> None:
-        """MirrorObserver: what is wanted there is here."""
-        self.remote_succeeded.set(time.time())
-
-    def mirror_failed(self, code: str) -> None:
-        """MirrorObserver: the remote registry, for one of the codes of ``snapshot.errors``."""
-        self.remote_failures.labels(code).inc()
-
-    def mirror_fetched(self, count: int) -> None:
-        """MirrorObserver: so many bytes travelled."""
-        self.remote_fetched.inc(count)
-
-    def mirror_cached(self, count: int) -> None:
-        """MirrorObserver: so many bytes are kept."""
-        self.remote_cached.set(count)
 
 
 def _initialise(metric: Counter | Histogram, label_sets: Iterable[tuple[str, ...]]) -> None:

@@ -63,7 +63,7 @@ SWAPS: Section = (
             "Refused, by reason",
             "The runbook has each code.",
             "short",
-            Query(f"sum by (code) (increase(scalingnote_swap_failures_total{{{HERE}}}[1h])) or vector(0)", "{{code}}"),
+            Query(f"sum by (code) (increase(scalingnote_swap_failures_total{{{HERE}}}[1h])) > 0 or vector(0)", "{{code}}"),
         ),
         graph(
             "State",

@@ -1,6 +1,7 @@
 """Instruments: buckets, series that exist from the start, and what observers of swaps leave behind."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from prometheus_client import CollectorRegistry
 
 from service.cores import ThreadPlan
 from service.errors import CallerGoneError, DeadlineExceededError, DrainingError, OverloadedError
+from service.failures import REFUSALS, REMOTE_FAILURES
 from service.generation import GenerationOptions, open_generation
 from service.metrics import Metrics, edges
 from service.plan import CAUSES, SearchPlan
 from service.settings import Settings
 from service.swap import SwapState
 from service.walk import STAGES, Stage
+from snapshot.errors import FleetError, GateRefusedError, RemoteDeniedError, RemoteError, SnapshotError
 
 
 @pytest.fixture
@@ -54,6 +57,10 @@ def test_budgets_are_exported(metrics: Metrics) -> None:
         ("scalingnote_swap_seconds_count", {"step": "shadowing"}),
         ("scalingnote_stage_seconds_count", {"stage": "search"}),
         ("scalingnote_stage_budget_left_seconds_count", {"stage": "reply"}),
+        ("scalingnote_swap_failures_total", {"code": "hash_mismatch"}),
+        ("scalingnote_swap_failures_total", {"code": "gate_recall"}),
+        ("scalingnote_swap_failures_total", {"code": "rolled_back"}),
+        ("scalingnote_remote_failures_total", {"code": "remote_unavailable"}),
         ("scalingnote_live_samples_total", {"work": "recall", "outcome": "dropped"}),
         ("scalingnote_live_samples_total", {"work": "teacher", "outcome": "failed"}),
     ],
@@ -168,7 +175,29 @@ def test_series_are_bounded_whatever_is_counted(metrics: Metrics) -> None:
         metrics.answered("/search", 200, number / 7, f"{number:032x}")
         metrics.encoded(number)
         metrics.stages(dict.fromkeys(STAGES, number), 50.0, f"{number:032x}")
+    for error in _below(SnapshotError):
+        metrics.failed(f"another-{error.code}", _code(error))
+        metrics.remote.mirror_failed(RemoteDeniedError.code)
     assert series() == before
+
+
+def _below(kind: type[SnapshotError]) -> Iterator[type[SnapshotError]]:
+    """What can be wrong with a snapshot itself."""
+    for below in kind.__subclasses__():
+        if below not in (FleetError, RemoteError):
+            yield below
+            yield from _below(below)
+
+
+def _code(kind: type[SnapshotError]) -> str:
+    return GateRefusedError("x", "p99").code if kind is GateRefusedError else kind.code
+
+
+@pytest.mark.parametrize("codes", [REFUSALS, REMOTE_FAILURES])
+def test_codes_of_failures_are_there_once_and_internal_among_them(codes: tuple[str, ...]) -> None:
+    assert len(set(codes)) == len(codes) < 60
+    assert {"internal", "hash_mismatch", "disk_full"} <= {*codes}
+    assert ("remote_denied" in codes) is ("gate_recall" not in codes)
 
 
 def test_objectives_are_exported_as_they_are_set() -> None:

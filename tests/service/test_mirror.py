@@ -82,7 +82,7 @@ class Scene:
 
     def mirror(self, limit_bytes: int = 1 << 40) -> Mirror:
         room = Room(self.here, limit_bytes, WHO, lambda: self.serving)
-        return Mirror(self.remote, self.here, room, MirrorOptions(), self.metrics, clock=self.clock)
+        return Mirror(self.remote, self.here, room, MirrorOptions(), self.metrics.remote, clock=self.clock)
 
     def wait_for_another_second(self) -> None:
         """The store tells when the pointer was written in whole seconds."""

@@ -132,7 +132,7 @@ def test_what_is_tried_is_brought_from_the_registry_elsewhere_and_kept(tmp_path:
     remote.activate(first, "first", "ann")
     metrics, trials, moved = Metrics(CollectorRegistry(), Settings(registry=here.root), ThreadPlan(2, 2, 1)), Trials(), []
     room = Room(here, 0, WHO, lambda: first)
-    mirror = Mirror(remote, here, room, MirrorOptions(), metrics, lambda: moved.append(here.ids()), trials=trials)
+    mirror = Mirror(remote, here, room, MirrorOptions(), metrics.remote, lambda: moved.append(here.ids()), trials=trials)
     mirror.step()
     assert here.ids() == [first]
     trials.begin(second, here.desired(), "a wave", "ann", 60)
