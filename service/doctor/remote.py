@@ -43,7 +43,7 @@ _PROBES = ("where is it described", "how do I begin", "a list of names", "compar
 """Any text does: what is asked is how long it takes."""
 _ROUNDS = 3
 _DATE_SECONDS = 1.0
-"""A Date header tells whole seconds."""
+"""A Date header tells whole seconds, and the service renews it once a second: it is up to two of these behind, one on average."""
 
 
 class _Failure(BaseModel):
@@ -183,13 +183,13 @@ def check_service(asker: Asker) -> list[Finding]:
 
 
 def skew_seconds(reply: Reply) -> float | None:
-    """How far the service's clock is ahead of ours, by its Date header, whose second is taken to be half over."""
+    """How far the service's clock is ahead of ours, by its Date header, taken to be as far behind as it is on average."""
     try:
         told = parsedate_to_datetime(reply.headers["date"])
     except (KeyError, ValueError, TypeError):
         return None
     told = told if told.tzinfo else told.replace(tzinfo=UTC)
-    return told.timestamp() + _DATE_SECONDS / 2 - (reply.answered_at - reply.seconds / 2)
+    return told.timestamp() + _DATE_SECONDS - (reply.answered_at - reply.seconds / 2)
 
 
 def probe(asker: Asker) -> Probes:

@@ -15,11 +15,11 @@ import pytest
 from manual_clock import ManualClock
 from serving import client_of, make_registry
 
-from service.ask import Asker
+from service.ask import Asker, Reply
 from service.deadline import Deadline
 from service.doctor.command import examine_service
 from service.doctor.findings import Finding
-from service.doctor.remote import check_service
+from service.doctor.remote import check_service, skew_seconds
 from service.errors import UnreachableError
 
 NOW = 1_795_000_000.0
@@ -106,6 +106,15 @@ def test_a_service_that_is_well_is_well(said: Said) -> None:
 @pytest.mark.parametrize(("ahead_seconds", "verdict"), [(-1.0, "ok"), (10.0, "warn"), (-90.0, "wrong"), (90.0, "wrong")])
 def test_a_clock_that_is_off(said: Said, ahead_seconds: float, verdict: str) -> None:
     assert examine(said, ahead_seconds)["clock"].verdict == verdict
+
+
+def test_a_clock_that_is_right_is_neither_ahead_nor_behind_on_average() -> None:
+    """A header's second is over in part, and it may have been made up to a second ago."""
+    headers = {"date": formatdate(NOW, usegmt=True)}
+    replies = [Reply("", 200, headers, b"", 0.0, NOW + behind / 10) for behind in range(21)]
+    skews = [skew_seconds(reply) or 0.0 for reply in replies]
+    assert sum(skews) == pytest.approx(0.0, abs=1e-3)
+    assert max(map(abs, skews)) <= 1.0
 
 
 def test_a_snapshot_that_was_refused(said: Said) -> None:
