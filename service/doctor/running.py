@@ -15,6 +15,20 @@ _LOADING = ("verifying", "opening", "proving", "warming", "shadowing")
 _CROWDED, _FEW_CONNECTIONS = 0.8, 4096
 _HEADROOM_LOW, _HEADROOM_GONE = 0.2, 0.1
 _NO_KEY = ("HTTP 401", "HTTP 403")
+_KEY = "the service wants an API key for searches: name a file that holds one with --key-file"
+_BY_CODE = {
+    "key_unknown": _KEY,
+    "key_scope": _KEY,
+    "key_rate_limited": "the key allows fewer searches than the doctor makes: name another key's file with --key-file, or wait",
+    "overloaded": "docs/runbook.md#429",
+    "too_slow": "docs/runbook.md#every-replica-sends-requests-elsewhere",
+    "no_snapshot": "docs/runbook.md#readyz-answers-503",
+    "draining": "it is being stopped: ask another replica",
+    "engine_fault": "docs/milvus.md, and the service's log",
+    "deadline_exceeded": "docs/runbook.md#504-or-degraded-in-many-answers",
+    "internal": "docs/runbook.md#requests-end-in-5xx",
+}
+"""What to do about refused searches."""
 _BUDGET_SHARE = 0.5
 """Of the budget, beyond which an idle service's search leaves too little for company."""
 
@@ -146,23 +160,39 @@ def check_keys(valid: bool) -> Finding:
 def check_budget(probes: Probes, budget_ms: float) -> Finding:
     """Whether single searches are answered well within the default budget."""
     expected = f"each answered, within {_BUDGET_SHARE:.0%} of {budget_ms:g} ms"
-    if not probes.timings_ms and probes.refused and all(refused.startswith(_NO_KEY) for refused in probes.refused):
-        advice = "the service wants an API key for searches: name a file that holds one with --key-file"
-        return Finding("budget", "unknown", f"no search was allowed ({probes.refused[0]})", expected, advice)
     if not probes.timings_ms:
-        told = ", ".join(sorted(set(probes.refused))) or "nothing serves"
-        return Finding(
-            "budget", "wrong", f"no search was answered ({told})", expected, "see what is wrong above; docs/runbook.md"
-        )
+        return _unanswered(probes.refused, expected)
     totals = [timings["total"] for timings in probes.timings_ms]
     trips = [timings["round_trip"] for timings in probes.timings_ms]
     seen = f"median {median(totals):.3g} ms ({_stages(probes.timings_ms)}), round trip {median(trips):.3g} ms"
     if probes.refused:
         seen += f"; {len(probes.refused)} refused ({', '.join(sorted(set(probes.refused)))})"
     late = median(totals) > _BUDGET_SHARE * budget_ms
-    verdict: Verdict = "wrong" if median(totals) > budget_ms else "warn" if late or probes.refused else "ok"
-    advice = f"see which stage takes it (explain shows one query); a longer {variable('default_timeout_ms')}, or a faster machine"
-    return Finding.of("budget", verdict, seen, expected, advice)
+    refused = [one for one in probes.refused if not _by_key(one)]  # what a key may not do says nothing of the service
+    verdict: Verdict = "wrong" if median(totals) > budget_ms else "warn" if late or refused else "ok"
+    slow = f"see which stage takes it (explain shows one query); a longer {variable('default_timeout_ms')}, or a faster machine"
+    return Finding.of("budget", verdict, seen, expected, slow if late else _about(refused))
+
+
+def _unanswered(refused: Sequence[str], expected: str) -> Finding:
+    if refused and all(map(_by_key, refused)):
+        return Finding("budget", "unknown", f"no search was allowed ({refused[0]})", expected, _about(refused))
+    told = ", ".join(sorted(set(refused))) or "nothing serves"
+    advice = _about(refused) if refused else f"see ready; {_BY_CODE['no_snapshot']}"
+    return Finding("budget", "wrong", f"no search was answered ({told})", expected, advice)
+
+
+def _by_key(refused: str) -> bool:
+    return refused.startswith(_NO_KEY) or _code(refused) == "key_rate_limited"
+
+
+def _about(refused: Sequence[str]) -> str:
+    """What to do about refusals, by code."""
+    return "; ".join(sorted({_BY_CODE.get(_code(one), "docs/api.md#errors, and the service's log") for one in refused}))
+
+
+def _code(refused: str) -> str:
+    return refused.split()[-1]
 
 
 def _stages(timings: Sequence[Mapping[str, float]]) -> str:

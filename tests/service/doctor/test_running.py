@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from service.doctor.running import (
+    _BY_CODE,
     Probes,
     Ready,
     check_budget,
@@ -18,7 +22,9 @@ from service.doctor.running import (
     check_ready,
     check_remote,
 )
+from service.settings import variable
 
+ROOT = Path(__file__).parents[3]
 GB = 1e9
 
 
@@ -96,7 +102,14 @@ def test_a_file_of_keys_that_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "refused", "verdict"), [(1, (), "ok"), (1, ("HTTP 429",), "warn"), (60, (), "warn"), (101, (), "wrong")]
+    ("total", "refused", "verdict"),
+    [
+        (1, (), "ok"),
+        (1, ("HTTP 429 overloaded",), "warn"),
+        (1, ("HTTP 429 key_rate_limited",), "ok"),
+        (60, (), "warn"),
+        (101, (), "wrong"),
+    ],
 )
 def test_budget(total: float, refused: tuple[str, ...], verdict: str) -> None:
     timings = {"search": total / 2, "total": total, "round_trip": total + 1}
@@ -113,3 +126,34 @@ def test_a_service_that_wants_a_key_is_not_judged_without_one() -> None:
 def test_no_answer_at_all_is_wrong_and_says_what_came() -> None:
     found = check_budget(Probes((), ("HTTP 503 no_snapshot",)), 100.0)
     assert (found.verdict, "HTTP 503 no_snapshot" in found.seen) == ("wrong", True)
+
+
+PACED = "HTTP 429 key_rate_limited"
+
+
+def test_a_key_s_own_rate_says_nothing_of_the_service() -> None:
+    found = check_budget(Probes((), (PACED,) * 15), 100.0)
+    assert (found.verdict, "--key-file" in found.advice) == ("unknown", True)
+    found = check_budget(Probes(({"total": 1.0, "round_trip": 2.0},) * 5, (PACED,) * 10), 100.0)
+    assert (found.verdict, "10 refused (HTTP 429 key_rate_limited)" in found.seen) == ("ok", True)
+
+
+@pytest.mark.parametrize("timings", [(), ({"total": 1.0, "round_trip": 2.0},)])
+def test_refused_searches_are_advised_on_by_their_code(timings: tuple[dict[str, float], ...]) -> None:
+    found = check_budget(Probes(timings, ("HTTP 429 overloaded", "HTTP 503 too_slow", PACED)), 100.0)
+    assert found.verdict == ("warn" if timings else "wrong")
+    assert "docs/runbook.md#429" in found.advice
+    assert "docs/runbook.md#every-replica-sends-requests-elsewhere" in found.advice
+    assert variable("default_timeout_ms") not in found.advice
+    assert "see ready" in check_budget(Probes((), ()), 100.0).advice
+    assert check_budget(Probes(timings, ("HTTP 418",)), 100.0).advice
+
+
+def test_what_is_advised_is_there_to_read() -> None:
+    text = (ROOT / "docs/runbook.md").read_text()
+    sections = {
+        re.sub(r"[^\w -]", "", line[3:].lower()).replace(" ", "-") for line in text.splitlines() if line.startswith("## ")
+    }
+    linked = re.findall(r"docs/runbook\.md#([\w-]+)", " ".join(_BY_CODE.values()))
+    assert linked
+    assert {*linked} <= sections
