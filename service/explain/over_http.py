@@ -15,6 +15,8 @@ from snapshot.printable import printable
 
 _EXACT_MS = 60_000.0
 """Exact search may take longer than any search is to; the service caps this at its max_timeout_ms."""
+_KEY = "; name a file that holds an API key which may search with --key-file"
+_REMEMBERED = "vector remembered: encode not done"
 _NOT_KNOWN = "what encoder and int8 lost is known to the snapshot only: explain it by --registry"
 
 
@@ -23,6 +25,7 @@ class Answers:
     """A search as users get it, and the same compared with every eligible document.
 
     Attributes:
+        remembered: its vector was, from an earlier search, so that it was not encoded.
         timings_ms: by stage, with ``total``.
         round_trip_ms: what the caller waited.
         degraded: what was given up for want of time; None where nothing was.
@@ -32,6 +35,7 @@ class Answers:
 
     query: str
     snapshot: str
+    remembered: bool
     timings_ms: dict[str, float]
     round_trip_ms: float
     degraded: dict[str, Any] | None
@@ -60,7 +64,8 @@ def explain_service(asker: Asker, question: Question) -> Answers:
     lost = [one for one in best if one not in set(hits)]
     points = len(lost) / len(best) if best else 0.0
     timings = found["timings_ms"]
-    return Answers(question.query, found["snapshot"], timings, seconds * 1000, found["degraded"], hits, lost, points)
+    remembered = "encode" not in timings
+    return Answers(question.query, found["snapshot"], remembered, timings, seconds * 1000, found["degraded"], hits, lost, points)
 
 
 def show_answers(answers: Answers, as_json: bool) -> None:
@@ -71,6 +76,8 @@ def show_answers(answers: Answers, as_json: bool) -> None:
     typer.echo(f"{printable(answers.query)!r} on {answers.snapshot}")
     rows = [(name, f"{ms:.3f}") for name, ms in [*answers.timings_ms.items(), ("round trip", answers.round_trip_ms)]]
     print_table(("stage", "ms"), rows)
+    if answers.remembered:
+        typer.echo(_REMEMBERED)
     typer.echo(f"lost by index and filter: {answers.points:.3f} of 1 {', '.join(map(printable, answers.lost))}".rstrip())
     if answers.degraded is not None:
         causes, recall = answers.degraded["causes"], answers.degraded["expected_recall"]
@@ -82,7 +89,8 @@ def _search(asker: Asker, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
     reply = asker.post("/search", body)
     answer = reply.json()
     if reply.status != 200:
-        raise UnreachableError(f"{reply.url}: HTTP {reply.status} {answer.get('code', '')}: {answer.get('detail', 'no reason')}")
+        said = f"{reply.url}: HTTP {reply.status} {answer.get('code', '')}: {answer.get('detail', 'no reason')}"
+        raise UnreachableError(said + (_KEY if reply.status in (401, 403) else ""))
     if not {"hits", "snapshot", "timings_ms", "degraded"} <= answer.keys():
         raise UnreachableError(f"{reply.url}: HTTP {reply.status}, not what this service answers: look at the URL")
     return answer, reply.seconds

@@ -129,6 +129,23 @@ def test_a_running_service_is_asked_twice(capsys: pytest.CaptureFixture[str]) ->
     assert "degraded by deadline_effort: recall 0.500" in printed
 
 
+@pytest.mark.parametrize("encoded", [True, False])
+def test_a_vector_that_was_remembered_is_said(capsys: pytest.CaptureFixture[str], encoded: bool) -> None:
+    first = answer("a")
+    first["timings_ms"] |= {"encode": 0.5} if encoded else {}
+    found = explain_service(Service(first, answer("a")), Question(QUERY))  # type: ignore[arg-type]
+    show_answers(found, as_json=False)
+    assert ("vector remembered: encode not done" in capsys.readouterr().out) is not encoded
+    show_answers(found, as_json=True)
+    assert json.loads(capsys.readouterr().out)["remembered"] is not encoded
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "key_unknown"), (403, "key_scope")])
+def test_a_service_that_wants_a_key_is_said_with_the_way_to_give_one(status: int, code: str) -> None:
+    with pytest.raises(UnreachableError, match=rf"HTTP {status} {code}: who\?; .*--key-file"):
+        explain_service(Service({"code": code, "detail": "who?"}, status=status), Question(QUERY))  # type: ignore[arg-type]
+
+
 def test_a_service_that_refuses_or_swaps_meanwhile(capsys: pytest.CaptureFixture[str]) -> None:
     refusing = Service({"code": "overloaded", "detail": "later"}, status=429)
     with pytest.raises(UnreachableError, match="HTTP 429 overloaded: later"):
