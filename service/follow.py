@@ -22,7 +22,7 @@ from service.attempts import Asked, Failure, FollowOptions, Outcome, what_to_act
 from service.formers import formers, undone
 from service.gate import GateReport, code_of, golden_checks, reason_of
 from service.generation import Generation, Step
-from service.guard import Breach, Guard, ProofOptions
+from service.guard import Breach, Disproof, Guard, ProofOptions
 from service.inspection import Inspection
 from service.memory import give_back
 from service.niceness import Pace, yield_to_the_event_loop
@@ -102,6 +102,11 @@ class Follower:
     def last_error(self) -> Failure | None:
         """Why what is wanted does not serve; None where it does, or where it is being tried for the first time."""
         return self._failure
+
+    @property
+    def disproof(self) -> Disproof | None:
+        """Why the last proof of what serves failed; None where it did not."""
+        return self._guard.disproof
 
     @property
     def gate_reports(self) -> tuple[GateReport, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -28,6 +29,20 @@ class Breach(NamedTuple):
 
     code: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disproof:
+    """The last proof of a snapshot, where it failed.
+
+    Attributes:
+        at: when, UTC.
+    """
+
+    snapshot: str
+    code: str
+    reason: str
+    at: datetime
 
 
 class GateObserver(Protocol):
@@ -97,6 +112,13 @@ class Guard:
         self.observer = observer or NullGateObserver()
         self._clock = clock
         self._prove_at = clock() + options.interval_seconds
+        self._disproof: Disproof | None = None
+
+    @property
+    def disproof(self) -> Disproof | None:
+        """Of what serves; None where its last proof did not fail."""
+        disproof = self._disproof
+        return disproof if disproof is not None and disproof.snapshot == self._generations.serving else None
 
     @property
     def watching(self) -> bool:
@@ -138,6 +160,7 @@ class Guard:
             try:
                 proof = serving.prove()
                 serving.read_on()
+                self._disproof = None
                 self.observer.proven(proof)
                 return None
             except Exception as error:  # noqa: BLE001 - counted by code: whatever a proof meets, following must go on
@@ -145,6 +168,7 @@ class Guard:
 
     def _disproven(self, snapshot: str, error: Exception) -> Breach | None:
         code, reason = str(code_of(error)), str(reason_of(error))
+        self._disproof = Disproof(snapshot, code, reason, datetime.now(UTC))
         self.observer.disproven(code)
         _log.error("proof_failed", snapshot=snapshot, code=code, reason=reason)
         return Breach(code, reason) if self.watching or self._options.rolls_back else None

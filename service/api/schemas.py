@@ -277,6 +277,14 @@ class StatusModel(Answer):
     last_error: FailureModel | None
 
 
+class ProofFailureModel(Answer):
+    """The last proof of what serves, which failed."""
+
+    code: str
+    reason: str
+    at: str
+
+
 class ProofModel(Answer):
     """What the golden queries showed when the snapshot was loaded."""
 
@@ -284,6 +292,7 @@ class ProofModel(Answer):
     k: int
     max_cosine_distance: float
     recall: float
+    failure: ProofFailureModel | None = Field(description="Of the last proof since then; null where it did not fail.")
 
 
 class BatchSizeModel(Answer):
@@ -345,9 +354,7 @@ class SampleModel(Answer):
     in_budget_share: float | None = Field(
         description="Of what was let in, on any route that works on queries: the share answered within its own budget."
     )
-    degraded_share: dict[str, float] | None = Field(
-        description="Of the answered searches, by what was given up for want of time."
-    )
+    degraded_share: dict[str, float] | None = Field(description="Of answered searches, by what was given up for want of time.")
     shed_per_second: float = Field(description="Requests refused at the door, on any route.")
     late_per_second: float = Field(description="Requests answered 504.")
     failed_per_second: float = Field(description="Requests answered 500.")

@@ -38,6 +38,17 @@ def status(parts: Parts) -> dict[str, Any]:
     }
 
 
+def proof_status(parts: Parts) -> dict[str, Any] | None:
+    """A ProofModel."""
+    current, failed = parts.generations.current, parts.follower.disproof
+    if current is None:
+        return None
+    failure = (
+        None if failed is None else {"code": failed.code, "reason": failed.reason, "at": failed.at.isoformat("T", "seconds")}
+    )
+    return {**asdict(current.proof), "failure": failure}
+
+
 def trial_status(parts: Parts) -> dict[str, Any] | None:
     """A TrialModel."""
     trial = parts.trials.running

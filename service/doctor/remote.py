@@ -76,6 +76,7 @@ class _Remote(BaseModel):
 class _Proof(BaseModel):
     max_cosine_distance: float
     recall: float
+    failure: _Failure | None = None
 
 
 class _Settings(BaseModel):
@@ -228,7 +229,8 @@ def _of_snapshot(info: Info, samples: Samples) -> list[Finding]:
     bounds = (golden.max_cosine_distance, golden.min_recall)
     live = samples.get("live_recall", bound="high"), samples.get("teacher_overlap", bound="high")
     targets = info.settings.slo_recall, info.settings.slo_overlap
-    return [*findings, check_proof(proven, (distance, recall), bounds), *check_live(live, targets)]
+    failure = None if proof.failure is None else (proof.failure.code, proof.failure.reason)
+    return [*findings, check_proof(proven, (distance, recall), bounds, failure), *check_live(live, targets)]
 
 
 def _of_machine(info: Info, samples: Samples) -> list[Finding]:

@@ -92,18 +92,25 @@ def check_remote(state: str, code: str | None, reason: str | None) -> Finding:
     return Finding.of("remote_registry", "wrong" if state == "failing" else "ok", state, "following or pulling", advice)
 
 
-def check_proof(proven: bool, found: tuple[float, float], bounds: tuple[float, float]) -> Finding:
+def check_proof(
+    proven: bool, found: tuple[float, float], bounds: tuple[float, float], failure: tuple[str, str] | None = None
+) -> Finding:
     """Whether what serves reproduces its golden answers, as it proved last.
 
     Args:
         proven: the service's own verdict.
-        found: worst cosine distance, and recall.
+        found: worst cosine distance, and recall, of the last proof that passed.
         bounds: most of the first, least of the second.
+        failure: code and reason of the last proof, where it failed and the service says why.
     """
     fits = found[0] <= bounds[0] and found[1] >= bounds[1]
     seen = f"cosine distance {found[0]:.2e}, recall {found[1]:.3f}"
     advice = "a file has changed, or the machine computes otherwise: python -m snapshot rollback --why …, and look at the disk"
-    verdict: Verdict = "ok" if proven and fits else "wrong"
+    if failure is not None:
+        advice = f"{failure[1]}; {advice}"
+    if failure is not None or not proven:
+        seen = f"failed ({failure[0] if failure else 'the log says why'}); before that {seen}"
+    verdict: Verdict = "ok" if proven and fits and failure is None else "wrong"
     return Finding.of("proof", verdict, seen, f"at most {bounds[0]:.2e}, at least {bounds[1]:.3f}", advice)
 
 

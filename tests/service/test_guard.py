@@ -116,6 +116,31 @@ def test_a_changed_file_fails_the_proof_loudly_and_by_name_and_goes_on_serving(t
         assert bench.heard.proofs == ["hash_mismatch"] * 2
 
 
+def test_why_the_last_proof_failed_is_told_until_one_passes_or_another_serves(tmp_path: Path) -> None:
+    with benched(tmp_path, ProofOptions(interval_seconds=300)) as bench:
+        bench.after(300)
+        assert bench.follower.disproof is None
+        whole = bench.a.tokenizer.read_bytes()
+        bench.a.tokenizer.write_bytes(whole + b" ")
+        bench.after(300)
+        failed = bench.follower.disproof
+        assert failed is not None
+        assert (failed.snapshot, failed.code, bench.a.tokenizer.name in failed.reason) == (
+            bench.a.root.name,
+            "hash_mismatch",
+            True,
+        )
+        bench.a.tokenizer.write_bytes(whole)
+        bench.after(300)
+        assert bench.heard.proofs == ["passed", "hash_mismatch", "passed"]
+        assert bench.follower.disproof is None
+        bench.a.tokenizer.write_bytes(whole + b" ")
+        bench.after(300)
+        assert bench.follower.disproof is not None
+        assert bench.want(bench.b) is Outcome.REPLACED
+        assert bench.follower.disproof is None
+
+
 def test_a_byte_that_changed_without_a_trace_fails_a_proof(tmp_path: Path) -> None:
     with benched(tmp_path, ProofOptions(interval_seconds=300)) as bench:
         before, content = bench.a.tokenizer.stat(), bytearray(bench.a.tokenizer.read_bytes())

@@ -83,6 +83,20 @@ def test_info_tells_what_runs(client: Client) -> None:
     assert info.settings["max_k"] == 1000
     assert info.proof is not None
     assert info.proof.recall > 0.9
+    assert info.proof.failure is None
+
+
+def test_info_tells_why_the_last_proof_failed(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    with client_of(tmp_path, proof_interval_seconds=1e-3) as client:
+        layout = registry.layout(client.get("/info").json()["serving"])
+        layout.tokenizer.write_bytes(layout.tokenizer.read_bytes() + b" ")
+        client.parts.follower.converge()
+        info = InfoResponse.model_validate_json(client.get("/info").content)
+        assert info.proof is not None
+        assert info.proof.failure is not None
+        assert info.proof.failure.code == "hash_mismatch"
+        assert layout.tokenizer.name in info.proof.failure.reason
 
 
 def test_metrics_parse_in_both_formats(client: Client) -> None:

@@ -139,7 +139,12 @@ def test_more_threads_than_cores(said: Said) -> None:
 
 
 def test_a_proof_that_failed(said: Said) -> None:
-    assert wrong(examine(said.series("scalingnote_proof_ok 1.0", "scalingnote_proof_ok 0.0"))) == {"proof"}
+    failed = said.series("scalingnote_proof_ok 1.0", "scalingnote_proof_ok 0.0")
+    assert wrong(examine(failed)) == {"proof"}
+    why = {"code": "hash_mismatch", "reason": "index.bin: other bytes", "at": "2026-11-28T07:00:00+00:00"}
+    found = examine(failed.but("/info", lambda info: info["proof"].update(failure=why)))
+    assert (wrong(found), "hash_mismatch" in found["proof"].seen) == ({"proof"}, True)
+    assert "index.bin: other bytes" in found["proof"].advice
 
 
 def test_live_recall_below_its_objective(said: Said) -> None:

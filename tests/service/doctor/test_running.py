@@ -64,6 +64,15 @@ def test_proof(proven: bool, distance: float, recall: float, verdict: str) -> No
     assert check_proof(proven, (distance, recall), (1e-5, 0.9)).verdict == verdict
 
 
+def test_a_proof_that_failed_is_not_shown_by_the_figures_of_the_one_before() -> None:
+    found = check_proof(False, (1e-6, 1.0), (1e-5, 0.9), ("hash_mismatch", "index.bin: other bytes"))
+    assert found.verdict == "wrong"
+    assert found.seen.startswith("failed (hash_mismatch); before that cosine distance")
+    assert found.advice.startswith("index.bin: other bytes; ")
+    assert check_proof(False, (1e-6, 1.0), (1e-5, 0.9)).seen.startswith("failed (the log says why)")
+    assert check_proof(True, (1e-6, 1.0), (1e-5, 0.9), ("golden_failed", "x")).verdict == "wrong"
+
+
 def test_live_figures_are_judged_where_there_are_any() -> None:
     assert check_live((None, float("nan")), (0.9, 0.6)) == []
     found = check_live((0.85, 0.7), (0.9, 0.6))
