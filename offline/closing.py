@@ -10,8 +10,7 @@ from snapshot.registry import Registry
 def after_run(walk: Walk) -> str:
     """The last line of ``run``."""
     registry, published = walk.source.registry, walk.published()
-    server = f" --milvus-uri {walk.recipe.milvus.uri}" if walk.recipe.index.kind == "milvus" else ""
-    serve = f"Serve it with: python -m service --registry {registry}{server}"
+    serve = f"Serve it with: python -m service --registry {registry}{_server(walk)}"
     return (
         f"Published {published} in {registry}; its proof: {walk.work / 'evaluate' / 'report.md'}. "
         f"{_not_desired(walk, published) or serve}"
@@ -23,8 +22,14 @@ def after_since(walk: Walk) -> str:
     from offline.since import read_changes  # with torch, which takes seconds
 
     registry, published, told = walk.source.registry, walk.published("since/publish"), read_changes(walk.work)
-    swap = f"Services that follow {registry} swap to it; see: python -m snapshot list --registry {registry}"
+    needed = f"; they need{server}" if (server := _server(walk)) else ""
+    swap = f"Services that follow {registry} swap to it{needed}; see: python -m snapshot list --registry {registry}"
     return f"Published {published} in {registry}: {told.describe()}. {_not_desired(walk, published) or swap}"
+
+
+def _server(walk: Walk) -> str:
+    """The flag that a service needs for it."""
+    return f" --milvus-uri {walk.recipe.milvus.uri}" if walk.recipe.index.kind == "milvus" else ""
 
 
 def unchanged(walk: Walk) -> str | None:

@@ -36,6 +36,15 @@ def want_another(walk):
     return other
 
 
+@pytest.mark.parametrize("line", [after_run, after_since])
+def test_services_of_a_milvus_index_are_told_the_server(walk, line):
+    assert "--milvus-uri" not in line(walk)
+    index = walk.recipe.index.model_copy(update={"kind": "milvus"})
+    milvus = walk.recipe.milvus.model_copy(update={"uri": "http://milvus.example:19530"})
+    changed = Walk(walk.recipe.model_copy(update={"index": index, "milvus": milvus}), walk.source, walk.work)
+    assert "--milvus-uri http://milvus.example:19530" in line(changed)
+
+
 def without_activating(walk):
     return Walk(walk.recipe.model_copy(update={"publish": PublishConfig(activate=False)}), walk.source, walk.work)
 
