@@ -130,6 +130,7 @@ def run(
     if document_tower is not None:
         raise ParentError("--document-tower goes with --since; a run without it trains its own towers")
     walk = options.walk()
+    walk.reach()
     _run_all(walk, STAGES)
     for line in walk.goals():
         say(line)
@@ -138,6 +139,7 @@ def run(
 
 def _run_since(options: Options, since: str, document_tower: Path | None) -> None:
     walk = options.walk(options.parent(since, "--since"), document_tower)
+    walk.reach()
     with _parent_held(walk):
         for name in SINCE:
             _run(walk, name, SINCE)

@@ -61,6 +61,7 @@ _MOST_LISTS = 65_536
 _WRITTEN = "written"
 """File of the stage, with the collection's name; it is there before the collection, so that a killed run leaves none behind."""
 _GONE = "not on the server: it was dropped, or is another snapshot's; `python -m offline run` writes it anew"
+_REACH_SECONDS = 10.0
 _CHANNEL = {"grpc.keepalive_permit_without_calls": False, "grpc.use_local_subchannel_pool": 1}
 """Of the library's own: pymilvus pings an idle connection so often that gRPC servers close it ("too many pings"), and channels
 to one server would share it."""
@@ -162,6 +163,13 @@ def connected(config: MilvusConfig) -> Iterator[MilvusClient]:
             f"{config.uri}: {error.message.strip()} (code {error.code}); is this the address of a Milvus server (milvus.uri), is "
             "it running, and does milvus.token_file fit? Then run the same command again: finished stages are not repeated"
         ) from error
+
+
+def reach(config: MilvusConfig) -> None:
+    """Make a connection, ask something and end it; raises what ``connected`` does, soon."""
+    seconds = min(config.timeout_seconds, _REACH_SECONDS)
+    with connected(config.model_copy(update={"timeout_seconds": seconds})) as client:
+        client.has_collection("build", timeout=seconds)
 
 
 def _secrets(config: MilvusConfig) -> dict[str, str]:

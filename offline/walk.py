@@ -89,6 +89,17 @@ class Walk:
         self.source = source
         self.work = work
 
+    def reach(self) -> None:
+        """See that the server is there which is to keep the vectors, if one is: before the long work, and not after it.
+
+        Raises:
+            OfflineError: as of ``offline.milvus.connected``.
+        """
+        if self.recipe.index.kind == "milvus":
+            from offline.milvus import reach  # which needs not be installed
+
+            reach(self.recipe.milvus)
+
     def run(self, name: str) -> Outcome:
         """Run one stage, or keep its output where the receipt fits.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,9 @@ pytest.importorskip("milvus_lite")
 
 from make_snapshot import documents_table, make_oracle
 from milvus_servers import free_port, make_milvus_snapshot, shared_lite
+from typer.testing import CliRunner
 
+from offline.__main__ import app
 from offline.config import IndexConfig
 from offline.config_milvus import MilvusConfig
 from offline.data.prepared import write_table
@@ -143,6 +146,18 @@ def test_a_parent_whose_vectors_are_in_milvus_is_refused_by_name(tmp_path):
 def test_a_server_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(MilvusError, match=r"http://127\.0\.0\.1:\d+: .*milvus\.uri"):
         run(job_of(tmp_path, f"http://127.0.0.1:{free_port()}", timeout_seconds=2.0))
+
+
+@pytest.mark.parametrize("library", [True, False], ids=["no server", "no library"])
+def test_a_run_asks_for_the_server_before_the_long_work(tmp_path, monkeypatch, library):
+    (tmp_path / "toy.toml").write_text('name = "toy"\nindex.kind = "milvus"\n')
+    if not library:
+        monkeypatch.setitem(sys.modules, "pymilvus", None)
+    changed = ["--set", f"milvus.uri=http://127.0.0.1:{free_port()}"]
+    ended = CliRunner().invoke(app, ["run", str(tmp_path / "toy.toml"), "--out", str(tmp_path / "work"), *changed])
+    assert isinstance(ended.exception, MilvusError if library else RecipeError)
+    assert ("is this the address of a Milvus server" if library else "needs the extra milvus") in str(ended.exception)
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_token_file_that_is_not_there_is_named(tmp_path):
