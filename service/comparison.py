@@ -124,7 +124,7 @@ def compare(generation: Generation, search: Search, effort: int | None) -> Compa
         truth = generation.engine.exact(vector, min(k * _RANKED, generation.engine.count), selection)
         watch.lap("exact")
     except EngineError as error:
-        raise EngineFaultError(f"{error.code}: {error}") from error
+        raise EngineFaultError(error.code, str(error)) from error
     hits, missed = _ranked(generation, search, found, truth, k)
     watch.lap("fetch")
     best = min(k, int((truth.rows[0] != NO_ROW).sum()))

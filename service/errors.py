@@ -70,6 +70,8 @@ class ServiceError(Exception):
     retry_after_ms: float | None = None
     errors: tuple[FieldError, ...] = ()
     spent_ms: Mapping[str, float] | None = None
+    reason: str | None = None
+    """More than its message, for the log alone."""
 
 
 class InvalidRequestError(ServiceError):
@@ -268,10 +270,17 @@ class TooSlowError(UnavailableError):
 
 
 class EngineFaultError(UnavailableError):
-    """The search engine of the snapshot that serves, on another machine, gives no answer, or none that can be trusted."""
+    """The search engine of the snapshot that serves, on another machine, gives no answer, or none that can be trusted.
+
+    Callers learn of what kind the fault is; where the engine is and what it said is for the log.
+    """
 
     code = "engine_fault"
     title = "The search engine gives no answer"
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(f"{kind}: the server that keeps the vectors gave no answer; the log has the reason under the request_id")
+        self.reason = reason
 
 
 class RegistryFaultError(UnavailableError):

@@ -48,6 +48,7 @@ class Record:
         served: None where it was not answered.
         span: where it is traced.
         key: name of the API key that let it in; None where none was asked for, or none did.
+        reason: what its caller was not told of the error; None where there is no more to say.
     """
 
     method: str
@@ -64,3 +65,4 @@ class Record:
     served: Served | None
     span: Span | None
     key: str | None = None
+    reason: str | None = None

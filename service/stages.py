@@ -198,7 +198,7 @@ class Stages:
             if isinstance(error, EngineLateError) and deadline.passed():
                 raise self._walk.exceeded("search") from error
             self._walk.lesson = None  # how fast it failed says nothing of what an answer costs
-            raise EngineFaultError(f"{error.code}: {error}") from error
+            raise EngineFaultError(error.code, str(error)) from error
 
     def _select(self, parsed: Filter | None) -> Selection | None:
         if parsed is None:

@@ -82,6 +82,7 @@ class AccessLog:
             request_id=record.request_id,
             trace_id=record.trace_id,
             **({} if record.key is None else {"key": record.key}),
+            **({} if record.reason is None else {"reason": record.reason}),
             **queries,
         )
 
@@ -110,6 +111,7 @@ def record_of(route: str, method: str, call: Call, status: int, seconds: float, 
         k=max((each.k for each in asked if isinstance(each, Search)), default=None),
         served=_served(call.answered),
         span=call.span,
+        reason=call.reason,
     )
 
 

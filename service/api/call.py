@@ -53,6 +53,7 @@ class Call:
         asked: its searches, or its texts, once they are known to make sense.
         answered: what it is answered with, once that is known.
         code: of the error that it is answered with, if it is.
+        reason: what its caller is not told of that error.
     """
 
     __slots__ = (
@@ -65,6 +66,7 @@ class Call:
         "declared_bytes",
         "elsewhere",
         "incomplete_seconds",
+        "reason",
         "request_id",
         "span",
         "started",
@@ -91,6 +93,7 @@ class Call:
         self.asked: Sequence[Search] | Sequence[str] = ()
         self.answered: Answer | Embedded | None = None
         self.code: str | None = None
+        self.reason: str | None = None
         self.span: Span | None = None
         self.trace: Traceparent | None = None
         self.trace_parent: str | None = None

@@ -27,7 +27,7 @@ _PROBLEM_TYPE = PROBLEM_TYPE.encode()
 def reply_of(error: ServiceError, call: Call, path: str) -> Reply:
     """The answer that an error is, in the shape of the path's family."""
     error = _for_others(error, call)
-    call.code = error.code
+    call.code, call.reason = error.code, error.reason
     if error.spent_ms is not None:
         call.timings_ms = error.spent_ms
     if path.startswith(OPENAI_PREFIX):

@@ -172,7 +172,9 @@ class MilvusEngine:
             if asked.selection is None or not self._wire.loaded(self._index.collection, end - time.monotonic()):
                 self.breaker.failed(error)
                 raise
-            raise InvalidRequestError(FieldError("filter", f"the engine of this snapshot does not take it: {error}")) from error
+            raise InvalidRequestError(
+                FieldError("filter", f"the engine of this snapshot does not take it: {error.said}")
+            ) from error
         except EngineError as error:
             self._failed(error, asked, seconds)
             raise

@@ -49,7 +49,15 @@ _RECONNECT_MS = 1000
 
 
 class ExpressionRefusedError(EngineRefusedError):
-    """The expression of a search cannot be read or compared there; the server is well."""
+    """The expression of a search cannot be read or compared there; the server is well.
+
+    Attributes:
+        said: what it says of the expression, without where the server is.
+    """
+
+    def __init__(self, message: str, said: str) -> None:
+        super().__init__(message)
+        self.said = said
 
 
 class Wire:
@@ -173,10 +181,11 @@ class Wire:
         )
 
     def _refused(self, status: Any) -> EngineError:
-        said = f"{self.uri}: {status.reason.strip()[:300]} (code {status.code or status.error_code})"
+        reason = f"{status.reason.strip()[:300]} (code {status.code or status.error_code})"
+        said = f"{self.uri}: {reason}"
         if status.code in _NOT_FOUND or (not status.code and status.error_code in _NOT_FOUND):
             return CollectionMissingError(f"{said}; publish the snapshot again, or activate another one")
-        return ExpressionRefusedError(said) if _is_expression(status) else EngineRefusedError(said)
+        return ExpressionRefusedError(said, reason) if _is_expression(status) else EngineRefusedError(said)
 
 
 def _is_expression(status: Any) -> bool:

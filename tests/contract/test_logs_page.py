@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
 LEVELS = {"info", "warning", "error", "exception"}
 CHOSEN = {"request": {"info", "warning"}, "admin_call": {"info", "warning"}, "repeated": {"warning", "error"}}
 """Events whose level is decided when they are written."""
-SOMETIMES = {"request": {"key", "queries"}}
+SOMETIMES = {"request": {"key", "queries", "reason"}}
 """Fields that are given by ``**``."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from service.__main__ import app
 from service.engines import MilvusServer
 from service.errors import SettingsError
 from service.generation import Beside, GenerationOptions, open_generation
+from service.logs import configure
 from snapshot.errors import CollectionAlteredError, RegistryError
 from snapshot.manifest import collection_name
 from snapshot.registry import Registry
@@ -105,9 +108,24 @@ def test_a_server_that_fails_later_is_503_at_once(client: Client) -> None:
     generation.engine._wire.close()  # type: ignore[attr-defined]
     for _ in range(5):
         body = assert_problem(client.post("/search", {"query": QUERY}), 503, "engine_fault")
-    assert "engine_unavailable" in body["detail"]
-    assert "is not asked for now" in body["detail"]
+    assert body["detail"].startswith("engine_unavailable: ")
     assert list(generation.costs.export()) == []  # no answer came, so nothing was learned of what one costs
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_callers_do_not_learn_where_the_server_is_and_the_log_does(client: Client) -> None:
+    generation = client.parts.generations.current
+    assert generation is not None
+    generation.engine._wire.close()  # type: ignore[attr-defined]
+    address = shared_lite().uri.removeprefix("http://")
+    log = io.StringIO()
+    configure("info", "json", log)
+    for answer in (client.post("/search", {"query": QUERY}), client.post("/search/batch", [{"query": QUERY}])):
+        assert_problem(answer, 503, "engine_fault")
+        assert address not in answer.text
+        assert collection_name(generation.id) not in answer.text
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [address in line["reason"] for line in lines if line["event"] == "request"] == [True, True]
 
 
 def test_rows_deleted_while_it_serves_are_found_by_the_proof_and_nothing_is_answered_from_the_rest(tmp_path: Path) -> None:

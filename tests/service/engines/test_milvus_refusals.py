@@ -116,8 +116,9 @@ def test_an_expression_that_a_server_cannot_read_is_the_callers_and_opens_nothin
 ) -> None:
     asked.refuse(code, legacy, reason)
     for _ in range(5):
-        with pytest.raises(InvalidRequestError, match=r"filter: the engine of this snapshot does not take it"):
+        with pytest.raises(InvalidRequestError, match=r"filter: the engine of this snapshot does not take it") as refused:
             asked.engine.search(QUERY, 3, 4, FILTER)
+        assert "127.0.0.1" not in str(refused.value)
     assert asked.engine.breaker.state is State.CLOSED
     with pytest.raises(EngineRefusedError):  # without a filter nobody has sent an expression
         asked.engine.search(QUERY, 3, 4)
