@@ -257,10 +257,16 @@ class _Epochs(TrainerCallback):  # type: ignore[misc]  # transformers is not typ
 
 
 class _Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """Marks a checkpoint when all of it is on the disk, then removes those before it."""
+    """Marks a checkpoint when all of it is on the disk, then removes those before it.
+
+    The loss is logged with each: what a trainer has summed up since the last log is in no checkpoint.
+    """
 
     def __init__(self, companions: Sequence[Companion]) -> None:
         self._companions = companions
+
+    def on_step_end(self, _: TrainingArguments, __: TrainerState, control: TrainerControl, **___: object) -> None:
+        control.should_log |= control.should_save
 
     def on_save(self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **__: object) -> None:
         folder = Path(args.output_dir)

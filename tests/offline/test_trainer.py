@@ -52,6 +52,8 @@ def test_killed_and_run_again_ends_as_if_never_killed(tmp_path, stage, tower):
     np.testing.assert_array_equal(vectors_of(tmp_path / stage / tower), vectors_of(tmp_path / "untouched" / tower))
     if stage == "train":
         assert curve_of(tmp_path / "train") == curve_of(tmp_path / "untouched")
+        told, untouched = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("train", "untouched"))
+        assert told == untouched, "the log and the final loss among them"
         for mined in (tmp_path / "untouched" / "negatives").iterdir():
             assert read(tmp_path / "train" / "negatives" / mined.name).equals(read(mined))
 
