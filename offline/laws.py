@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from offline import plots_grid
-from offline.bootstrap import Interval, Values, mean_interval
+from offline.bootstrap import Interval, Values, difference_interval, mean_interval
 from offline.errors import DataError
 from offline.findings import Goal
 from offline.markdown import estimate, table
@@ -79,6 +79,10 @@ class Law(BaseModel):
     offset: Interval
     r_squared: float | None
     """None where the points do not vary."""
+    unlike: bool = True
+    """Whether the last of the fitted points is better than the first outside the paired intervals, by entropy and by nDCG@10."""
+    unlearnt: tuple[str, ...] = ()
+    """Points, the held-out one among them, that know nothing: best untrained, or no better than chance."""
     held: Held | None
 
     @property
@@ -88,6 +92,10 @@ class Law(BaseModel):
             return "no variation"
         if not self.falls:
             return f"entropy does not fall with {self.x}"
+        if self.unlearnt:
+            return f"learnt nothing: {', '.join(self.unlearnt)}"
+        if not self.unlike:
+            return f"the smallest and the largest {self.x} cannot be told apart"
         if self.points <= _PARAMETERS:
             return f"{self.points} different sizes for {_PARAMETERS} parameters"
         return None
@@ -159,10 +167,17 @@ def _law(
         x0=_interval(curve.x0, [one.x0 for one in draws]),
         exponent=_interval(curve.exponent, [one.exponent for one in draws]),
         offset=_interval(curve.offset, [one.offset for one in draws]),
+        unlike=_are_unlike(points[0], points[-1], resamples, seed),
+        unlearnt=tuple(each.name for each in (*points, *([held] if held is not None else [])) if not each.knows_something),
         r_squared=r_squared(curve, x, means) if np.ptp(means) > _NOTHING else None,
         held=None if held is None else _held(held, size(held), float(means[-1]), curve, draws),
     )
     return _Fitted(law, curve)
+
+
+def _are_unlike(first: Point, last: Point, resamples: int, seed: int) -> bool:
+    by_entropy = difference_interval(first.entropy, last.entropy, resamples, seed)
+    return by_entropy.low > 0 and difference_interval(last.ndcg, first.ndcg, resamples, seed).low > 0
 
 
 def _held(point: Point, x: float, before: float, curve: PowerLaw, draws: Sequence[PowerLaw]) -> Held:

@@ -8,6 +8,7 @@ data is a variant of the recipe (``offline.grid``) with the stages ``prepare``, 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ class Point:
         split: ``scaling.split``, or the other where that has none.
         parameters: of one tower, without embeddings.
         pairs: different training pairs that were learnt from, without those held out.
+        negatives: documents that each query's relevant one is contrasted with.
+        learnt: whether training made it better on dev than it began; also where nothing was measured there.
         entropy: contrastive entropy in nats, float64[q].
         ndcg: nDCG@10, float64[q].
     """
@@ -60,6 +63,13 @@ class Point:
     pairs: int
     entropy: Values
     ndcg: Values
+    negatives: int
+    learnt: bool
+
+    @property
+    def knows_something(self) -> bool:
+        """Not if it was best untrained, or names the relevant document no better than a draw among all would."""
+        return self.learnt and float(self.entropy.mean()) < math.log(1 + self.negatives)
 
 
 @dataclass(frozen=True)
@@ -165,7 +175,8 @@ def train_and_measure(variant: Variant) -> Point:
         variant.run(stage)
     found = np.load(variant.work / STAGE.name / _POINT)
     counts = int(found["parameters"]), int(found["pairs"])
-    return Point(variant.name, str(found["split"]), *counts, found["entropy"], found["ndcg"])
+    told = int(found["negatives"]), bool(found["learnt"])
+    return Point(variant.name, str(found["split"]), *counts, found["entropy"], found["ndcg"], *told)
 
 
 def run(job: Job) -> Summary:
@@ -180,9 +191,20 @@ def run(job: Job) -> Summary:
     entropy = contrastive_entropy(*_scores(queries, documents, judged, pool, config), job.recipe.train.temperature)
     quality = ndcg(judged, pool[found])
     parameters = towers.count_body_parameters(tower)
-    pairs = int((read_result(job.inputs["train"]) or {})["pairs"] or 0)
+    trained = read_result(job.inputs["train"]) or {}
+    pairs = int(trained["pairs"] or 0)
+    learnt = pairs > 0 and trained.get("best_epoch") != 0
     with atomic_write(job.folder / _POINT) as handle:
-        np.savez(handle, split=judged.split, parameters=parameters, pairs=pairs, entropy=entropy, ndcg=quality)
+        np.savez(
+            handle,
+            split=judged.split,
+            entropy=entropy,
+            ndcg=quality,
+            learnt=learnt,
+            parameters=parameters,
+            pairs=pairs,
+            negatives=config.negatives,
+        )
     return {"parameters": parameters, "pairs": pairs, "entropy": float(entropy.mean()), "nDCG@10": float(quality.mean())}
 
 
@@ -285,5 +307,5 @@ STAGE = Stage(
         "temperature": recipe.train.temperature,
         "cut": recipe.train.max_document_tokens,
     },
-    version=3,
+    version=4,
 )

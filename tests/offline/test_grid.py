@@ -1,5 +1,6 @@
 """Variants share stages; scaling and ablation over tiny towers, with oracles for what they compute."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -254,9 +255,10 @@ def test_scaling_trains_every_size_and_share(home, undrawn):
     assert json.loads((grid.folder / "report" / "scaling.json").read_text())["queries"] == 15
 
 
-def point(name, parameters, pairs, entropy):
+def point(name, parameters, pairs, entropy, **more):
     noise = np.random.default_rng(0).normal(0, 0.2, 400)
-    return Point(name, "test", parameters, pairs, entropy + noise - noise.mean(), np.full(400, 0.5))
+    told = {"ndcg": np.full(400, 1 - entropy / 10), "negatives": 256, "learnt": True, **more}
+    return Point(name, "test", parameters, pairs, entropy + noise - noise.mean(), **told)
 
 
 def points_of(entropies):
@@ -269,6 +271,7 @@ def report_of(folder, sizes, split="dev"):
     return laws.write_report(recipe, sizes, shares, folder)
 
 
+SPREAD = np.linspace(-1, 1, 400)
 LAW = PowerLaw(scale=0.5, unit=1e5, exponent=0.4, offset=1.5)
 
 
@@ -304,6 +307,25 @@ def test_points_that_are_no_proof_of_a_law_are_short_with_the_reason(tmp_path, u
     assert goals["scaling_data_r2"].is_met
     assert "nan" not in (tmp_path / "scaling.md").read_text()
     assert laws.Report.model_validate_json((tmp_path / "scaling.json").read_text()) == report
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda i, one: dataclasses.replace(one, learnt=i not in (1, 4)), "learnt nothing: size-1, size-4"),
+        (lambda i, one: dataclasses.replace(one, negatives=9) if i == 0 else one, "learnt nothing: size-0"),
+        (lambda _, one: dataclasses.replace(one, ndcg=np.full(400, 0.01)), "the smallest and the largest N cannot be told apart"),
+        (
+            lambda i, one: dataclasses.replace(one, entropy=2.0 - 1e-4 * i + np.random.default_rng(i).permutation(SPREAD)),
+            "the smallest and the largest N cannot be told apart",
+        ),
+    ],
+)
+def test_towers_that_learnt_nothing_are_no_proof_of_a_law(tmp_path, undrawn, spoil, why):
+    sizes = [spoil(i, one) for i, one in enumerate(points_of([3.0, 2.5, 2.25, 2.125, 2.0625]))]
+    goals = {goal.name: goal for goal in report_of(tmp_path, sizes).goals}
+    assert goals["scaling_size_r2"].why == goals["scaling_held_out_accuracy"].why == why
+    assert goals["scaling_data_r2"].is_met
 
 
 def test_a_prediction_must_be_nearer_than_the_size_before_it(tmp_path, undrawn):
