@@ -15,7 +15,7 @@ from service.engines.costs import Costs
 from service.engines.filtered import Graph, Lists, measure_graph, measure_lists
 from service.engines.frame import Ask, answer_filtered, blanks, refill, use_one_thread
 from service.engines.mapped import AGAIN, read_index
-from service.engines.stored import OneFile
+from service.engines.stored import OneFile, rows_compared
 from snapshot.errors import IntegrityError, SpaceMismatchError
 from snapshot.manifest import FlatIndex, HnswIndex, IvfPqIndex
 from snapshot.selection import Selection
@@ -135,7 +135,8 @@ def _parameters(described: _Described, effort: int, k: int) -> Any:
             return faiss.SearchParametersHNSW(efSearch=max(effort, k))
         case IvfPqIndex():
             probes = faiss.SearchParametersIVF(nprobe=max(effort, 1))
-            return faiss.IndexRefineSearchParameters(k_factor=described.refine_factor, base_index_params=probes)
+            compared = rows_compared(k, described.refine_factor) / max(k, 1)
+            return faiss.IndexRefineSearchParameters(k_factor=compared, base_index_params=probes)
 
 
 def _run(index: Any, queries: Vectors, k: int, wanted: int, parameters: Any) -> Hits:

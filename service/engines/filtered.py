@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from service.engines.base import Rows, Vectors
 from service.engines.costs import FEW, Costs, Curve, measure
-from service.engines.stored import NOTHING, Found, Stored
+from service.engines.stored import NOTHING, Found, Stored, rows_compared
 from snapshot.manifest import IvfPqIndex, ShardedIndex
 from snapshot.selection import Bits, Selection
 
@@ -120,7 +120,7 @@ class Lists:
         this effort misses without a filter. Candidates are what codes put first, so they are many where a filter leaves
         rows that are all about equally far.
         """
-        enough = wanted.k * self._described.refine_factor
+        enough = rows_compared(wanted.k, self._described.refine_factor)
         tolerated = wanted.k * (1 - _recall(self._described, wanted.effort))
         left_ms = self._costs.exact.at(wanted.selection.count)
         best = NOTHING

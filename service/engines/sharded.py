@@ -24,7 +24,7 @@ from service.engines.costs import FEW, Costs, measure
 from service.engines.filtered import LISTS_MEASURED, ROWS_MEASURED, Lists, sizes_below
 from service.engines.frame import Ask, answer_filtered, blanks, refill, use_one_thread
 from service.engines.mapped import AGAIN, read_index
-from service.engines.stored import Found, rows_of, search_lists
+from service.engines.stored import Found, rows_compared, rows_of, search_lists
 from snapshot.errors import IntegrityError, SpaceMismatchError
 from snapshot.manifest import ShardedIndex
 from snapshot.selection import Selection
@@ -240,7 +240,7 @@ class ShardedEngine:
         """Answer each query; the numbers of those that were left short."""
         rotated = self._parts.rotated(queries)
         near = self._parts.near(rotated, min(max(effort, 1), self._described.nlist))
-        likely = self._parts.ranked(rotated, near, min(k * self._described.refine_factor, self.count), None)[1]
+        likely = self._parts.ranked(rotated, near, min(rows_compared(k, self._described.refine_factor), self.count), None)[1]
         short = []
         for number, rows in enumerate(likely):
             there = rows[rows != NO_ROW]

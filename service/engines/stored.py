@@ -16,6 +16,17 @@ Found = tuple[Vectors, Rows]
 
 NOTHING: Found = np.empty(0, np.float32), np.empty(0, np.int64)
 
+_MEASURED_K = 10
+"""Hits of which recall in effort tables is."""
+
+
+def rows_compared(k: int, refine_factor: int) -> int:
+    """How many rows that codes put first are compared by whole vectors for the ``k`` best.
+
+    For few as many as for ten: else the best of one would be worse than the first of ten, and than the recall that was measured.
+    """
+    return max(k, _MEASURED_K) * refine_factor
+
 
 class Stored(Protocol):
     """Rows in inverted lists by codes, and as whole vectors. ``query`` is float32[1, dim]."""

@@ -166,3 +166,21 @@ def test_queries_together_are_answered_as_alone(kind: str) -> None:
         alone = engine.search(queries[number : number + 1], K, effort, selection)
         np.testing.assert_array_equal(together.rows[number], alone.rows[0])
         np.testing.assert_array_equal(together.scores[number], alone.scores[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [1, 2, 3, 7])
+def test_few_hits_are_the_first_of_ten(kind: str, k: int) -> None:
+    engine, effort = opened(kind)
+    queries = clustered()[1]
+    few, ten = engine.search(queries, k, effort).rows, engine.search(queries, K, effort).rows
+    np.testing.assert_array_equal(few, ten[:, :k])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_best_of_one_is_found_as_surely_as_ten_under_a_filter(kind: str) -> None:
+    engine, effort = opened(kind)
+    queries, mask = clustered()[1], by_chance(0.9)[0]
+    hits = [engine.search(query[np.newaxis], 1, effort, Selection.of_mask(mask)) for query in queries]
+    first = np.where(mask, similarities(), -np.inf).argmax(axis=1)
+    assert np.mean([each.rows[0, 0] == row for each, row in zip(hits, first, strict=True)]) >= 0.95

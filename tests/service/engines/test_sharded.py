@@ -83,6 +83,12 @@ def test_one_file_gives_what_faiss_gives(one):
     np.testing.assert_allclose(hits.scores, scores, atol=1e-6)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_few_hits_are_the_first_of_ten(many, k):
+    engine = opened(*many)
+    np.testing.assert_array_equal(engine.search(ASKED, k, 16).rows, engine.search(ASKED, K, 16).rows[:, :k])
+
+
 @pytest.mark.parametrize(
     ("codes", "refine", "off"),
     [("opq", "fp16", 3e-4), ("rabitq", "fp32", 1e-6), ("rabitq", "fp16", 3e-4), ("rabitq", "int8", 1e-2)],
