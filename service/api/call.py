@@ -29,6 +29,9 @@ _ids = random.Random()  # noqa: S311 - ids of requests are no secrets, and the s
 _TIMEOUTS = {name.lower().encode(): name for name in TIMEOUT_HEADERS}
 _ELSEWHERE = ELSEWHERE_HEADER.lower().encode()
 _READ = {b"x-request-id", b"traceparent", b"content-length", b"content-encoding", _ELSEWHERE, *_TIMEOUTS}
+_MOST_JOINED = 16
+"""Budgets that a header may have: proxies join what came twice. Of more, the rest is one that is malformed: a header has room for
+ten thousands, which are looked at before anything else of a request."""
 _MILLISECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
@@ -114,7 +117,7 @@ class Call:
             elif name == _ELSEWHERE:
                 self.elsewhere = True
             else:
-                self.timeouts.extend((_TIMEOUTS[name], each) for each in text.split(","))  # proxies join what came twice
+                self.timeouts.extend((_TIMEOUTS[name], each) for each in text.split(",", _MOST_JOINED))
         self.request_id = request_id or f"{_ids.getrandbits(128):032x}"
 
     @property

@@ -168,6 +168,7 @@ def test_a_bad_item_is_named_by_its_index(client: Client, body: Any, path: str) 
         (None, [("Request-Timeout-Ms", "60"), ("Request-Timeout-Ms", "70")], 60),
         (None, [("Request-Timeout-Ms", "70"), ("Request-Timeout-Ms", "60")], 60),
         (None, {"Request-Timeout-Ms": "70, 60,80"}, 60),
+        (None, {"Request-Timeout-Ms": "70," * 15 + "60"}, 60),
         (None, {"Request-Timeout-Ms": "70, 80", "x-envoy-expected-rq-timeout-ms": "90 ,60"}, 60),
     ],
 )
@@ -219,7 +220,9 @@ def test_the_least_budget_of_a_batch_holds_for_all(registry: Path) -> None:
         assert "the budget of 30 ms" in assert_problem(response, 504, "deadline_exceeded")["detail"]
 
 
-@pytest.mark.parametrize("value", ["abc", "-1", "0", "1e3", "nan", "inf", "", "5 ms", "60, ", "60, soon", "60; 70"])
+@pytest.mark.parametrize(
+    "value", ["abc", "-1", "0", "1e3", "nan", "inf", "", "5 ms", "60, ", "60, soon", "60; 70", "60," * 20_000 + "60"]
+)
 def test_a_timeout_header_that_is_no_number_is_refused(client: Client, value: str) -> None:
     response = client.post("/search", {"query": "a"}, headers={"Request-Timeout-Ms": value})
     assert assert_problem(response, 422, "request_invalid")["errors"][0]["path"] == "header.Request-Timeout-Ms"
