@@ -18,7 +18,7 @@ from snapshot.cells import Cell, cells_of
 from snapshot.errors import CountMismatchError, ManifestError
 from snapshot.files import atomic_write
 from snapshot.filter_cache import CacheStats, FilterCache
-from snapshot.filters import Condition, Filter, select
+from snapshot.filters import Condition, Filter, at_once, select
 from snapshot.manifest import Column, ColumnType
 from snapshot.selection import Selection
 from snapshot.values import array_of
@@ -152,26 +152,21 @@ class Documents:
             raise IndexError(f"rows {min(listed)} to {max(listed)} were asked for, there are rows 0 to {self.count - 1}")
         return [self._cells[name](listed) for name in names]
 
-    def select(self, parsed: Filter, pace: Callable[[], object] | None = None) -> Selection:
+    def select(self, parsed: Filter, pace: Callable[[], object] = at_once) -> Selection:
         """The rows that a filter matches; repeated filters and repeated conditions come from the cache.
 
         Args:
             parsed: over the columns of these documents.
-            pace: called before each condition that must be computed, which takes milliseconds on millions of rows; it
-                may raise to give up.
+            pace: called before each part of a filter that is not in the cache: on millions of rows a condition takes
+                milliseconds, and so do ten parts to be put together; it may raise to give up.
         """
 
-        def compute(condition: Condition) -> Selection:
-            if pace is not None:
-                pace()
-            return replace(condition.select(self._table), meaning=condition)
-
         def resolve(condition: Condition) -> Selection:
-            return self._cache.get_or(condition, lambda: compute(condition))
+            return self._cache.get_or(condition, lambda: replace(condition.select(self._table), meaning=condition))
 
         if isinstance(parsed, Condition):
             return resolve(parsed)
-        return self._cache.get_or(parsed, lambda: replace(select(parsed, self.count, resolve), meaning=parsed))
+        return self._cache.get_or(parsed, lambda: replace(select(parsed, self.count, resolve, pace), meaning=parsed))
 
     def filter_stats(self) -> CacheStats:
         """How the cache of filters does."""

@@ -127,15 +127,25 @@ Filter = Condition | Not | All | Any_
 """A parsed filter; equal ones select the same rows, and hash alike."""
 
 
-def select(parsed: Filter, total: int, condition: Callable[[Condition], Selection]) -> Selection:
-    """The rows out of ``total`` that a filter matches, those of its conditions taken from ``condition``."""
+def at_once() -> None:
+    """Nobody gives up."""
+
+
+def select(
+    parsed: Filter, total: int, condition: Callable[[Condition], Selection], pace: Callable[[], object] = at_once
+) -> Selection:
+    """The rows out of ``total`` that a filter matches, those of its conditions taken from ``condition``.
+
+    ``pace`` is called before each of its parts, and may raise to give up.
+    """
+    pace()
     match parsed:
         case Not(operand):
-            return ~select(operand, total, condition)
+            return ~select(operand, total, condition, pace)
         case All(operands):
-            return reduce(and_, (select(part, total, condition) for part in operands), ~Selection.none(total))
+            return reduce(and_, (select(part, total, condition, pace) for part in operands), ~Selection.none(total))
         case Any_(operands):
-            return reduce(or_, (select(part, total, condition) for part in operands))
+            return reduce(or_, (select(part, total, condition, pace) for part in operands))
         case _:
             return condition(parsed)
 
