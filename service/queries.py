@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from service.batching import batches
@@ -12,8 +12,8 @@ from service.generation import Generation
 from service.steps import Encode, Pause, Ready, Steps, Vectors, Wait
 from service.walk import Walk
 
-_TOKENIZE_CHUNK = 64
-"""Texts of a batch that are tokenized at a time: others wait meanwhile."""
+_CHUNK_TEXTS, _CHUNK_CHARACTERS = 64, 16_384
+"""Of a list, that are tokenized at a time, one text at least: others wait meanwhile."""
 
 _CARRIED_OVER = 1024
 """Texts, most: a second of work or two."""
@@ -59,8 +59,7 @@ class Queries:
         texts = [self._encoder.render(query) for query in queries]
         known = self._remembered(texts)
         missing = [text for text in dict.fromkeys(texts) if text not in known]
-        for start in range(0, len(missing), _TOKENIZE_CHUNK):
-            chunk = missing[start : start + _TOKENIZE_CHUNK]
+        for chunk in _chunks(missing):
             self._walk.enter("tokenize")
             tokens = self._encoder.tokenize(chunk)
             for batch in batches([len(each.ids) for each in tokens], self._encoder.rows):
@@ -123,6 +122,20 @@ class Queries:
             return {}
         found = ((text, self._cache.get((self._tower, text))) for text in dict.fromkeys(texts))
         return {text: known for text, known in found if known is not None}
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+    """In their order, what is tokenized at a time."""
+    chunk: list[str] = []
+    characters = 0
+    for text in texts:
+        if chunk and (len(chunk) == _CHUNK_TEXTS or characters + len(text) > _CHUNK_CHARACTERS):
+            yield chunk
+            chunk, characters = [], 0
+        chunk.append(text)
+        characters += len(text)
+    if chunk:
+        yield chunk
 
 
 def carry_over(cache: VectorCache, before: Generation, new: Generation, pace: Callable[[], None]) -> None:

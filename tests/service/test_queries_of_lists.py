@@ -105,6 +105,22 @@ def test_between_two_calls_of_the_graph_nobody_waits_for_a_list(generation: Gene
     assert (cache.stats.misses, cache.stats.hits) == (6, 1)
 
 
+@pytest.mark.parametrize(("words", "most"), [(1, 64), (100, 64), (1000, 8), (5000, 1)])
+def test_others_wait_for_no_more_of_a_list_than_a_page_of_text(
+    generation: Generation, cache: VectorCache, monkeypatch: pytest.MonkeyPatch, words: int, most: int
+) -> None:
+    """Not while 32 texts of 32 kB are tokenized at once."""
+    tokenize, chunks = generation.encoder.tokenize, list[list[str]]()
+    monkeypatch.setattr(generation.encoder, "tokenize", lambda texts: chunks.append(list(texts)) or tokenize(texts))
+    texts = [f"{number} " + "a " * (words - 1) + "apple" for number in range(70)]
+    steps = many(generation, texts, cache)
+    assert isinstance(next(steps), Pause)
+    assert len(chunks) == 1
+    np.testing.assert_allclose(ended(steps), ORACLE.encode(texts), atol=1e-6)
+    assert [text for chunk in chunks for text in chunk] == texts
+    assert max(map(len, chunks)) == most
+
+
 def test_a_graph_that_fails_leaves_nobody_waiting(
     generation: Generation, cache: VectorCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
