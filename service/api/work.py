@@ -85,7 +85,6 @@ class WorkRoute:
         """Read the body, work, and render; raises what the pipeline raises, and what is wrong with the body."""
         self.knock(scope, call)  # where the server is not ours, or could not have answered at once
         raw = await self._read(scope, receive, call)
-        check_brackets(raw, self._most_brackets)
         request = Request(scope, receive)
         known = caller_of(scope)
         if known is not None:
@@ -97,12 +96,16 @@ class WorkRoute:
         return Reply(200, [*_JSON, (b"content-length", b"%d" % len(content))], content)
 
     async def _work(self, raw: bytes, request: Request, call: Call) -> bytes:
-        body = parse(self._adapter, raw) if len(raw) <= LONG_BYTES else await self._parse_long(raw, call)
+        body = self._parse(raw) if len(raw) <= LONG_BYTES else await self._parse_long(raw, call)
         return await self._endpoint(body=body, request=request)
+
+    def _parse(self, raw: bytes) -> Any:
+        check_brackets(raw, self._most_brackets)
+        return parse(self._adapter, raw)
 
     async def _parse_long(self, raw: bytes, call: Call) -> Any:
         try:
-            return await self._long_bodies.parse(partial(parse, self._adapter, raw), partial(self._check_worth, call))
+            return await self._long_bodies.parse(partial(self._parse, raw), partial(self._check_worth, call))
         except OverloadedError as error:
             self._metrics.refused(error)
             raise

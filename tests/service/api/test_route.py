@@ -215,7 +215,10 @@ def test_long_bodies_are_parsed_beside_the_loop_and_short_ones_are_not(
     body = {"queries": ["x" * 1000] * (size // 1000)}
     assert len(client.post("/embed", body).json()["vectors"]) == size // 1000
     monkeypatch.setattr(LongBodies, "parse", full)
+    counted: list[bytes] = []
+    monkeypatch.setattr("service.api.work.check_brackets", lambda raw, most: counted.append(raw))
     response = client.post("/embed", body)
+    assert len(counted) == (1 if size < LONG_BYTES else 0)
     assert response.status_code == (200 if size < LONG_BYTES else 429)
     assert client.metric("scalingnote_shed_total", cause="overloaded") == (0 if size < LONG_BYTES else 1)
     assert client.parts.limiter.in_flight == 0
