@@ -122,7 +122,8 @@ class DevConfig(Config):
     """Stop after so many measurements without a new best; None goes on to the end. The best weights are kept either way."""
     max_queries: PositiveInt = 1000
     held_out_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
-    """Where there is no dev split, or hardly any: share of the training queries that are measured on instead of learnt."""
+    """Where there is no dev split, or hardly any: share of the training queries that are measured on instead of learnt;
+    more, up to a tenth, where that makes less than a hundred."""
     shares: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(strict=False)] = ()
     """Mixtures of the best weights (this share) with the untouched ones, tried on dev at the end (WiSE-FT, arXiv 2109.01903)."""
 

@@ -24,6 +24,8 @@ from snapshot.text import render_query
 _TOP = 10
 _FEWEST_DOCUMENTS = 20
 """With fewer different documents none is held out: dev would be a few queries."""
+_MOST = 10
+"""One in so many training queries is held out where dev is too few to tell weights apart."""
 _HELD_OUT, _ROWS = 1, 3
 """Streams of random numbers."""
 
@@ -82,7 +84,8 @@ def split_dev(prepared: Prepared, recipe: Recipe, pairs: Pairs) -> tuple[Pairs, 
     """Pairs to learn from and dev queries, rendered, at most ``train.dev.max_queries``.
 
     Where the dev split has none, or too few to tell weights apart and there is a train split to draw from, a share of the
-    training queries is held out and measured on too: all queries of some documents. Of fewer than twenty documents none is.
+    training queries is held out and measured on too, up to a tenth of them for a hundred queries: all queries of some
+    documents. Of fewer than twenty documents none is.
     """
     config = recipe.train.dev
     dev = judged_split(prepared, recipe, "dev")
@@ -90,7 +93,7 @@ def split_dev(prepared: Prepared, recipe: Recipe, pairs: Pairs) -> tuple[Pairs, 
     is_enough = len(dev) >= LEAST_JUDGED or (len(dev) > 0 and not len(judged_split(prepared, recipe, "train")))
     if is_enough or len(np.unique(pairs.rows)) < _FEWEST_DOCUMENTS:
         return pairs, dev.sample(config.max_queries, recipe.train.seed) if len(dev) else None
-    queries = _to_hold_out(pairs, config, recipe.train.seed)
+    queries = _to_hold_out(pairs, config, recipe.train.seed, LEAST_JUDGED - len(dev))
     kept = [i for i, query in enumerate(pairs.queries) if query not in queries]
     say(f"  {len(dev) or 'no'} dev queries: {len(queries)} training queries are held out to measure on")
     own = {render_query(recipe.text.query, text): row for text, row in own_of_train(prepared).items()}
@@ -98,15 +101,17 @@ def split_dev(prepared: Prepared, recipe: Recipe, pairs: Pairs) -> tuple[Pairs, 
     return pairs.take(kept), _both(dev, held_out).sample(config.max_queries, recipe.train.seed)
 
 
-def _to_hold_out(pairs: Pairs, config: DevConfig, seed: int) -> set[str]:
-    """A share of the queries, no more than are measured: whole documents with all their queries; where those are too many,
-    queries alone.
+def _to_hold_out(pairs: Pairs, config: DevConfig, seed: int, missing: int) -> set[str]:
+    """A share of the queries, or up to a tenth where ``missing`` to make a measure, no more than are measured.
+
+    Whole documents with all their queries; where those are too many, queries alone.
     """
     asking: dict[int, set[str]] = {}
     for query, row in zip(pairs.queries, pairs.rows.tolist(), strict=True):
         asking.setdefault(row, set()).add(query)
     everything = sorted(set(pairs.queries))
-    wanted = min(config.max_queries, max(1, round(config.held_out_share * len(everything))))
+    share = max(1, round(config.held_out_share * len(everything)))
+    wanted = min(config.max_queries, max(share, min(missing, len(everything) // _MOST)))
     random = np.random.default_rng([seed, _HELD_OUT])
     chosen: set[str] = set()
     for row in random.permutation(sorted(asking)).tolist():

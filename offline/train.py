@@ -55,5 +55,5 @@ STAGE = Stage(
     needs=("prepare",),
     sections=("text", "train"),
     outside=lambda recipe, _source: {"backbone": backbone_fingerprint(recipe.train.backbone)},
-    version=3,
+    version=4,
 )

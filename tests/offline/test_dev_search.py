@@ -50,6 +50,12 @@ def test_a_dev_split_of_few_queries_gets_some_of_train(tmp_path, capsys):
     assert "20 dev queries: 6 training queries are held out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("rows", "held"), [(60, 6), (400, 40), (1100, 100)])
+def test_where_a_share_is_few_a_tenth_is_held_out_up_to_what_makes_a_measure(tmp_path, rows, held):
+    _, _, dev = split(tmp_path, rows, splits=())
+    assert len(dev) == held
+
+
 def test_no_more_are_held_out_than_are_measured(tmp_path):
     pairs, learnt, dev = split(tmp_path, splits=(), dev={"held_out_share": 0.5, "max_queries": 7})
     assert len(dev) == 7

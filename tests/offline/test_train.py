@@ -7,7 +7,7 @@ from tiny_models import make_tiny_bert, make_tiny_qwen
 from tiny_training import QUERY, TEXTS, curve_of, make_job, run, vectors_of
 from tiny_work import make_prepared
 
-from offline import stage_one
+from offline import dev_search, stage_one
 from offline.config import TextConfig, TrainConfig
 from offline.data.prepared import PAIRS, QRELS, TOWER_TEXTS, Prepared, write_table
 from offline.errors import RecipeError, TrainingError
@@ -33,7 +33,8 @@ def write_pairs(work, *pairs: tuple[str, str, str, int]) -> None:
     write_table(table, work / "prepare" / "pairs.arrow")
 
 
-def test_training_brings_queries_and_their_documents_together(tmp_path):
+def test_training_brings_queries_and_their_documents_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(dev_search, "_MOST", 20)  # so little data has few to spare
     run(tmp_path, "train", train={"epochs": 0})
     before = own_document_first(tmp_path)
     (tmp_path / "train" / "training.json").unlink()
@@ -192,11 +193,12 @@ def test_without_a_dev_split_all_queries_of_some_documents_are_held_out(tmp_path
     make_prepared(tmp_path / "prepare", splits=())
     make_tiny_bert(tmp_path / "bert")
     summary = run(tmp_path, "train")
-    assert summary["pairs"] == 57
-    assert json.loads((tmp_path / "train" / "training.json").read_text())["dev_queries"] == "3 held-out"
+    assert summary["pairs"] == 54
+    assert json.loads((tmp_path / "train" / "training.json").read_text())["dev_queries"] == "6 held-out"
 
 
-def test_mixtures_with_the_untouched_weights_are_measured_and_the_best_is_kept(tmp_path):
+def test_mixtures_with_the_untouched_weights_are_measured_and_the_best_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(dev_search, "_MOST", 20)  # by more queries these towers are best untouched
     summary = run(tmp_path, "train", train={"learning_rate": 3e-3, "epochs": 3, "dev": {"shares": [0.25, 0.75]}})
     told = json.loads((tmp_path / "train" / "training.json").read_text())
     assert [each["share"] for each in told["dev_mixtures"]] == [0.25, 0.75]

@@ -105,8 +105,8 @@ def test_progress_is_told_in_lines_and_nothing_else_is_written(tmp_path, monkeyp
     assert captured.out == ""
     lines = captured.err.splitlines()
     assert lines[:2] == [
-        "  20 dev queries: 3 training queries are held out to measure on",
-        "  57 pairs, 7 steps an epoch, 2 epochs",
+        "  20 dev queries: 6 training queries are held out to measure on",
+        "  54 pairs, 7 steps an epoch, 2 epochs",
     ]
     told = [re.sub(r"[\d.]+ ", "", line).strip() for line in lines[2:]]
     # A slow machine is told how far it is between the epochs too.
