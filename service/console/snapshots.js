@@ -58,7 +58,8 @@ async function refresh() {
 }
 
 function arrive() {
-  if (arriving) ($("sign-in").hidden ? $("registry") : $("token")).focus();
+  const at = document.activeElement; // who is somewhere here already stays there
+  if (arriving && (at.closest("[hidden]") || !at.closest("#view-snapshots"))) ($("sign-in").hidden ? $("registry") : $("token")).focus();
   arriving = false;
 }
 

@@ -169,11 +169,10 @@ def test_colours_can_be_chosen_and_are_kept(browser: Any, place: Place) -> None:
 
 def test_views_have_keys(browser: Any, place: Place) -> None:
     with visiting(browser, place) as page:
-        page.keyboard.press("Tab")
-        for key, view in (("l", "live"), ("s", "snapshots"), ("/", "search")):
-            page.evaluate("document.activeElement.blur()")
+        for key, focused in (("l", "#view-live"), ("s", "#token"), ("/", "#query")):
+            page.keyboard.press("Escape")
             page.keyboard.press(key)
-            page.locator(f"#view-{view}").wait_for()
+            page.locator(f"{focused}:focus").wait_for()
 
 
 def test_escape_leaves_a_field_with_what_was_typed(browser: Any, place: Place) -> None:
