@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -160,6 +162,31 @@ def test_a_connection_that_breaks_after_the_request_is_not_asked_again(pair: tup
     assert sum(len(replica.seen) for replica in replicas) == 1
 
 
+@pytest.mark.parametrize("budget_ms", ["200", "200.5"])
+def test_a_replica_that_is_stopped_costs_a_caller_its_own_budget_and_a_second(tmp_path: Path, budget_ms: str) -> None:
+    listen = "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); s.accept()"
+    with subprocess.Popen([sys.executable, "-c", listen], stdout=subprocess.PIPE, text=True) as replica:
+        try:
+            assert replica.stdout is not None
+            where = int(replica.stdout.readline())
+            replica.send_signal(signal.SIGSTOP)  # the kernel goes on taking its connections
+            with balanced(tmp_path, [where], "") as port:
+                begun = time.monotonic()
+                status, _, body = ask(port, request_timeout_ms=budget_ms)
+                seconds = time.monotonic() - begun
+        finally:
+            replica.kill()
+    assert (status, body["code"]) == (504, "gateway_timeout")
+    assert 1.2 <= seconds < 8  # not 11
+
+
+@pytest.mark.parametrize("budget_ms", ["10000", "0", "-5", "1e3", "soon", ""])
+def test_another_budget_changes_no_wait(pair: tuple[int, list[Replica]], budget_ms: str) -> None:
+    port, replicas = pair
+    answering(replicas, 200, 200)
+    assert ask(port, request_timeout_ms=budget_ms)[0] == 200
+
+
 def test_operators_routes_are_not_reached_through_it(pair: tuple[int, list[Replica]]) -> None:
     port, replicas = pair
     answering(replicas, 200, 200)
@@ -180,7 +207,7 @@ def test_without_a_ready_replica_it_says_so_in_the_shape_of_every_error(tmp_path
     replica = Replica(ready=503)
     with replica.listening(), balanced(tmp_path, [replica.port], "check init-addr last inter 20ms") as port:
         assert replica.checked.wait(30)
-        found = next(one for one in iter(lambda: ask(port), None) if one[0] != 200)
+        found = next(one for one in iter(lambda: ask(port), None) if one[0] not in (200, 502))  # 502: asked as it is marked down
     status, headers, body = found
     assert (status, body["code"], headers["retry-after"]) == (503, "no_replica", "1")
     assert body["type"] == "urn:scalingnote:problem:no_replica"
