@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -149,6 +150,11 @@ def connected(config: MilvusConfig) -> Iterator[MilvusClient]:
         from pymilvus.exceptions import MilvusException
     except ImportError as error:
         raise RecipeError(f"index.kind: milvus needs the extra milvus ({error}); pip install 'scalingnote[milvus]'") from error
+    parts = urlsplit(config.uri)
+    if ":" in (parts.hostname or ""):
+        raise RecipeError(
+            f"milvus.uri: {config.uri}: pymilvus takes no IPv6 address; name a host that stands for it (/etc/hosts)"
+        )
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs a traceback for each error, which is told below
     try:
         client = MilvusClient(
@@ -159,9 +165,10 @@ def connected(config: MilvusConfig) -> Iterator[MilvusClient]:
         finally:
             client.close()
     except MilvusException as error:
+        files = "do milvus.ca_file and milvus.token_file" if parts.scheme == "https" else "does milvus.token_file"
         raise MilvusError(
             f"{config.uri}: {error.message.strip()} (code {error.code}); is this the address of a Milvus server (milvus.uri), is "
-            "it running, and does milvus.token_file fit? Then run the same command again: finished stages are not repeated"
+            f"it running, and {files} fit? Then run the same command again: finished stages are not repeated"
         ) from error
 
 
@@ -175,11 +182,11 @@ def reach(config: MilvusConfig) -> None:
 def _secrets(config: MilvusConfig) -> dict[str, str]:
     """Keyword arguments of the client."""
     found = {}
-    try:
-        if config.token_file is not None:
-            found["token"] = Path(config.token_file).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise RecipeError(f"milvus.token_file: {config.token_file}: cannot be read ({error.strerror})") from error
+    if config.token_file is not None:
+        found["token"] = _read("token_file", config.token_file).strip()
+    for key, path in (("ca_file", config.ca_file), ("cert_file", config.cert_file), ("key_file", config.key_file)):
+        if path is not None and "-----BEGIN " not in _read(key, path):
+            raise RecipeError(f"milvus.{key}: {path}: is no PEM, which begins with -----BEGIN")
     files = {"client_pem_path": config.cert_file, "client_key_path": config.key_file}
     files["ca_pem_path" if config.cert_file else "server_pem_path"] = config.ca_file
     return found | {name: path for name, path in files.items() if path is not None}
@@ -191,6 +198,13 @@ def _holds(client: MilvusClient, name: str, rows: int) -> bool:
         return False
     client.load_collection(name)
     return _count(client, name) == rows
+
+
+def _read(key: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RecipeError(f"milvus.{key}: {path}: cannot be read ({error.strerror})") from error
 
 
 def is_there(index: MilvusIndex, config: MilvusConfig) -> bool:

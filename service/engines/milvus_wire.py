@@ -176,9 +176,8 @@ class Wire:
             return EngineLateError(f"{self.uri}: no answer within {timeout_seconds * 1000:.0f} ms; look at the server's load")
         if code in _DENIED:
             return EngineDeniedError(f"{self.uri}: {detail}; look at milvus_token_file")
-        return EngineUnavailableError(
-            f"{self.uri}: {detail}; is this the address of a Milvus server (milvus_uri), and is it running?"
-        )
+        rest = "is it running, and does milvus_ca_file fit" if self.uri.startswith("https:") else "and is it running"
+        return EngineUnavailableError(f"{self.uri}: {detail}; is this the address of a Milvus server (milvus_uri), {rest}?")
 
     def _refused(self, status: Any) -> EngineError:
         reason = f"{status.reason.strip()[:300]} (code {status.code or status.error_code})"
@@ -210,6 +209,13 @@ def _read(path: Path) -> bytes:
         raise EngineDeniedError(message) from error
 
 
+def _read_pem(path: Path) -> bytes:
+    content = _read(path)
+    if b"-----BEGIN " not in content:
+        raise EngineDeniedError(f"{path}: is no PEM, which begins with -----BEGIN; look at the settings milvus_..._file")
+    return content
+
+
 def _channel(server: MilvusServer) -> grpc.Channel:
     parts = urlsplit(server.uri or "")
     host = parts.hostname or ""
@@ -228,7 +234,7 @@ def _channel(server: MilvusServer) -> grpc.Channel:
     if parts.scheme != "https":
         return grpc.insecure_channel(target, options)
     files = (server.ca_file, server.key_file, server.cert_file)
-    credentials = grpc.ssl_channel_credentials(*(None if path is None else _read(path) for path in files))
+    credentials = grpc.ssl_channel_credentials(*(None if path is None else _read_pem(path) for path in files))
     return grpc.secure_channel(target, credentials, options)
 
 

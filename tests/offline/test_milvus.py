@@ -165,6 +165,28 @@ def test_a_token_file_that_is_not_there_is_named(tmp_path):
         run(job_of(tmp_path, shared_lite().uri, token_file="nowhere"))
 
 
+@pytest.mark.parametrize(
+    ("ca_file", "error", "says"),
+    [
+        (None, MilvusError, r"is it running, and do milvus\.ca_file and milvus\.token_file fit"),
+        ("nowhere", RecipeError, r"milvus\.ca_file: nowhere: cannot be read"),
+        (__file__, RecipeError, r"milvus\.ca_file: .*: is no PEM"),
+    ],
+)
+def test_what_is_wrong_with_tls_leads_to_the_setting(ca_file, error, says):
+    uri = shared_lite().uri.replace("http:", "https:")  # which speaks no TLS
+    with pytest.raises(error, match=says), connected(MilvusConfig(uri=uri, ca_file=ca_file, timeout_seconds=5.0)):
+        raise AssertionError("connected")
+
+
+def test_an_ipv6_address_is_refused_by_name():
+    with (
+        pytest.raises(RecipeError, match=r"http://\[::1\]:19530: pymilvus takes no IPv6 address; name a host"),
+        connected(MilvusConfig(uri="http://[::1]:19530")),
+    ):
+        raise AssertionError("connected")
+
+
 def test_a_value_that_milvus_cannot_hold_is_named():
     table = pa.table({"id": ["a", "x" * 70_000]})
     with pytest.raises(DataError, match="id of row 1 has 70000 bytes, Milvus holds 65535"):

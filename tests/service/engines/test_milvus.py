@@ -337,5 +337,7 @@ def test_tls_and_tokens_open_the_door_and_nothing_else_does(gate: Gate, index: M
             opened(index, replace(server, token_file=token))
     with pytest.raises(EngineDeniedError, match=r"nowhere: cannot be read"):
         opened(index, replace(server, token_file=tmp_path / "nowhere"))
-    with pytest.raises(EngineUnavailableError, match="is this the address"):
+    with pytest.raises(EngineUnavailableError, match=r"is this the address .* and does milvus_ca_file fit\?"):
         opened(index, replace(server, ca_file=None))  # a certificate that nobody trusts
+    with pytest.raises(EngineDeniedError, match=r"right: is no PEM, .*milvus_\.\.\._file"):
+        opened(index, replace(server, ca_file=right))
