@@ -46,7 +46,7 @@ _FAIR_SECONDS = 0.1
 """Who gives less time than this may get no answer from a server that is well; that many get none says more."""
 _LEAST_SECONDS = 0.01
 """And with less than this nobody gets one, which says nothing."""
-_AGAIN = "publish the snapshot again, or activate another one"
+_AGAIN = "run its recipe again, which writes it anew, or activate another snapshot"
 
 _Answer = tuple[list[int], Vectors, Rows]
 """How many hits each query has, their scores and their rows."""

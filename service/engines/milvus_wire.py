@@ -183,7 +183,7 @@ class Wire:
         reason = f"{status.reason.strip()[:300]} (code {status.code or status.error_code})"
         said = f"{self.uri}: {reason}"
         if status.code in _NOT_FOUND or (not status.code and status.error_code in _NOT_FOUND):
-            return CollectionMissingError(f"{said}; publish the snapshot again, or activate another one")
+            return CollectionMissingError(f"{said}; run its recipe again, which writes it anew, or activate another snapshot")
         return ExpressionRefusedError(said, reason) if _is_expression(status) else EngineRefusedError(said)
 
 
