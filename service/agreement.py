@@ -54,7 +54,7 @@ def teacher_agreement(generation: Generation, teacher: Encoder, query: str, pace
         pace()
     effort = generation.manifest.index.efforts[-1].effort
     ours, theirs = (_rows(generation, vector, effort, pace) for vector in vectors)
-    return Agreement(float(vectors[0][0] @ vectors[1][0]), share_in_common(ours, theirs))
+    return Agreement(float(np.einsum("d,d->", vectors[0][0], vectors[1][0])), share_in_common(ours, theirs))
 
 
 def _rows(generation: Generation, vector: Vectors, effort: int, pace: Pace) -> list[str]:

@@ -24,7 +24,7 @@ from service.engines.costs import FEW, Costs, measure
 from service.engines.filtered import LISTS_MEASURED, ROWS_MEASURED, Lists, sizes_below
 from service.engines.frame import Ask, answer_filtered, blanks, refill, use_one_thread
 from service.engines.mapped import AGAIN, read_index
-from service.engines.stored import Found, rows_compared, rows_of, search_lists
+from service.engines.stored import Found, rows_compared, rows_of, search_lists, similarities
 from snapshot.errors import IntegrityError, SpaceMismatchError
 from snapshot.manifest import ShardedIndex
 from snapshot.selection import Selection
@@ -62,9 +62,7 @@ class Part:
 
     def compare(self, query: Vectors, rows: Rows) -> Vectors:
         """Scores float32[m] of rows of the whole, by whole vectors."""
-        vectors: Vectors = self._full.reconstruct_batch(rows - self.start)
-        scores: Vectors = vectors @ query
-        return scores
+        return similarities(query, self._full.reconstruct_batch(rows - self.start))
 
     def exact(self, queries: Vectors, k: int, selection: Selection | None) -> Found:
         """The best of every eligible row: float32 and int64[n, at most k], -1 where there are fewer; rows of the whole."""
@@ -81,7 +79,8 @@ class Part:
         for begin in range(0, len(rows), _BLOCK_ROWS):
             some = np.ascontiguousarray(rows[begin : begin + _BLOCK_ROWS])
             vectors = self._full.reconstruct_batch(some)
-            block = queries @ vectors.T, np.broadcast_to(some + self.start, (len(queries), len(some)))
+            scores = np.stack([similarities(query, vectors) for query in queries])
+            block = scores, np.broadcast_to(some + self.start, scores.shape)
             found = merge([found, block], k)
         return found
 

@@ -1,11 +1,13 @@
 """Cores by affinity and control group, not by machine."""
 
+import ast
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import service
 from service.cores import available_cores, plan_threads
 
 
@@ -71,3 +73,12 @@ def test_who_sets_the_workers_gets_them(cores: int, workers: int, encoder: int |
 
 def test_a_plan_is_shown_whole() -> None:
     assert plan_threads(4, None, 2).as_dict() == {"cores": 4, "workers": 2, "encoder": 2, "search": 2, "tokenizer": 1}
+
+
+def test_nothing_in_the_service_multiplies_on_the_threads_of_numpy() -> None:
+    """They are as many as the host has cores, whatever the plan says, and a product of 24 rows of 384 wakes them."""
+    for path in Path(service.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            where = f"{path}:{getattr(node, 'lineno', 0)}"
+            assert not isinstance(node, ast.MatMult), f"{path}: @"
+            assert not (isinstance(node, ast.Attribute) and node.attr in ("dot", "inner", "matmul", "tensordot", "vdot")), where
