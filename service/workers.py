@@ -177,6 +177,8 @@ class Workers:
             self._idle.pop().release()
 
     def _may_go_before(self, job: Job) -> bool:
+        if self._begun or self._parked:
+            return True
         return any(lane.jobs and (name is not job.lane or lane.jobs[0] < job) for name, lane in self._lanes.items())
 
     def _next_lane(self) -> _LaneQueue | None:

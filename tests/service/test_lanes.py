@@ -13,7 +13,7 @@ import pytest
 from crew import Crew, crews, result, work
 
 from service.admission import Lane
-from service.steps import Pause, Steps
+from service.steps import Pause, Steps, Wait
 from service.workers import WEIGHTS
 
 
@@ -77,6 +77,26 @@ def test_a_batch_lets_others_go_first_between_its_parts(crew_of: Callable[[int],
     for future in later:
         result(future)
     assert order == ["a0", "search", "a1", "a2", "b0", "b1", "b2"]
+
+
+def test_a_query_whose_vector_has_come_goes_before_the_next_part_of_a_batch(crew_of: Callable[[int], Crew]) -> None:
+    """It waited for a text that the batch was encoding, and nobody else waits for a thread."""
+    crew, order, waiting = crew_of(1), list[str](), list[Callable[[], None]]()
+
+    def join(resume: Callable[[], None]) -> bool:
+        waiting.append(resume)
+        return True
+
+    def single() -> Steps[None]:
+        yield Wait(join)
+        order.append("search")
+
+    gate = crew.hold()
+    search, batch = crew.submit(single()), crew.submit(parts(crew, "a", order, lambda: waiting.pop()()), Lane.BATCH)
+    gate.open.set()
+    result(search)
+    result(batch)
+    assert order == ["a0", "search", "a1", "a2"]
 
 
 def parts(crew: Crew, name: str, order: list[str], between: Callable[[], object] = lambda: None) -> Steps[None]:
