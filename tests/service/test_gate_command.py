@@ -51,7 +51,7 @@ def test_what_nobody_expected_is_a_refusal(registry: Path, monkeypatch: pytest.M
 def test_what_nobody_expected_is_a_refusal_apart_too(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.generation.open_documents", fail)
     root = registry / only(registry)
-    case = Case(root, False, "", False, GateOptions(), GenerationOptions(batching=False), [], False, [], None, [])
+    case = Case(root, False, "", False, GateOptions(), GenerationOptions(batching=False), [], False, [], None, None, [])
     answers = BytesIO()
     judge(case, answers)
     verdict = word_json().validate_json(answers.getvalue().splitlines()[-1])
