@@ -296,7 +296,7 @@ class Settings(BodySettings, KeySettings, LiveSettings, SloSettings, LogSettings
     @field_validator("registry", "remote_registry", mode="before")
     @classmethod
     def _is_address(cls, value: object, info: ValidationInfo) -> object:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not value:
             return value
         try:
             if info.field_name == "registry":
