@@ -174,7 +174,7 @@ def test_a_token_file_that_is_not_there_is_named(tmp_path):
     ],
 )
 def test_what_is_wrong_with_tls_leads_to_the_setting(ca_file, error, says):
-    uri = shared_lite().uri.replace("http:", "https:")  # which speaks no TLS
+    uri = shared_lite().uri.replace("http://127.0.0.1", "https://localhost")  # no TLS; pymilvus shares connections by address
     with pytest.raises(error, match=says), connected(MilvusConfig(uri=uri, ca_file=ca_file, timeout_seconds=5.0)):
         raise AssertionError("connected")
 
