@@ -41,6 +41,14 @@ class Known:
 
 
 @dataclass(slots=True)
+class _Entry:
+    """What is kept; no key of whoever asks again, whose text would be a second copy."""
+
+    known: Known
+    asked_again: bool = False
+
+
+@dataclass(slots=True)
 class CacheStats:
     """Counted since the start; ``bytes`` and ``entries`` are what is held now.
 
@@ -64,8 +72,7 @@ class VectorCache:
         """Start empty; ``max_bytes`` of 0 keeps nothing and lets nobody wait for another."""
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._known: OrderedDict[Key, Known] = OrderedDict()
-        self._asked_again: set[Key] = set()
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._flights: dict[Key, list[Resume]] = {}
         self.stats = CacheStats()
 
@@ -121,29 +128,29 @@ class VectorCache:
     def head(self, tower: str, most: int) -> list[str]:
         """Rendered texts that were asked for more than once of a tower, at most so many, the latest first."""
         with self._lock:
-            again = [text for found, text in self._known if found == tower and (found, text) in self._asked_again]
+            again = [text for (found, text), entry in self._entries.items() if found == tower and entry.asked_again]
         return again[: -most - 1 : -1]
 
     def _get(self, key: Key) -> Known | None:
-        known = self._known.get(key)
-        if known is not None:
-            self._known.move_to_end(key)
-            self._asked_again.add(key)
-            self.stats.hits += 1
-        return known
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        entry.asked_again = True
+        self.stats.hits += 1
+        return entry.known
 
     def _keep(self, key: Key, known: Known) -> None:
         size = _size(key, known)
-        if size > self._max_bytes or key in self._known:
+        if size > self._max_bytes or key in self._entries:
             return
-        self._known[key] = known
+        self._entries[key] = _Entry(known)
         self.stats.bytes += size
         while self.stats.bytes > self._max_bytes:
-            gone, vector = self._known.popitem(last=False)
-            self._asked_again.discard(gone)
-            self.stats.bytes -= _size(gone, vector)
+            gone, entry = self._entries.popitem(last=False)
+            self.stats.bytes -= _size(gone, entry.known)
             self.stats.evictions += 1
-        self.stats.entries = len(self._known)
+        self.stats.entries = len(self._entries)
 
 
 def _size(key: Key, known: Known) -> int:

@@ -82,13 +82,19 @@ def test_what_was_asked_for_last_stays() -> None:
     assert [cache.get(("tower", text)) is not None for text in "abc"] == [True, False, True]
 
 
-def test_an_entry_costs_what_it_takes_in_memory() -> None:
+@pytest.mark.parametrize("asked", [1, 2])
+@pytest.mark.parametrize("length", [1, 100])
+def test_an_entry_costs_what_it_takes_in_memory(asked: int, length: int) -> None:
     """What is counted is no less than what tracemalloc sees, so that the bound is one on memory."""
     cache = VectorCache(1 << 24)
     tracemalloc.start()
     try:
         for i in range(2000):
-            cache.put((f"tower {i % 2}", f"a query of some length, number {i}"), Known(np.zeros((1, 384), np.float32), 8, False))
+            for _ in range(asked):  # each time in a string of its own
+                key = f"tower {i % 2}", f"a query of some length, number {i}" * length
+                if cache.get(key) is None:
+                    cache.put(key, Known(np.zeros((1, 384), np.float32), 8, False))
+        del key
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
