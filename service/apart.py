@@ -29,10 +29,10 @@ from service.bounds import Bounds, Deadline
 from service.checks import ENOUGH_QUERIES
 from service.gate import Check, GateOptions
 from service.generation import GenerationOptions, Step, Verify
-from service.inspection import Inspection
+from service.inspection import Incumbent, Inspection
 from service.spare import Spare
 from service.stamps import Stamps
-from snapshot.errors import GateDiedError, HashMismatchError, RefusedApartError
+from snapshot.errors import EngineError, GateDiedError, HashMismatchError, RefusedApartError
 from snapshot.layout import Layout
 from snapshot.manifest import Manifest, parse_manifest, read_bytes
 from snapshot.signing import Trust
@@ -61,6 +61,7 @@ class Case:
         serving: folder of the snapshot that serves.
         serving_manifest: of it, as it was verified: what its disk has by now is no reason to refuse a candidate.
         best_ids: what each of ``recent`` finds in it.
+        unasked: why that could not be asked.
     """
 
     root: Path
@@ -75,6 +76,7 @@ class Case:
     serving: Path | None
     serving_manifest: Manifest | None
     best_ids: Sequence[Sequence[str]]
+    unasked: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ class Apart:
         (forced, why), trust = inspection.record.force, self._trust
         with inspection.peer() as serving:
             compared = serving is not None and inspection.comparing and len(inspection.recent) >= ENOUGH_QUERIES
-            best = serving.best_ids(inspection.recent) if serving is not None and compared else []
+            best, unasked = _asked(serving, inspection.recent) if serving is not None and compared else ([], None)
             inspection.record.compared_with(None if serving is None else serving.manifest.id)
             beside, manifest = (None, None) if serving is None else (serving.layout.root.absolute(), serving.manifest)
         return Case(
@@ -173,7 +175,16 @@ class Apart:
             serving=beside,
             serving_manifest=manifest,
             best_ids=best,
+            unasked=unasked,
         )
+
+
+def _asked(serving: Incumbent, queries: Sequence[str]) -> tuple[list[list[str]], str | None]:
+    """What each query finds in what serves, or why that cannot be said: its server may be gone."""
+    try:
+        return serving.best_ids(queries), None
+    except EngineError as error:
+        return [], str(error)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -72,12 +72,19 @@ def judge(case: Case, answers: BinaryIO) -> None:
 def _peer(case: Case) -> Callable[[], AbstractContextManager[Incumbent | None]]:
     """What serves, as the process that serves it has described it."""
     from service.inspection import Incumbent, nothing_serves
+    from snapshot.errors import EngineError
     from snapshot.layout import Layout
 
     if case.serving is None or case.serving_manifest is None:
         return nothing_serves
     found = dict(zip(case.recent, map(list, case.best_ids), strict=False))
-    incumbent = Incumbent(case.serving_manifest, Layout(case.serving), lambda queries: [found[query] for query in queries])
+
+    def best_ids(queries: Sequence[str]) -> list[list[str]]:
+        if case.unasked is not None:
+            raise EngineError(case.unasked)
+        return [found[query] for query in queries]
+
+    incumbent = Incumbent(case.serving_manifest, Layout(case.serving), best_ids)
     return lambda: nullcontext(incumbent)
 
 

@@ -21,6 +21,7 @@ from service.gate import (
 from service.generation import Generation
 from service.golden import Proof
 from service.recent import RecentQueries
+from snapshot.errors import EngineError
 from snapshot.layout import Layout
 from snapshot.manifest import Manifest
 
@@ -32,7 +33,7 @@ class Incumbent:
     Attributes:
         manifest: of it.
         layout: where its files are.
-        best_ids: the ids, at most ten, that each of these queries finds in it.
+        best_ids: the ids, at most ten, that each of these queries finds in it; EngineError where it cannot be asked.
     """
 
     manifest: Manifest
@@ -151,7 +152,11 @@ class Inspection:
         if len(self.recent) < checks.ENOUGH_QUERIES:
             reason = f"{len(self.recent)} recent queries, {checks.ENOUGH_QUERIES} are needed"
             return [*found, not_applicable("overlap", options.min_overlap, reason)]
-        ours, theirs = checks.best_ids(new, self.recent, self.pace), serving.best_ids(self.recent)
+        try:
+            theirs = serving.best_ids(self.recent)
+        except EngineError as error:  # that it answers nobody is no reason to keep it
+            return [*found, not_applicable("overlap", options.min_overlap, f"{serving.manifest.id} cannot be asked ({error})")]
+        ours = checks.best_ids(new, self.recent, self.pace)
         return [*found, checks.overlap(ours, theirs, serving.manifest.id, options.min_overlap)]
 
 

@@ -21,6 +21,7 @@ from service.checks import ENOUGH_QUERIES, K, Pace, search_once, share_in_common
 from service.gate import Check, not_applicable
 from service.generation import Generation
 from service.recent import RecentQueries, digest
+from snapshot.errors import EngineError
 
 OUTCOMES = ("compared", "failed", "dropped")
 _WAITING = 64
@@ -146,7 +147,11 @@ class Shadow:
             if serving is None:
                 return
             begun = self._clock()
-            theirs = search_once(serving, query)
+            try:
+                theirs = search_once(serving, query)
+            except EngineError:  # what serves answers nobody: there is nothing to compare with
+                self._count("dropped")
+                return
             between = self._clock()
             try:
                 ours = search_once(new, query)

@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from make_snapshot import make_oracle, make_snapshot, write_tower
+from serving import Hooked
 
 from service.apart import COMMAND, Apart, Word, word_json
 from service.bounds import Bounds
@@ -24,7 +26,7 @@ from service.inspection import Gatekeeper, Inspection
 from service.niceness import NICER
 from service.recent import RecentQueries
 from service.spare import Spare
-from snapshot.errors import GateDiedError, HashMismatchError, RefusedApartError
+from snapshot.errors import EngineUnavailableError, GateDiedError, HashMismatchError, RefusedApartError
 from snapshot.layout import Layout
 from snapshot.signing import Trust
 
@@ -115,6 +117,21 @@ def test_what_befell_the_files_of_what_serves_is_no_reason_to_refuse_another(
     assert judged.checks["documents"].value == 1.0
     assert str(judged.checks["overlap"].detail).startswith(f"mean overlap@10 with {serving.id}")
     serving.close()
+
+
+def unreachable(stage: str) -> None:
+    raise EngineUnavailableError("http://milvus:19530: does not answer")
+
+
+def test_what_serves_and_cannot_be_asked_is_no_reason_to_refuse_another(tmp_path: Path, served: Generation) -> None:
+    """Its server is gone: to replace it is what an operator wants then."""
+    broken = replace(served, engine=Hooked(served.engine, unreachable))
+    judged = Judged(make_snapshot(tmp_path, kind="hnsw"), broken)
+    assert judged.inspection.report().passed
+    assert judged.checks["documents"].value == 1.0
+    overlap = judged.checks["overlap"]
+    assert (overlap.value, overlap.passed) == (None, True)
+    assert overlap.detail == f"not applicable: {served.id} cannot be asked (http://milvus:19530: does not answer)"
 
 
 def flip(layout: Layout) -> None:

@@ -20,11 +20,12 @@ from make_snapshot import (
     write_index,
     write_tower,
 )
+from serving import Hooked
 
 from service.gate import INTEGRITY, QUALITY, Check, GateOptions, GateReport, Record
 from service.generation import Beside, Generation, GenerationOptions, open_generation
 from service.inspection import Incumbent, Inspection
-from snapshot.errors import GateRefusedError, SnapshotError
+from snapshot.errors import EngineUnavailableError, GateRefusedError, SnapshotError
 from snapshot.layout import Layout
 from snapshot.seal import Draft
 
@@ -282,6 +283,16 @@ def test_another_ranking_is_refused_by_its_overlap_by_id(tmp_path: Path, served:
         for ours, theirs in zip(ORACLE.rows(QUERIES, 10).tolist(), other.rows(QUERIES, 10).tolist(), strict=True)
     ]
     assert by_name(report)["overlap"].value == pytest.approx(np.mean(shares), abs=0.01)
+
+
+def test_what_serves_and_cannot_be_asked_is_not_compared_with(tmp_path: Path, served: Generation) -> None:
+    def unreachable(stage: str) -> None:
+        raise EngineUnavailableError("its server does not answer")
+
+    broken = replace(served, engine=Hooked(served.engine, unreachable))
+    report, error = judged(make_snapshot(tmp_path), serving=broken)
+    assert (error, report.passed, report.against) == (None, True, served.id)
+    assert by_name(report)["overlap"].detail == f"not applicable: {served.id} cannot be asked (its server does not answer)"
 
 
 def test_a_search_that_takes_too_long_here_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from service.loader import Loader
 from service.recent import RecentQueries
 from service.shadow import Shadow, ShadowOptions
 from service.swap import Generations
-from snapshot.errors import GateRefusedError
+from snapshot.errors import EngineUnavailableError, GateRefusedError
 from snapshot.registry import Desire
 
 QUERIES = [" ".join(text.split()[:2]) for text in make_oracle().texts]
@@ -133,6 +133,16 @@ def test_where_all_fail_there_is_no_overlap_to_speak_of(serving: Generation) -> 
     found = Bench(serving).run(replace(serving, engine=Hooked(serving.engine, fail)))
     assert list(found) == ["shadow_errors"]
     assert found["shadow_errors"].value == 50
+
+
+def test_what_serves_and_cannot_be_asked_is_no_fault_of_the_candidate(serving: Generation) -> None:
+    def unreachable(stage: str) -> None:
+        raise EngineUnavailableError("its server does not answer")
+
+    bench = Bench(replace(serving, engine=Hooked(serving.engine, unreachable)))
+    found = bench.run(serving)
+    assert all(check.passed and check.value is None for check in found.values())
+    assert set(bench.counted) == {"dropped"}
 
 
 def test_without_traffic_the_time_ends_it_and_nothing_is_claimed(serving: Generation) -> None:
