@@ -7,9 +7,11 @@ from typing import Any
 
 from service.errors import DrainingError, NoGenerationError, UnavailableError
 from service.parts import Parts
+from service.progress import AT_REST
 from service.swap import SwapState
 
-LOADING = (SwapState.VERIFYING, SwapState.OPENING, SwapState.PROVING, SwapState.WARMING)
+LOADING = tuple(state for state in SwapState if state not in AT_REST)
+"""A snapshot is on its way to serve; the shadow, which may take a minute, is a part of that."""
 
 
 def unready(parts: Parts) -> UnavailableError | None:

@@ -24,6 +24,8 @@ from service.swap import Generations, SwapState
 from snapshot.errors import RegistryError
 from snapshot.registry import Registry
 
+STEPS = [SwapState.VERIFYING, SwapState.OPENING, SwapState.PROVING, SwapState.WARMING]
+"""Of a service without a shadow."""
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 ROUTES = [
     ("GET", "/snapshots"),
@@ -186,7 +188,7 @@ def test_nor_can_it_be_looked_at(operator: Client, ids: list[str], snapshot_id: 
         assert_problem(operator.get(f"/snapshots/{path}", headers=BEARER), 404, "not_found")
 
 
-@pytest.mark.parametrize("state", [SwapState.VERIFYING, SwapState.OPENING, SwapState.PROVING, SwapState.WARMING])
+@pytest.mark.parametrize("state", LOADING)
 def test_what_is_being_loaded_is_not_wanted_once_more_unless_by_force(operator: Client, ids: list[str], state: SwapState) -> None:
     operator.parts.generations.enter(state)
     path = f"/snapshots/{operator.parts.follower.desired}/activate"
@@ -195,7 +197,7 @@ def test_what_is_being_loaded_is_not_wanted_once_more_unless_by_force(operator: 
     assert operator.post(path, {"why": "whatever is found", "force": True}, headers=BEARER).status_code == 202
 
 
-@pytest.mark.parametrize("state", LOADING)
+@pytest.mark.parametrize("state", STEPS)
 @pytest.mark.parametrize("back", ["rollback", "{}/activate"])
 def test_what_is_being_loaded_can_be_undone_at_every_step(
     operator: Client, ids: list[str], state: SwapState, back: str, monkeypatch: pytest.MonkeyPatch
@@ -299,7 +301,7 @@ def test_while_a_snapshot_is_tried_its_gate_says_so(operator: Client, ids: list[
     operator.parts.follower.converge()
     answer = GateResponse.model_validate_json(operator.get(path, headers=BEARER).content)
     assert (answer.accepted, answer.running) == (True, False)
-    assert [state for state in LOADING if not any(f"({state} for " in detail for detail in asked)] == []
+    assert [state for state in STEPS if not any(f"({state} for " in detail for detail in asked)] == []
 
 
 def test_a_snapshot_that_is_tried_again_has_its_earlier_reports_meanwhile(
