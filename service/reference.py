@@ -14,7 +14,7 @@ _HEAD = """# Configuration
 
 Written by `python -m service configuration`; a test compares. Every setting is a flag of `python -m service` and a
 variable of the environment; flags win. None is a secret: `GET /info` shows the effective values.
-A wrong value is an error at start (exit code 2), never a default; an empty one unsets what is unset by default.
+A wrong value is an error at start (exit code 2), never a default; an empty one unsets what is unset by default, but the keys.
 
 | variable | flag | default | effect |
 |---|---|---|---|

@@ -8,6 +8,9 @@ from typing import Any, get_args
 from pydantic import field_validator
 from pydantic_settings import BaseSettings
 
+_LOCKS = frozenset({"api_keys_file"})
+"""Unset, these leave a door open: that must be meant, and not come of a variable that nobody has filled."""
+
 
 class EmptySettings(BaseSettings):
     """Part of ``service.settings.Settings``: a path or anything else that may be unset is unset by an empty value."""
@@ -21,4 +24,6 @@ class EmptySettings(BaseSettings):
             return value
         if field.annotation is Path:
             raise ValueError("is empty; name a path")
+        if info.field_name in _LOCKS:
+            raise ValueError("is empty; name a path, or leave it out where nobody shall need a key")
         return field.default if type(None) in get_args(field.annotation) else value

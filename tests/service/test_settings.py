@@ -78,18 +78,19 @@ def test_settings_do_not_change() -> None:
 
 
 def test_an_empty_value_unsets_what_may_be_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = [name for name, field in Settings.model_fields.items() if field.annotation == Path | None]
-    assert {"admin_tokens_file", "api_keys_file", "gate_required_ids", "live_worst_queries_file", "milvus_token_file"} <= {*paths}
+    of_paths = {name for name, field in Settings.model_fields.items() if field.annotation == Path | None}
+    paths = of_paths - {"api_keys_file"}
+    assert {"admin_tokens_file", "gate_required_ids", "live_worst_queries_file", "milvus_token_file"} <= {*paths}
     others = ("remote_registry", "threads", "max_connections", "milvus_uri", "trusted_keys")
     for name in (*paths, *others):
         monkeypatch.setenv(variable(name), "")
     settings = load_settings({"registry": "here"})
     assert {getattr(settings, name) or None for name in (*paths, *others)} == {None}
-    monkeypatch.setenv("SCALINGNOTE_API_KEYS_FILE", "keys")
-    assert load_settings({"registry": "here", "api_keys_file": ""}).api_keys_file is None
+    monkeypatch.setenv("SCALINGNOTE_ADMIN_TOKENS_FILE", "tokens")
+    assert load_settings({"registry": "here", "admin_tokens_file": ""}).admin_tokens_file is None
 
 
-@pytest.mark.parametrize("name", ["registry", "port", "max_k"])
+@pytest.mark.parametrize("name", ["registry", "port", "max_k", "api_keys_file"])
 def test_an_empty_value_of_what_cannot_be_unset_is_wrong(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"SCALINGNOTE_{name.upper()}", "")
     with pytest.raises(SettingsError, match=rf"{name}: .* \(set --{name.replace('_', '-')} or SCALINGNOTE_{name.upper()}\)"):
