@@ -73,11 +73,19 @@ def test_a_declared_length_far_beyond_the_limit_is_refused_unread() -> None:
     assert received == [0]
 
 
-@pytest.mark.parametrize("length", ["1", "-5", "abc", "²"])
+MANY_DIGITS = [pytest.param("0" * 5000 + "1", id="zeros"), pytest.param("9" * 5000, id="nines")]
+
+
+@pytest.mark.parametrize("length", ["1", "-5", "abc", "²", "", "0", *MANY_DIGITS])
 def test_a_length_that_is_a_lie_or_nonsense_does_not_matter(length: str) -> None:
     call = Call({"headers": [(b"content-length", length.encode("latin-1"))]}, time.monotonic)
     with pytest.raises(BodyTooLargeError):
         asyncio.run(read(SCOPE, body_of([chunk(b"x" * 2000, more=False)])[0], call.declared_bytes, 1000, 1000))
+
+
+def test_a_length_is_the_same_with_zeros_before_it() -> None:
+    call = Call({"headers": [(b"content-length", b"0" * 5000 + b"123456789012")]}, time.monotonic)
+    assert call.declared_bytes == 123_456_789_012
 
 
 def test_a_body_that_does_not_come_is_given_up() -> None:
