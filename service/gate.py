@@ -209,7 +209,9 @@ def code_of(error: Exception | None) -> str | None:
 
 def reason_of(error: Exception | None) -> str | None:
     """What went wrong, where, and what to do."""
-    return None if error is None else str(error) if isinstance(error, SnapshotError) else f"{type(error).__name__}: {error}"
+    if error is None or isinstance(error, SnapshotError):
+        return None if error is None else str(error)
+    return f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()  # as a SnapshotError's
 
 
 def sealed_checks(manifest: Manifest, signature: str) -> list[Check]:

@@ -52,6 +52,10 @@ class SnapshotError(Exception):
 
     code = "snapshot_error"
 
+    def __str__(self) -> str:
+        """Names of files are any bytes, and what tells of them is JSON: what is not UTF-8 is escaped."""
+        return super().__str__().encode(errors="backslashreplace").decode()
+
 
 class ManifestError(SnapshotError):
     """The manifest is unreadable or does not fit its schema."""

@@ -160,6 +160,15 @@ def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, served: Generatio
     assert refused.value.code == HashMismatchError.code
 
 
+def test_a_file_whose_name_is_no_text_is_refused_by_its_name(tmp_path: Path, served: Generation) -> None:
+    layout = make_snapshot(tmp_path)
+    (layout.root / os.fsdecode(b"report-\xff.md")).write_bytes(b"x")
+    with pytest.raises(RefusedApartError, match="not in the manifest") as caught:
+        Judged(layout, served)
+    assert caught.value.code == "file_extra"
+    assert "report-\\udcff.md" in str(caught.value)
+
+
 def test_another_space_is_refused_by_its_name(tmp_path: Path, served: Generation) -> None:
     layout = make_snapshot(tmp_path, tamper=lambda layout: write_tower(layout, ORACLE.table, "ab" * 32))
     with pytest.raises(RefusedApartError) as refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ from serving import Client, assert_problem, client_of, make_registry, tokens_fil
 from service.api.schemas import InfoResponse, LiveResponse, ReadyResponse
 from service.swap import SwapState
 from snapshot.registry import Desire, Registry
+
+
+def test_a_reason_that_names_a_file_whose_name_is_no_text_is_told(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    (tmp_path / str(registry.current()) / os.fsdecode(b"report-\xff.md")).write_bytes(b"x")
+    with client_of(tmp_path) as client:
+        assert client.get("/info").json()["last_error"]["code"] == "file_extra"
+        assert "report-\\udcff.md" in assert_problem(client.get("/readyz"), 503, "no_snapshot")["detail"]
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/healthz"])
