@@ -34,7 +34,7 @@ from service.attempts import Asked
 from service.errors import ConflictError, ReadOnlyRegistryError, RegistryFaultError, SwapRunningError, UnknownResourceError
 from service.parts import Parts
 from service.settings import variable
-from snapshot.errors import NothingPublishedError, SnapshotError, UnknownSnapshotError
+from snapshot.errors import NothingPublishedError, RegistryError, SnapshotError, UnknownSnapshotError
 from snapshot.manifest import Manifest
 from snapshot.paths import is_id
 from snapshot.registry import Desire
@@ -174,8 +174,15 @@ class AdminRoutes:
         """Want what the registry wants, also in the middle of loading what was tried."""
         self._parts.trials.end()
         self._follow()
-        current = await asyncio.to_thread(_translated, self._registry.current)
+        current = await asyncio.to_thread(self._desired)
         return json_response(to_bytes({**status(self._parts), "desired": current}), 202)
+
+    def _desired(self) -> str | None:
+        """None also where CURRENT cannot be read: ``last_error`` says why, and activating one of the list is the remedy."""
+        try:
+            return self._registry.current()
+        except RegistryError:
+            return None
 
     def _declared_before(self, snapshot_id: str) -> Desire | None:
         """What the registry wants; what is to be tried must be another one, and here unless a remote registry may have it."""
@@ -241,7 +248,7 @@ class AdminRoutes:
 
     def _list(self) -> dict[str, Any]:
         generations = self._parts.generations
-        desired, serving, former = self._registry.current(), generations.serving, generations.former
+        desired, serving, former = self._desired(), generations.serving, generations.former
         reports = {report.snapshot: report for report in self._parts.follower.gate_reports}  # the last one wins
         rows = [row(found, desired, serving, former, reports.get(found.id)) for found in reversed(self._registry.manifests())]
         return {**status(self._parts), "desired": desired, "snapshots": rows, "unreadable": self._registry.unreadable()}
