@@ -137,7 +137,7 @@ def required_ids(found: Documents, listed: Path | None) -> Check:
     if listed is None:
         return not_applicable("required_ids", 0, "no list is configured")
     try:
-        wanted = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+        wanted = [line.strip() for line in listed.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         return Check("required_ids", None, 0, passed=False, forcible=True, detail=f"{listed}: cannot be read ({error})")
     missing = found.missing(wanted)

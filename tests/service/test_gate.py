@@ -265,6 +265,8 @@ def test_required_ids_are_all_there_or_named(tmp_path: Path) -> None:
         assert (found.passed, error is None) == (passed, passed)
         assert detail in found.detail
     assert found.value == 4
+    listed.write_bytes(b"\xef\xbb\xbfdoc-0\r\ndoc-199\r\n")  # as spreadsheets write it
+    assert judged(layout, GateOptions(required_ids=listed))[0].passed
     listed.unlink()
     report, error = judged(layout, GateOptions(required_ids=listed))
     assert report.code == "gate_required_ids"
