@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from snapshot.errors import (
     LibraryMissingError,
@@ -83,7 +83,7 @@ def folder_of(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise RemoteAddressError(f"{url}: not a folder of this machine; write file:///path, or the path alone")
-    return Path(parts.path)
+    return Path(unquote(parts.path))
 
 
 def local_folder(text: str) -> Path:
@@ -103,10 +103,24 @@ def check_url(url: str) -> None:
         raise RemoteAddressError(
             f"{plain}: a query or fragment is no part of a registry's URL; leave out what begins with ? or #"
         )
+    _check_bucket(url)
     if is_folder(url):
         folder_of(url)
+    elif "//" in url.partition("://")[2]:
+        raise RemoteAddressError(f"{url}: a part of the prefix is empty; write one slash where there are two")
     elif urlsplit(url).scheme not in _VARIABLES or not urlsplit(url).netloc:
         raise RemoteAddressError(f"{url}: not a remote registry; write s3://BUCKET/PREFIX, gs://…, az://… or a folder")
+
+
+def _check_bucket(url: str) -> None:
+    """RemoteAddressError for credentials before it: nobody would heed them, and the URL is in ``/info``, logs and histories."""
+    scheme, _, rest = url.partition("://")
+    bucket = rest.partition("/")[0]
+    if "@" in bucket and not scheme.startswith("abfs"):  # of Azure's that is CONTAINER@ACCOUNT
+        raise RemoteAddressError(
+            f"{scheme}://{bucket.rpartition('@')[2]}: credentials are no part of a registry's URL; leave out what ends with @, "
+            "and set the variables of the store"
+        )
 
 
 def require() -> None:
