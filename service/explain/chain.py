@@ -106,7 +106,7 @@ def _by_index(query: _Query, efforts: Efforts) -> Iterator[Stand]:
     index = query.generation.manifest.index
     if isinstance(index, IvfPqIndex | ShardedIndex):
         size = index.pq_bytes if isinstance(index, IvfPqIndex) else index.code_bytes
-        note = f"codes of {size} bytes, all {index.nlist} lists, {index.refine_factor} times k refined"
+        note = f"codes of {size} bytes, all {index.nlist} lists, {index.refine_factor} times k (10 at least) refined"
         if isinstance(index, ShardedIndex) and index.refine != "fp32":
             note += f"; what whole vectors kept as {index.refine} lose is unknown, the originals are not in the snapshot"
         yield _approximate(query, "quantisation", index.nlist, note)
