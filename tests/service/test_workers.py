@@ -105,33 +105,47 @@ def test_what_has_its_vector_is_not_worked_on_before_who_looks_for_company(crew_
     assert graph.calls == [[1, 2]]
 
 
-def test_company_is_looked_for_among_so_many_and_not_beyond_the_deadline(crew_of: Callable[[int], Crew]) -> None:
+@pytest.mark.parametrize(("each_ms", "looked"), [(0, 16), (0.5, 4), (50, 1)])
+def test_company_is_looked_for_among_so_many_and_not_for_long(
+    crew_of: Callable[[int], Crew], each_ms: float, looked: int
+) -> None:
+    """What is long takes long to tokenize, and is no company for what is short."""
     crew, graph, looked_at = crew_of(1), FakeGraph(rows=4), []
+    gate = crew.hold()
+    first = crew.submit(ask(graph, query(1, 4)))
+    second = crew.submit(tokenized(crew, each_ms, lambda: looked_at.append(0), graph))
+    others = [crew.submit(tokenized(crew, each_ms, lambda number=number: looked_at.append(number))) for number in range(1, 30)]
+    graph.hook = lambda: looked_at.append(-1)
+    gate.open.set()
+    np.testing.assert_array_equal(result(first), vector_of(query(1, 4)))
+    np.testing.assert_array_equal(result(second), vector_of(query(2, 4)))
+    for future in others:
+        result(future)
+    assert looked_at == [*range(looked), -1, *range(looked, 30)]
+    assert graph.calls == [[1, 2]]
 
-    def slow(number: int) -> Steps[None]:
-        looked_at.append(number)
-        crew.clock.advance_ms(1)
-        yield Ready()
 
-    def joins() -> Steps[Vectors | None]:
-        crew.clock.advance_ms(1)
-        return (yield Encode(graph, query(2, 4)))
-
+def test_company_is_not_waited_for_beyond_the_deadline(crew_of: Callable[[int], Crew]) -> None:
+    crew, graph = crew_of(1), FakeGraph(rows=4)
     gate = crew.hold()
     walk = crew.walk(10)
     first = crew.submit(ask(graph, query(1, 4)), walk=walk)
-    second = crew.submit(joins())
-    others = [crew.submit(slow(number)) for number in range(30)]
-    graph.hook = lambda: looked_at.append(-1)
+    second = crew.submit(tokenized(crew, 16, lambda: None, graph))
     gate.open.set()
     assert isinstance(error(first), DeadlineExceededError)
     assert walk.spent_ms["queue"] == pytest.approx(16)
     assert "encode" not in walk.spent_ms
     np.testing.assert_array_equal(result(second), vector_of(query(2, 4)))
-    for future in others:
-        result(future)
-    assert looked_at[:15] == list(range(15))
-    assert graph.calls == [[2]]
+
+
+def tokenized(crew: Crew, ms: float, begin: Callable[[], object], graph: FakeGraph | None = None) -> Steps[Vectors | None]:
+    """Takes so long to be tokenized; asks ``graph`` for a vector, else has it."""
+    begin()
+    crew.clock.advance_ms(ms)
+    if graph is not None:
+        return (yield Encode(graph, query(2, 4)))
+    yield Ready()
+    return None
 
 
 def test_an_error_in_the_graph_reaches_every_member_of_its_call_and_no_other(crew_of: Callable[[int], Crew]) -> None:
