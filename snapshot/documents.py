@@ -161,11 +161,12 @@ class Documents:
                 milliseconds, and so do ten parts to be put together; it may raise to give up.
         """
 
-        def resolve(condition: Condition) -> Selection:
-            return self._cache.get_or(condition, lambda: replace(condition.select(self._table), meaning=condition))
+        def compute(condition: Condition) -> Selection:
+            return replace(condition.select(self._table), meaning=condition)
 
-        if isinstance(parsed, Condition):
-            return resolve(parsed)
+        def resolve(condition: Condition) -> Selection:
+            return compute(condition) if condition is parsed else self._cache.get_or(condition, lambda: compute(condition))
+
         return self._cache.get_or(parsed, lambda: replace(select(parsed, self.count, resolve, pace), meaning=parsed))
 
     def filter_stats(self) -> CacheStats:

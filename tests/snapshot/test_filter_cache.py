@@ -114,6 +114,17 @@ def test_giving_up_between_conditions_keeps_what_was_computed() -> None:
     assert documents.filter_stats().entries == 1
 
 
+def test_giving_up_before_the_only_condition() -> None:
+    documents = make_documents(1 << 20)
+
+    def pace() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        select(documents, {"kind": "book"}, pace=pace)
+    assert documents.filter_stats().entries == 0
+
+
 @pytest.mark.parametrize(
     "raw",
     [
