@@ -128,7 +128,10 @@ class Stages:
 
         All are checked before any is worked on; the paths of errors begin with the search's index.
         """
-        parsed = [self._checked(search, i) for i, search in enumerate(searches)]
+        parsed = []
+        for i, search in enumerate(searches):
+            parsed.append(self._checked(search, i))
+            yield Pause()
         known = yield from self._queries.many([search.query for search in searches])
         results = []
         for i, search in enumerate(searches):

@@ -22,6 +22,7 @@ from service.errors import DeadlineExceededError, InvalidRequestError
 from service.generation import Generation
 from service.plan import Planner
 from service.stages import Search, Stages, Target
+from service.steps import Pause
 from service.walk import Caller, Walk
 from snapshot.filters import Filter, parse_filter
 
@@ -180,6 +181,17 @@ def test_the_filters_of_a_batch_are_parsed_within_its_budget(generation: Generat
     with pytest.raises(DeadlineExceededError) as caught:
         run(generation, "search_many", searches, walk_of(clock, budget_ms=10))
     assert (len(parsed), caught.value.stage) == (10, "tokenize")
+
+
+def test_others_may_go_first_between_two_filters_of_a_batch(generation: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[Any] = []
+    monkeypatch.setattr(service.stages, "parse_filter", lambda raw, columns: parsed.append(raw) or parse_filter(raw, columns))
+    searches = [Search("apple", filter={"number": {"$gte": number}}) for number in range(5)]
+    steps = Stages(generation, walk_of(), VectorCache(0), Target()).search_many(searches)
+    for number in range(5):
+        assert isinstance(next(steps), Pause)
+        assert len(parsed) == number + 1
+    steps.close()
 
 
 def test_searches_that_share_a_budget_are_not_each_planned_for_its_worst_case(generation: Generation) -> None:
