@@ -6,10 +6,11 @@ import getpass
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -53,6 +54,7 @@ class Event:
 
 
 _EVENT = TypeAdapter(Event)
+_BLOCK_BYTES = 1 << 16
 _SWITCHES = (b'"activate"', b'"rollback"')
 
 
@@ -87,9 +89,12 @@ class History:
         return [event for event in map(_parse, self._lines()) if event is not None]
 
     def last_switch(self, current: str) -> Event | None:
-        """The latest switch to ``current`` that took effect (see ``happened``); parses no more lines than it must."""
+        """The latest switch to ``current`` that took effect (see ``happened``).
+
+        Reads and parses no more than it must: the file grows for years, and a swap asks twenty times a second.
+        """
         after: str | None = current
-        for line in reversed(self._lines()):
+        for line in self._lines_backwards():
             event = _parse(line) if any(action in line for action in _SWITCHES) else None
             if event is None or event.action not in ("activate", "rollback"):
                 continue
@@ -114,13 +119,36 @@ class History:
             os.close(descriptor)
 
     def _lines(self) -> list[bytes]:
-        try:
+        with self._reading():
             with open_plain(self._path) as handle:
                 return handle.read().splitlines()
+        return []
+
+    def _lines_backwards(self) -> Iterator[bytes]:
+        with self._reading(), open_plain(self._path) as handle:
+            yield from _backwards(handle)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """A file that is not there has no lines."""
+        try:
+            yield
         except (FileNotFoundError, NotADirectoryError):
-            return []
+            return
         except OSError as error:
             raise RegistryError(f"{self._path}: cannot be read ({error.strerror}); move it away") from error
+
+
+def _backwards(handle: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file, the last one first."""
+    at, begun = handle.seek(0, os.SEEK_END), b""
+    while at > 0:
+        start = max(0, at - _BLOCK_BYTES)
+        handle.seek(start)
+        begun, *lines = (handle.read(at - start) + begun).split(b"\n")
+        yield from reversed(lines)
+        at = start
+    yield begun
 
 
 def activations(events: Sequence[Event], current: str | None) -> list[str]:

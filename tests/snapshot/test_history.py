@@ -1,5 +1,6 @@
 """history.jsonl: old lines parse, torn ones cost only themselves, and what never happened is told apart."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -143,3 +144,34 @@ def test_a_switch_of_which_nobody_knows_better_counts(history: History) -> None:
     found = history.last_switch("a")
     assert found is not None
     assert found.forced
+
+
+def test_the_last_switch_is_found_wherever_blocks_of_the_file_end(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        history.append(switch(f"s{number % 7}", f"s{(number - 1) % 7}" if number else None))
+        history.append(make_event("outcome", f"s{number % 7}", "service", "ü" * number, outcome="served"))
+    asked = [f"s{number}" for number in range(8)]
+    whole = [history.last_switch(one) for one in asked]
+    assert whole[5] == switch("s5", "s4")
+    for size in (1, 7, 64, 333):
+        monkeypatch.setattr("snapshot.history._BLOCK_BYTES", size)
+        assert [history.last_switch(one) for one in asked] == whole
+
+
+def test_of_a_long_history_only_the_end_is_read_for_the_last_switch(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A swap asks twenty times a second, and the file of a registry that is swapped every hour has megabytes after a year."""
+    history.append(switch("a", None))
+    with history._path.open("ab") as handle:
+        handle.write(b'{"action": "outcome"}\n' * 50_000)
+    history.append(switch("b", "a"))
+    sizes: list[int] = []
+
+    class Counting(io.BufferedReader):
+        def read(self, size: int | None = -1, /) -> bytes:
+            content = super().read(size)
+            sizes.append(len(content))
+            return content
+
+    monkeypatch.setattr("snapshot.history.open_plain", lambda path: Counting(io.FileIO(path)))
+    assert history.last_switch("b") == switch("b", "a")
+    assert 0 < sum(sizes) < 100_000
