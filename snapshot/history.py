@@ -119,9 +119,8 @@ class History:
             os.close(descriptor)
 
     def _lines(self) -> list[bytes]:
-        with self._reading():
-            with open_plain(self._path) as handle:
-                return handle.read().splitlines()
+        with self._reading(), open_plain(self._path) as handle:
+            return handle.read().splitlines()
         return []
 
     def _lines_backwards(self) -> Iterator[bytes]:
