@@ -328,10 +328,10 @@ class Follower:
                 return False
             inspection.record.add(*golden_checks(former.manifest, proof))
         self._go_on(desire)
-        self._guard.end()
         if not self._generations.go_back():
             return False
         self._failure = None
+        self._guard.returned()
         self._keep(inspection.report())
         _log.info("snapshot_serving", snapshot=desire.snapshot, recall=proof.recall, returned=True)
         self._record(desire.snapshot, "served", "it was still open")

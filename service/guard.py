@@ -134,6 +134,12 @@ class Guard:
         """Nothing is to be undone any more."""
         self._watch.end()
 
+    def returned(self) -> None:
+        """What served before serves again: there is nothing to undo, and the last proof was of another one."""
+        self.end()
+        self._disproof = None
+        self._prove_at = self._clock()
+
     def look(self) -> Breach | None:
         """A reason to go back, if there is one."""
         self._hold_on()

@@ -284,6 +284,22 @@ def test_going_back_is_one_assignment_and_does_not_open_anything(tmp_path: Path,
         assert bench.outcomes() == [("a", "served"), ("b", "served"), ("a", "served"), ("b", "served")]
 
 
+def test_what_one_goes_back_to_proves_itself_at_once(tmp_path: Path) -> None:
+    """Who goes back because a proof failed must not be paged for what served before until the next one."""
+    with benched(tmp_path, ProofOptions(interval_seconds=300)) as bench:
+        bench.want(bench.b)
+        bench.after(61)
+        damage(bench.b)
+        bench.after(300)
+        assert bench.heard.proofs[-1] == "hash_mismatch"
+        assert bench.want(bench.a) is Outcome.RETURNED
+        assert bench.follower.disproof is None
+        proofs = len(bench.heard.proofs)
+        bench.after(1)
+        bench.after(298)
+        assert bench.heard.proofs[proofs:] == ["passed"]
+
+
 def test_a_former_that_was_changed_meanwhile_is_not_served(tmp_path: Path) -> None:
     with benched(tmp_path) as bench:
         bench.want(bench.b)
