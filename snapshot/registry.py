@@ -326,7 +326,7 @@ class Registry:
         with self.writing():
             if make:
                 self.root.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             try:
                 self._take(descriptor)
                 yield

@@ -311,3 +311,18 @@ def test_a_mended_snapshot_is_no_newer_for_that(registry: Registry, snapshots: l
     assert registry.gc(keep=1).removed == (first,)
     registry.publish(snapshots[0].root)
     assert registry.ids() == [second, first]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_who_may_write_its_files_is_what_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    """So that a group may keep a registry together; each file that only its maker may write would keep the others out."""
+    before = os.umask(umask)
+    try:
+        registry = Registry(tmp_path / "registry")
+        one = registry.publish(make_snapshot(tmp_path / "made").root).id
+        registry.activate(one, "a test")
+        registry.pin(one)
+    finally:
+        os.umask(before)
+    names = {path.name: path.stat().st_mode & 0o777 for path in registry.root.iterdir() if path.is_file()}
+    assert names == dict.fromkeys([".lock", "CURRENT", "PINS", "history.jsonl"], mode)
