@@ -88,8 +88,8 @@ def activate(
         if as_json:
             print_json({"desired": snapshot_id, "forced": force})
         return
-    if service or remote:
-        raise FleetError("--service and --remote are of --wave; name the waves too, as in: --wave 1,100%")
+    if service or remote or token_file:
+        raise FleetError("--service, --token-file and --remote are of --wave; name the waves too, as in: --wave 1,100%")
     manifest = Registry(registry).activate(snapshot_id, why, force=force)
     _say_desire(manifest, "now", as_json, forced=force)
 

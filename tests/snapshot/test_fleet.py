@@ -224,6 +224,7 @@ def test_a_name_with_addresses_of_ipv6_alone_is_all_of_them_in_brackets(monkeypa
         (["--wave", "1,100%", "--token-file", "TOKEN"], "name each with: --service"),
         (["--wave", "1", "--token-file", "TOKEN", "--service", "http://127.0.0.1:1", "--service", "http://127.0.0.2:1"], "100%"),
         (["--service", "http://127.0.0.1:1"], "--wave 1,100%"),
+        (["--token-file", "TOKEN"], "--wave 1,100%"),
         (["--wave", "1,100%", "--force"], "--why"),
     ],
 )
