@@ -204,8 +204,11 @@ def _at(url: str) -> Iterator[Replica]:
     parts = urlsplit(url)
     try:
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")  # as it is looked up: no empty label, none above 63 characters
     except ValueError:
         host, port = None, None
+    if parts.username is not None:
+        raise FleetError(f"{parts.hostname}: a service's address holds no user and no password; write it as http://HOST:8000")
     if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/") or parts.query:
         raise FleetError(f"{url}: no address of a service; write it as http://HOST:8000")
     own = f"{parts.scheme}://{parts.netloc}"

@@ -193,11 +193,16 @@ def test_a_refusal_comes_with_its_code_and_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://host", "http://", "http://host/path", "http://host:port", "http://h?q=1"]
+    "url",
+    [
+        *("localhost:8000", "ftp://host", "http://", "http://host/path", "http://host:port", "http://h?q=1"),
+        *("http://a..b:8000", f"https://{'a' * 64}.example:8000", "http://u:sesame@10.0.0.7:8000"),
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(FleetError, match="write it as http://HOST:8000"):
+    with pytest.raises(FleetError, match="write it as http://HOST:8000") as caught:
         replicas([url])
+    assert "sesame" not in str(caught.value)
 
 
 def test_a_name_with_several_addresses_is_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
