@@ -124,7 +124,7 @@ def _check_listens(address: str) -> None:
         return
     try:
         socket.create_connection((host, port), _LISTENS_SECONDS).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that cannot even be looked up, as one with an empty label
         raise _unanswered(address, error) from error
 
 

@@ -184,7 +184,7 @@ def test_a_cluster_that_does_not_answer_is_named(listening, use):
         list(RayRunner(RayConfig(address=listening)).run(square, range(3)))
 
 
-@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "[::1]:{}", "127.0.0.1:port"])
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "[::1]:{}", "127.0.0.1:port", "head..node:{}"])
 def test_an_address_where_nobody_listens_is_refused_before_ray_waits_for_it(form, use):
     ray = use(FakeRay())
     address = form.format(free_port())
