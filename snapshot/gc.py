@@ -46,7 +46,11 @@ class _Taken:
 
 
 def collect(registry: Registry, keep: int, *, dry_run: bool, who: str | None) -> Collected:
-    """See ``Registry.gc``. A snapshot is first renamed, so that it does not exist any more, and then deleted."""
+    """See ``Registry.gc``. A snapshot is first renamed, so that it does not exist any more, and then deleted.
+
+    Raises:
+        RegistryError: as there; or what was removed is somebody else's to delete.
+    """
     if keep < 0:
         raise RegistryError(f"keep is {keep}; say how many of the latest snapshots to keep, 0 or more")
     if dry_run:
@@ -65,7 +69,11 @@ def collect(registry: Registry, keep: int, *, dry_run: bool, who: str | None) ->
             if snapshot_id not in kept and not _take(registry, snapshot_id, taken, who):
                 kept[snapshot_id] = ("serving",)
     freed = _freed([held.folder for held in (*left, *taken.held)])
-    delete_all([*left, *taken.held])
+    if others := delete_all([*left, *taken.held]):
+        raise RegistryError(
+            f"{others[0]}: cannot be deleted, since it or a folder in it is another user's; run gc as its owner. No snapshot is "
+            f"lost by that: {len(taken.ids)} were removed as asked, {len(others)} folders of such wait to be deleted"
+        )
     return Collected(tuple(taken.ids), kept, freed, len(left), dry_run=False)
 
 

@@ -122,13 +122,18 @@ def _untouched_seconds(folder: Path) -> float:
     return abs(time.time() - latest)
 
 
-def delete_all(held: list[Held]) -> None:
-    """Delete folders and let go of them."""
+def delete_all(held: list[Held]) -> list[Path]:
+    """Delete folders and let go of them; those that only somebody else may delete are left, and returned."""
+    left = []
     with ExitStack() as closing:
         for one in held:
             closing.callback(one.close)
         for one in held:
-            one.delete()
+            try:
+                one.delete()
+            except PermissionError:
+                left.append(one.folder)
+    return left
 
 
 def copy(folder: Path, target: Path, instead: Mapping[str, Path] = _NOTHING) -> None:

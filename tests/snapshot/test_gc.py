@@ -1,5 +1,6 @@
 """Removing: what is wanted, served, pinned or the way back stays; what goes is gone at once."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -145,3 +146,20 @@ def test_a_plan_does_not_need_to_write(registry: Registry, monkeypatch: pytest.M
     assert registry.gc(1, dry_run=True).leftovers == 1
     assert not (registry.root / ".lock").exists()
     assert folder.is_dir()
+
+
+def test_what_only_somebody_else_may_delete_is_named_and_keeps_nobody_from_publishing(
+    registry: Registry, made: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "rows.npy")
+
+    a = registry.ids()[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(staging.shutil, "rmtree", forbidden)
+        with pytest.raises(RegistryError, match=rf"\.removed-{a}.*run gc as its owner.*2 were removed"):
+            registry.gc(3)
+        assert a not in registry.ids()
+        assert registry.publish(made[0]).id == a
+    assert registry.gc(4).leftovers == 2
+    assert not list(registry.root.glob(".removed*"))
