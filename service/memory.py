@@ -67,7 +67,7 @@ def _identity(path: Path) -> object:
 
 
 def available_bytes(cgroup: Path = MOUNT, meminfo: Path = _MEMINFO, membership: Path = MEMBERSHIP) -> int | None:
-    """What the control groups (version 2 or 1) and the machine have left, the cache of files counted as free; None: unknown."""
+    """What the control groups (version 2 or 1) and the machine have left, the cache of files on disks as free; None: unknown."""
     found = re.search(r"^MemAvailable:\s+(\d+) kB$", read_text(meminfo), flags=re.MULTILINE)
     machine = None if found is None else int(found[1]) * 1024
     groups = groups_of("memory", cgroup, membership)
@@ -77,16 +77,21 @@ def available_bytes(cgroup: Path = MOUNT, meminfo: Path = _MEMINFO, membership: 
 
 def _left_v2(folder: Path) -> int | None:
     limit, used = read_text(folder / "memory.max"), read_text(folder / "memory.current")
-    return _left(limit, used, _stat(folder / "memory.stat", "file"))
+    return _left(limit, used, _cache(folder / "memory.stat", "file", "shmem"))
 
 
 def _left_v1(folder: Path) -> int | None:
     limit, used = read_text(folder / "memory.limit_in_bytes"), read_text(folder / "memory.usage_in_bytes")
-    return _left(limit, used, _stat(folder / "memory.stat", "total_cache"))
+    return _left(limit, used, _cache(folder / "memory.stat", "total_cache", "total_shmem"))
 
 
 def _left(limit: str, used: str, cache: int) -> int | None:
     return max(0, int(limit) - int(used) + cache) if limit.isdigit() and used.isdigit() else None
+
+
+def _cache(path: Path, name: str, shared: str) -> int:
+    """Of files that can be read again: those of a tmpfs (a container's /tmp, a registry in memory) are counted with them."""
+    return max(0, _stat(path, name) - _stat(path, shared))
 
 
 def _stat(path: Path, name: str) -> int:

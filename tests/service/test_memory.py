@@ -38,12 +38,24 @@ def meminfo(tmp_path: Path) -> Path:
             {"memory.max": str(MIB), "memory.current": "600000", "memory.stat": "anon 1\nfile 100000\nfile_mapped 7"},
             MIB - 500_000,
         ),
+        (  # files of a tmpfs are in the cache, and cannot be read again
+            {"memory.max": str(MIB), "memory.current": "600000", "memory.stat": "file 100000\nshmem 80000"},
+            MIB - 580_000,
+        ),
         ({"memory.max": "1000", "memory.current": "3000"}, 0),
         (
             {
                 "memory/memory.limit_in_bytes": "5000",
                 "memory/memory.usage_in_bytes": "4000",
                 "memory/memory.stat": "total_cache 100",
+            },
+            1100,
+        ),
+        (
+            {
+                "memory/memory.limit_in_bytes": "5000",
+                "memory/memory.usage_in_bytes": "4000",
+                "memory/memory.stat": "cache 7\nshmem 7\ntotal_cache 900\ntotal_shmem 800",
             },
             1100,
         ),
