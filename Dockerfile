@@ -66,6 +66,7 @@ USER 10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 # Liveness, not readiness: a service that waits for its first snapshot is healthy, and a restart would not bring one.
+# By no proxy: Docker gives its own proxies to every container, and they do not know this address.
 HEALTHCHECK --interval=15s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['SCALINGNOTE_PORT'] + '/livez', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:' + os.environ['SCALINGNOTE_PORT'] + '/livez', timeout=2)"]
 ENTRYPOINT ["python", "-m", "service"]

@@ -143,9 +143,10 @@ def test_the_image_is_made_in_stages_runs_as_nobody_special_and_says_how_it_is()
     assert stages["service"].index("USER") < stages["service"].index("ENTRYPOINT")
 
 
-def test_the_image_asks_itself_what_the_service_answers():
+def test_the_image_asks_itself_what_the_service_answers_and_no_proxy():
     [command] = re.findall(r"^HEALTHCHECK .*\n +CMD (\[.*\])$", IMAGE, re.MULTILINE)
     program, *arguments = json.loads(command)
+    no_way_out = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
     replica = HTTPServer(("127.0.0.1", 0), _Live)
     thread = threading.Thread(target=replica.serve_forever, args=(0.02,))
     thread.start()
@@ -154,7 +155,7 @@ def test_the_image_asks_itself_what_the_service_answers():
             _Live.path_answered = path
             done = subprocess.run(
                 [sys.executable, *arguments],
-                env={**os.environ, "SCALINGNOTE_PORT": str(replica.server_port)},
+                env={**os.environ, **no_way_out, "SCALINGNOTE_PORT": str(replica.server_port)},
                 stderr=subprocess.PIPE,
             )
             assert (program, done.returncode) == ("python", code)
