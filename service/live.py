@@ -230,14 +230,14 @@ class Live:
         return True
 
     def write(self) -> None:
-        """Write the worst queries beside those of the file, where one is wanted and there are new ones."""
+        """Write the worst queries beside those of the file, where one is wanted and there are new ones; if not now, then later."""
         path = self._options.worst_file
         if path is None or not self._unwritten:
             return
-        self._unwritten = False
         self._write_at = self._clock() + _WRITE_SECONDS
         try:
             write_worst(path, self.worst_jsonl(), self._options.worst_queries)
+            self._unwritten = False
         except OSError as error:
             _log.warning("worst_queries_not_written", path=str(path), error=error.strerror)
 
@@ -293,6 +293,7 @@ class Live:
             self._observer.sampled(work, outcome)
 
     def _begin_anew(self, snapshot: str) -> None:
+        self.write()  # what was found of the one before is forgotten below
         if self._record is not None and self._record.teacher is not None:
             self._record.teacher.close()
         self._record = _Record(snapshot, self._options)

@@ -228,6 +228,22 @@ def test_a_swap_begins_anew(plain: Generation, taught: Generation) -> None:
     assert bench.live.figures(plain.id).recall is None
 
 
+def test_a_swap_loses_no_worst_query_and_neither_does_a_folder_that_is_there_late(taught: Generation, tmp_path: Path) -> None:
+    path, other = tmp_path / "late" / "worst.jsonl", load(tmp_path, teacher=NOISE, seed=1)
+    bench = Bench(taught, replace(ALL, worst_file=path))
+    bench.ask(QUERIES[0])
+    bench.look()
+    path.parent.touch()
+    bench.live.write()
+    path.parent.unlink()
+    bench.serving = bench.served.now = other
+    bench.ask(QUERIES[1])
+    bench.look()
+    bench.live.write()
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {(row["query"], row["snapshot"]) for row in rows} == {(QUERIES[0], taught.id), (QUERIES[1], other.id)}
+
+
 def test_what_is_pinned_is_let_go_when_another_serves(plain: Generation, taught: Generation) -> None:
     bench = Bench(plain)
     bench.served.now = replace(plain, encoder=_Swapping(plain.encoder, bench.served, taught))  # type: ignore[arg-type]
