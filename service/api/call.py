@@ -101,7 +101,7 @@ class Call:
         self.span: Span | None = None
         self.trace: Traceparent | None = None
         self.trace_parent: str | None = None
-        request_id = None
+        request_id = parent = None
         for name, value in scope["headers"]:  # once over all of them: each look-up by name would be
             if name not in _READ:
                 continue
@@ -109,8 +109,7 @@ class Call:
             if name == b"x-request-id":
                 request_id = _matching(_REQUEST_ID, text)
             elif name == b"traceparent":
-                self.trace = parse_traceparent(text)
-                self.trace_parent = None if self.trace is None else text.strip()
+                parent = text if parent is None else ""  # two of them say nothing
             elif name == b"content-length":
                 self.declared_bytes = _length(text)
             elif name == b"content-encoding":
@@ -119,6 +118,9 @@ class Call:
                 self.elsewhere = True
             else:
                 self.timeouts.extend((_TIMEOUTS[name], each) for each in text.split(",", _MOST_JOINED))
+        if parent:
+            self.trace = parse_traceparent(parent)
+            self.trace_parent = None if self.trace is None else parent.strip()
         self.request_id = request_id or f"{_ids.getrandbits(128):032x}"
 
     @property

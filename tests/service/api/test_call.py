@@ -45,6 +45,11 @@ def test_a_malformed_trace_is_not(client: Client, given: str) -> None:
     assert "traceparent" not in client.get("/livez", headers={"traceparent": given}).headers
 
 
+def test_two_traces_are_none(client: Client) -> None:
+    given = [("traceparent", TRACE), ("traceparent", TRACE.replace("4bf92f", "5bf92f"))]
+    assert "traceparent" not in client.get("/livez", headers=given).headers
+
+
 def test_server_timing_says_what_the_body_says(client: Client) -> None:
     response = client.post("/search", {"query": "a"})
     timings = dict(part.split(";dur=") for part in response.headers["server-timing"].split(", "))
