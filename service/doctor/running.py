@@ -117,8 +117,8 @@ def check_proof(
 def check_live(high: tuple[float | None, float | None], targets: tuple[float, float]) -> list[Finding]:
     """Live recall and overlap with the teacher, by the upper ends of their intervals; nothing where they are not measured."""
     checks = (
-        ("live_recall", "of live searches, with interval up to", "docs/runbook.md#recall-is-low"),
-        ("teacher_overlap", "of live queries' documents are the teacher's, at most", "docs/runbook.md#real-queries-drift-away"),
+        ("live_recall", "of exact search's best at most, by live searches", "docs/runbook.md#recall-is-low"),
+        ("teacher_overlap", "of the teacher's documents at most, by live queries", "docs/runbook.md#real-queries-drift-away"),
     )
     return [
         Finding.of(name, "wrong" if value < target else "ok", f"{value:.3f} {words}", f"at least {target:g}", advice)

@@ -77,6 +77,7 @@ def test_live_figures_are_judged_where_there_are_any() -> None:
     assert check_live((None, float("nan")), (0.9, 0.6)) == []
     found = check_live((0.85, 0.7), (0.9, 0.6))
     assert [(each.check, each.verdict) for each in found] == [("live_recall", "wrong"), ("teacher_overlap", "ok")]
+    assert found[0].seen == "0.850 of exact search's best at most, by live searches"
 
 
 @pytest.mark.parametrize(
