@@ -21,6 +21,8 @@ _PART = re.compile(r"(\d{1,6})(%?)")
 _UNKNOWN = "snapshot_unknown"
 _MARGIN_SECONDS = 600.0
 """That a trial outlasts the waves by, as planned."""
+MOST_TRIAL_SECONDS = 86_400.0
+"""Longer trials are refused by services (``TryBody``)."""
 
 
 class Member(Protocol):
@@ -106,12 +108,19 @@ class Rollout:
         """Wave by wave; ``declare`` moves the registry's pointer once every service has it.
 
         Raises:
+            FleetError: it would take longer than a service tries anything; nothing was done.
             WaveError: a service failed. Every trial is ended, or said to be left; the registry was not touched. Or it was, and a
                 service has not heard of it: the trial there will end.
         """
+        lasting = (self._order.wait_seconds + self._order.watch_seconds) * len(sizes) + _MARGIN_SECONDS
+        if not lasting <= MOST_TRIAL_SECONDS:
+            raise FleetError(
+                f"{len(sizes)} waves might take {lasting:g} s with --wait {self._order.wait_seconds:g} and --watch "
+                f"{self._order.watch_seconds:g}, and a service tries nothing for longer than {MOST_TRIAL_SECONDS:g}; name less, "
+                "or fewer waves"
+            )
         try:
             self._check_all_answer()
-            lasting = (self._order.wait_seconds + self._order.watch_seconds) * len(sizes) + _MARGIN_SECONDS
             for number, size in enumerate(sizes, 1):
                 self._wave(f"wave {number} of {len(sizes)}", self._fleet[len(self._trying) : size], lasting)
             declare()

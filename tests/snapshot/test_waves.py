@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import annotated_types
 import pytest
 
+from service.api.admin_schemas import TryBody
 from snapshot.errors import FleetError, RegistryError, ReplicaError, ReplicaRefusedError, WaveError
 from snapshot.fleet import Seen
-from snapshot.waves import Order, Rollout, Time, parse_waves
+from snapshot.waves import MOST_TRIAL_SECONDS, Order, Rollout, Time, parse_waves
 
 OLD, NEW = "20260101T000000Z-aaaaaaaa", "20260102T000000Z-bbbbbbbb"
 ORDER = Order(NEW, "newer", force=False, token="secret", wait_seconds=30, watch_seconds=5)
@@ -104,6 +107,16 @@ def test_waves_are_numbers_and_shares_rounded_up(text: str, count: int, sizes: l
 def test_waves_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(FleetError, match="--wave"):
         parse_waves(text, 4)
+
+
+@pytest.mark.parametrize("watch_seconds", [43_000.0, math.inf])
+def test_waves_that_outlast_what_a_service_tries_are_not_begun_with(watch_seconds: float) -> None:
+    assert TryBody.model_fields["seconds"].metadata[1] == annotated_types.Le(MOST_TRIAL_SECONDS)
+    fleet = named(Service(""), Service(""))
+    order = replace(ORDER, watch_seconds=watch_seconds)
+    with pytest.raises(FleetError, match=r"2 waves might take \S+ s with --wait 30 and --watch .*; name less, or fewer waves"):
+        Rollout(order, fleet, lambda _: None).go([1, 2], lambda: None)
+    assert not any(one.told for one in fleet)
 
 
 def test_each_wave_waits_for_the_one_before_and_the_registry_is_last() -> None:
