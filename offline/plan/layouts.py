@@ -157,7 +157,12 @@ SHARDED = Layout(
             "the most that keeps p99_ms with at most 0.1% shed, by simulation",
         ),
         Step("box_qps", "a second", "busy * box_cores * 1000 / core_ms", "by cores"),
-        Step("reads", "a search", "k * refine_factor * ceil(2 * dim / 4096)", "pages of 4 kB to refine, where none is cached"),
+        Step(
+            "reads",
+            "a search",
+            "max(k, 10) * refine_factor * ceil(2 * dim / 4096)",
+            "pages of 4 kB to refine (few hits as ten), none cached",
+        ),
         Step("box_reads_qps", "a second", "disk_reads_per_second / reads", "by disk"),
         Step("replicas", "", "ceil(qps / min(box_qps, box_reads_qps))", "copies of the whole index, a box each"),
         Step("boxes", "", "replicas + spare_boxes", "with those that may be down"),

@@ -14,6 +14,7 @@ from offline.plan.layouts import HNSW, IVFPQ, LAYOUTS, SHARDED
 from offline.plan.make import make_plan, search_ms, values_at
 from offline.plan.operating import operating_point
 from offline.plan.sheet import compute, names_in
+from service.engines.stored import rows_compared
 
 ROWS, DIM = 20_000, 64
 PERFORMANCE = json.loads((Path(__file__).parents[3] / "docs" / "performance.json").read_text(encoding="utf-8"))
@@ -145,6 +146,11 @@ def test_hardly_any_load_needs_one_of_each() -> None:
 @pytest.mark.parametrize(("dim", "pages"), [(384, 1), (2048, 1), (4096, 2)])
 def test_wide_rows_take_more_reads(dim: int, pages: int) -> None:
     assert value(SHARDED, "reads", k=10, refine_factor=8, dim=dim) == 80 * pages
+
+
+@pytest.mark.parametrize(("k", "rows"), [(1, 10), (100, 100)])
+def test_few_hits_take_the_reads_of_ten_as_the_service_compares_them(k: int, rows: int) -> None:
+    assert value(SHARDED, "reads", k=k, refine_factor=8, dim=384) == rows_compared(k, 8) == 8 * rows
 
 
 def test_a_plan_repeats(plan) -> None:
