@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from stat import S_IMODE
+from stat import S_IMODE, S_ISFIFO
 
 from snapshot.files import write_text
 
@@ -26,6 +26,18 @@ def alone(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+def no_pipe(path: Path) -> os.stat_result:
+    """What the system says of a file that is read again whenever it changes.
+
+    Raises:
+        OSError: there is none; or it is a pipe, whose reader would wait for a writer for ever.
+    """
+    found = path.stat()
+    if S_ISFIFO(found.st_mode):
+        raise OSError("a pipe can be read once only: name a file")
+    return found
 
 
 def replace(path: Path, text: str) -> None:

@@ -97,7 +97,7 @@ class Tokens:
 def read_tokens(path: Path) -> tuple[Token, ...]:
     """The tokens of a file; raises what ``parse_tokens`` does, also where it cannot be read, or anybody may write it."""
     try:
-        mode, text = path.stat().st_mode, path.read_text(encoding="utf-8")
+        mode, text = changing.no_pipe(path).st_mode, path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
     if mode & S_IWOTH:

@@ -181,7 +181,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 def _text(path: Path) -> str:
     try:
-        found = path.stat()
+        found = changing.no_pipe(path)
         content = path.read_bytes() if found.st_size <= _MOST_FILE_BYTES else None
         text = None if content is None else content.decode()
     except (OSError, UnicodeDecodeError) as error:

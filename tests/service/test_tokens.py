@@ -145,6 +145,13 @@ def test_a_file_that_anybody_may_write_is_refused(tmp_path: Path) -> None:
     assert Tokens(file).table().names
 
 
+def test_a_pipe_is_refused_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    file = tmp_path / "admin-tokens"
+    os.mkfifo(file)
+    with pytest.raises(TokensError, match="a pipe can be read once only"):
+        Tokens(file).table()
+
+
 def test_tokens_are_random_and_long() -> None:
     made = {make_token("alice")[0] for _ in range(100)}
     assert len(made) == 100

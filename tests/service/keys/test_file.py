@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -151,5 +152,11 @@ def test_a_file_that_is_wrong_open_to_all_or_huge_is_neither_used_nor_changed(tm
             with pytest.raises(KeysFileError, match=message):
                 use()
         assert file.read_bytes() == before
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(KeysFileError, match="a pipe can be read once only"):
+        read_keys(file)
+    file.unlink()
+    file.touch()
     with pytest.raises(KeysFileError, match="cannot be written"):
         add_key(file / "below", entry_of("bot", PERMISSIONS, None, None, None))
