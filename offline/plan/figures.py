@@ -19,6 +19,13 @@ from offline.plan.times import Measured
 OURS = Path(__file__).with_name("figures.toml")
 End = Literal["good", "likely", "bad"]
 """Of all ranges at once: nothing says that figures are bad together, so the ends of a plan are wide."""
+MAY_BE_NOTHING = frozenset(
+    (
+        *("front_ms", "beside_ms", "private_gb", "hnsw_growth", "ivf_growth", "milvus_ms", "milvus_other_boxes"),
+        *("core_hour", "gb_hour", "disk_gb_month"),
+    )
+)
+"""Formulas divide by others, and take logarithms of them."""
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -125,6 +132,8 @@ def load_figures(path: Path | None = None) -> Figures:
     unknown = sorted(theirs.figures.keys() - found.by_name.keys())
     if unknown:
         raise PlanError(f"{path}: figures.{unknown[0]}: there is no such figure; those there are stand in {OURS}")
+    if nothing := [name for name, each in theirs.figures.items() if not each.least and name not in MAY_BE_NOTHING]:
+        raise PlanError(f"{path}: figures.{nothing[0]}: must be above 0, its low end too")
     if any(figure.mid < 1 for name, figure in theirs.figures.items() if name == "replica_cores"):
         raise PlanError(f"{path}: figures.replica_cores: a process has a core at least")
     return found.override(theirs.figures, theirs.shape)

@@ -8,7 +8,10 @@ import pytest
 
 from offline.errors import PlanError
 from offline.plan.bench import figures_of
-from offline.plan.figures import OURS, Figure, load_figures
+from offline.plan.demand import Box, Demand
+from offline.plan.figures import MAY_BE_NOTHING, OURS, Figure, load_figures
+from offline.plan.make import make_plan
+from offline.plan.operating import Point
 from tests.scale.measure import bench_tables
 
 PERFORMANCE = Path(__file__).parents[3] / "docs" / "performance.json"
@@ -114,10 +117,25 @@ def test_our_file_has_nothing_left_to_do() -> None:
     assert tomllib.loads(OURS.read_text(encoding="utf-8"))["figures"]
 
 
+def test_every_figure_may_be_nothing_or_is_refused_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offline.plan.make.operating_point", lambda *_: Point(0.5, 1.0, 0.0))
+    for name in load_figures().by_name:
+        path = tmp_path / f"{name}.toml"
+        path.write_text(f'[figures.{name}]\nmid = 0\nunit = "x"\nkind = "assumed"\nsource = "mine"\n')
+        if name in MAY_BE_NOTHING:
+            planned = make_plan(Demand(2e5, 384, 10, 200), Box(), load_figures(path)).layouts
+            assert [each.feasible for each in planned] == [True] * 4, name
+        else:
+            with pytest.raises(PlanError, match=f"figures.{name}: .*must be above 0|figures.{name}: .*at least"):
+                load_figures(path)
+
+
 @pytest.mark.parametrize(
     ("name", "table", "said"),
     [
         ("tokens_per_core_second", 'mid = 0\nworse = "low"', "worse the less there is of it must be above 0"),
+        ("copies", "mid = 0", "figures.copies: must be above 0"),
+        ("hnsw_ms_100k", "mid = 1\nlow = 0", "figures.hnsw_ms_100k: must be above 0, its low end too"),
         ("replica_cores", "mid = 0.5", "figures.replica_cores: a process has a core at least"),
     ],
 )
