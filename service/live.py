@@ -230,7 +230,7 @@ class Live:
         return True
 
     def write(self) -> None:
-        """Write the worst queries beside those of the file, where one is wanted and there are new ones; if not now, then later."""
+        """Write the worst queries beside those of the file, where one is wanted and there are new ones, later if not now."""
         path = self._options.worst_file
         if path is None or not self._unwritten:
             return
