@@ -348,7 +348,7 @@ class Follower:
         self._declined = self._desire if self.desired == left else None
         self._failure = self._undone = Failure(left, "rolled_back", reason, datetime.now(UTC), attempts=1)
         self._generations.enter(SwapState.FAILED)
-        self._guard.observer.rolled_back(breach.code)
+        self._guard.rolled_back(breach)
         _log.error("snapshot_rolled_back", snapshot=left, to=to, code=breach.code, reason=breach.reason)
         self._record(left, "rolled_back", reason)
         return True

@@ -140,6 +140,11 @@ class Guard:
         self._disproof = None
         self._prove_at = self._clock()
 
+    def rolled_back(self, breach: Breach) -> None:
+        """As ``returned``, and by the service itself."""
+        self.returned()
+        self.observer.rolled_back(breach.code)
+
     def look(self) -> Breach | None:
         """A reason to go back, if there is one."""
         self._hold_on()
