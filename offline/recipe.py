@@ -123,24 +123,32 @@ def _suggestion(loc: Sequence[str | int]) -> str:
 
 
 def _check(path: Path, recipe: Recipe) -> None:
-    distill = recipe.distill
+    check_distill(recipe.distill, f"{path}: distill")
+    _check_texts(path, recipe)
+    _check_towers(path, recipe)
+
+
+def check_distill(distill: DistillConfig, where: str) -> None:
+    """Refuse settings of ``distill`` that contradict each other; ``where`` they are written.
+
+    Raises:
+        RecipeError: no student, or nothing to learn, comes of them.
+    """
     if (distill.layers is None) == (distill.backbone is None) or (distill.student == "backbone") != (
         distill.backbone is not None
     ):
         raise RecipeError(
-            f"{path}: distill: give either layers (of the teacher) or backbone (another model), not both; "
+            f"{where}: give either layers (of the teacher) or backbone (another model), not both; "
             "--set 'distill={backbone=\"...\"}' takes the place of the section"
         )
     if distill.mse_weight == 0 and distill.cosine_weight == 0:
-        raise RecipeError(f"{path}: distill: mse_weight and cosine_weight are both 0; nothing would be learnt")
+        raise RecipeError(f"{where}: mse_weight and cosine_weight are both 0; nothing would be learnt")
     if distill.student == "narrow" and distill.width is None and distill.ffn is None:
-        raise RecipeError(f"{path}: distill: a narrow student needs width or ffn; without, it is not narrow")
+        raise RecipeError(f"{where}: a narrow student needs width or ffn; without, it is not narrow")
     if distill.student != "narrow" and (distill.width is not None or distill.ffn is not None):
-        raise RecipeError(f'{path}: distill: width and ffn are those of a narrow student; say student = "narrow"')
+        raise RecipeError(f'{where}: width and ffn are those of a narrow student; say student = "narrow"')
     if distill.shares and not sum(distill.shares.values()) > 0:
-        raise RecipeError(f"{path}: distill.shares: all are 0; nothing would be learnt")
-    _check_texts(path, recipe)
-    _check_towers(path, recipe)
+        raise RecipeError(f"{where}.shares: all are 0; nothing would be learnt")
 
 
 def _check_towers(path: Path, recipe: Recipe) -> None:

@@ -36,7 +36,7 @@ from offline.probes import probe_queries
 from offline.progress import say
 from offline.quantize import observe, static_int8
 from offline.ranking import exact_top_k
-from offline.recipe import Recipe
+from offline.recipe import Recipe, check_distill
 from offline.stages import Job, Source, Stage, Summary
 from offline.towers import backbone_of, count_parameters, encode, load_tower
 from offline.trace import to_onnx, write_graph, write_tokenizer
@@ -107,6 +107,8 @@ def _train_by_rounds(
 def closing(found: Findings, walk: Walk, recipe: Path, given: Sequence[str]) -> str:
     """What was found, and the whole command that goes on from it; ``given`` are the options of ``--set`` so far."""
     everything = f"see {walk.work / FOLDER / 'search.md'}"
+    if not found.latencies:
+        return "No candidate could be built, and each is told above with what is wrong with it; name others in search.candidates"
     if found.best is None:
         return (
             f"No student takes at most {found.budget_ms:g} ms, so none was trained: {found.nearest}; {everything} for what each "
@@ -153,7 +155,8 @@ def candidates(recipe: Recipe, depth: int, width: int) -> dict[str, Recipe]:
         RecipeError: a candidate of ``search.candidates`` is no valid change of ``distill``.
     """
     given = recipe.search.candidates or _usual(depth, width)
-    return {_name(changes): _changed(recipe, changes, number) for number, changes in enumerate(given)}
+    changed = [_changed(recipe, changes, number) for number, changes in enumerate(given)]
+    return {_name(changes): variant for changes, variant in zip(given, changed, strict=True)}
 
 
 def _usual(depth: int, width: int) -> list[dict[str, Any]]:
@@ -183,6 +186,7 @@ def _changed(recipe: Recipe, changes: Mapping[str, Any], number: int) -> Recipe:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise RecipeError(f"search.candidates.{number}.{where}: {error.errors()[0]['msg']}") from error
+    check_distill(section, f"search.candidates.{number}")
     return recipe.model_copy(update={"distill": section})
 
 

@@ -135,3 +135,28 @@ def test_a_candidate_that_is_no_student_is_told_by_place():
     recipe = Recipe.model_validate({"name": "tiny", "search": {"candidates": [{"layers": [0]}, {"depth": 3}]}})
     with pytest.raises(RecipeError, match=r"search\.candidates\.1\.depth: Extra inputs"):
         search.candidates(recipe, 6, 384)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": 2}, "search.candidates.0.layers: Input should be a valid tuple"),
+        ({"student": "narrow", "layers": [0]}, "search.candidates.0: a narrow student needs width or ffn"),
+        ({"student": "static", "width": 3}, "search.candidates.0: width and ffn are those of a narrow student"),
+        ({"student": "backbone"}, "search.candidates.0: give either layers"),
+        ({"layers": [0], "mse_weight": 0.0, "cosine_weight": 0.0}, "search.candidates.0: mse_weight and cosine_weight are both"),
+    ],
+)
+def test_a_candidate_that_no_recipe_could_say_is_refused_by_its_place(changes, message):
+    recipe = Recipe.model_validate({"name": "tiny", "search": {"candidates": [changes]}})
+    with pytest.raises(RecipeError) as caught:
+        search.candidates(recipe, depth=6, width=384)
+    assert message in str(caught.value)
+
+
+def test_where_no_candidate_can_be_built_no_larger_budget_is_asked_for(walk):
+    recipe = walk.recipe.model_copy(update={"search": walk.recipe.search.model_copy(update={"candidates": ({"layers": [7]},)})})
+    found = search.search(Walk(recipe, walk.source, walk.work), budget_ms=1.5)
+    said = search.closing(found, walk, Path("tiny.toml"), ())
+    assert "name others in search.candidates" in said
+    assert "--budget-ms" not in said
