@@ -170,7 +170,9 @@ def _check_texts(path: Path, recipe: Recipe) -> None:
     for place, template, known, needed in rows:
         try:
             names = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-        except ValueError as error:
+            if names <= known:
+                template.format(**dict.fromkeys(known, "text"))  # a conversion or a format may be none of a text's
+        except (ValueError, KeyError, OverflowError) as error:
             raise RecipeError(f"{path}: {place}: {template!r} is no template ({error}); double a brace that is meant") from error
         if needed not in names or not names <= known:
             raise RecipeError(f"{path}: {place}: {template!r} must hold {{{needed}}} and may hold {sorted(known)}, nothing else")

@@ -53,6 +53,8 @@ def test_a_student_from_another_backbone_replaces_the_layers(tmp_path: Path) -> 
         ('name = "my"\n[text.query]\ntemplate = "{title}"\n', "text.query.template: '{title}' must hold {text}"),
         ('name = "my"\n[text.document]\ntemplate = "passage"\n', "text.document.template: 'passage' must hold {title} or {text}"),
         ('name = "my"\n[text.document]\ntemplate = "{text} {body}"\n', "text.document.template: '{text} {body}' must hold"),
+        ('name = "my"\n[data]\ntemplates = ["{title!x}"]\n', "data.templates: '{title!x}' is no template"),
+        ('name = "my"\n[data]\ntemplates = ["{title:d}"]\n', "data.templates: '{title:d}' is no template"),
         ("name = \n", "not TOML"),
     ],
 )
