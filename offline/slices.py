@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from offline.data.prepared import Prepared
+from offline.data.unspaced import bigrams, count_words
 from offline.judged import Judged
 
 Mask = NDArray[np.bool_]
@@ -43,7 +44,7 @@ def cut(judged: Judged, prepared: Prepared) -> list[Cut]:
     """Every division; slices without queries are left out, and so are divisions with a single slice."""
     words = [_words(text) for text in judged.texts]
     divisions = {
-        "words in the query": _ranges(np.array([len(found) for found in words]), _LENGTHS),
+        "words in the query": _ranges(np.array([_length(text) for text in judged.texts]), _LENGTHS),
         "documents with its rarest word": _ranges(_rarest(words, prepared), _RARE),
         "words in training queries": _labels(_seen(words, prepared)),
         **{f"{name} of the relevant document": _labels(values) for name, values in _columns(judged, prepared.documents)},
@@ -58,7 +59,12 @@ def cut(judged: Judged, prepared: Prepared) -> list[Cut]:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+    return _WORD.findall(bigrams(text.casefold()))
+
+
+def _length(text: str) -> int:
+    """In words; a run of a script without spaces has about half as many as characters."""
+    return count_words(" ".join(_WORD.findall(text)))
 
 
 def _ranges(values: NDArray[np.int64], ranges: Iterable[tuple[int, int | None]]) -> list[tuple[str, Mask]]:

@@ -37,6 +37,21 @@ def test_each_division_takes_every_query_once(tmp_path):
     }
 
 
+def test_words_of_scripts_without_spaces_are_pairs_of_characters(tmp_path):
+    texts = ["東京都の天気予報を見る"] + ["大阪の天気"] * 59
+    queries = ["東京の天気", "天気", "東京都の天気予報を見る"] + ["天気"] * 57
+    judged = Judged("test", tuple(f"q{i}" for i in range(60)), tuple(queries), tuple({i: 1} for i in range(60)), 1, 0)
+    found = cut(judged, prepared(tmp_path, texts, [""] * 60, ["大阪の天気"]))
+    by = {}
+    for one in found:
+        by.setdefault(one.by, {})[one.name] = int(one.mask.sum())
+    assert by == {
+        "words in the query": {"1 to 3": 59, "4 to 7": 1},
+        "documents with its rarest word": {"0": 1, "1 to 10": 1, "11 to 100": 58},
+        "words in training queries": {"all seen": 58, "several unseen": 2},
+    }
+
+
 def test_a_column_that_names_documents_is_no_division(tmp_path):
     rows = 60
     judged = Judged("test", ("q0", "q1"), ("a", "b"), ({0: 1}, {1: 1}), 1, 0)
