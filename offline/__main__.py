@@ -223,11 +223,12 @@ def search(
     finish: Annotated[bool, typer.Option(help="Train the best student to the end, as the stage distill.")] = True,
 ) -> None:
     """Find the best student within a latency budget. Runs prepare, train and encode first where they have not finished."""
-    walk = Options(recipe, data, query_log, out, registry, tuple(set_ or ())).walk()
-    for name in ("prepare", "train", "encode"):
-        _run(walk, name)
     from offline import search as students  # with torch, which takes seconds
 
+    walk = Options(recipe, data, query_log, out, registry, tuple(set_ or ())).walk()
+    students.check_candidates(walk.recipe)
+    for name in ("prepare", "train", "encode"):
+        _run(walk, name)
     found = students.search(walk, budget_ms)
     if finish and found.best is not None:
         say(f"  distill: {walk.run_stage(stage_of('distill'), students.with_best(walk.recipe, found)).describe()}")

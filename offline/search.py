@@ -148,6 +148,16 @@ def _toml(value: object) -> str:
     return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
 
 
+def check_candidates(recipe: Recipe) -> None:
+    """Refuse candidates that the recipe names and none could say, before hours go into their teacher.
+
+    Raises:
+        RecipeError: as of ``candidates``.
+    """
+    for number, changes in enumerate(recipe.search.candidates):
+        _changed(recipe, changes, number)
+
+
 def candidates(recipe: Recipe, depth: int, width: int) -> dict[str, Recipe]:
     """The recipe with each candidate's section ``distill``, by a name that says what it is.
 
