@@ -7,6 +7,7 @@ import math
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
 
@@ -31,6 +32,17 @@ _BODIES = 64
 """Of the longest, that may be on their way at a time unless a setting says how many bytes."""
 _QUIET_SECONDS = 5.0
 """Without a refusal, until an overload is over."""
+
+
+class _Beside(ThreadPoolExecutor):
+    """Threads for what would hold up the event loop, such as a look at the registry.
+
+    Its end waits for none of them: asyncio would without a limit, and so a disk that stands still would keep the process for
+    ever. ``service.main`` waits a moment, and tells who is left.
+    """
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - as the library's
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
 
 
 class DrainingServer(uvicorn.Server):
@@ -74,6 +86,7 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(_Beside(thread_name_prefix="beside"))
         loop.add_signal_handler(signal.SIGHUP, self._parts.follower.poke)
         LoopLag(self._lagged).start(loop)
 

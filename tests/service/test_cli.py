@@ -80,6 +80,21 @@ main()
 """The service, with a worker thread that nothing interrupts, as one inside FAISS or ONNX."""
 
 
+STUCK_BESIDE = """
+import sys, time
+import service.api.ops
+from service.__main__ import main
+
+def exposition(*_):
+    print('{"event": "stuck"}', file=sys.stderr, flush=True)
+    time.sleep(600)
+
+service.api.ops._exposition = exposition
+main()
+"""
+"""The same of a thread beside the event loop, as one that looks at a disk that stands still."""
+
+
 HUNG_UP_ON_AT_START = """
 import os, signal
 import service.main
@@ -151,16 +166,24 @@ def test_it_answers_and_ends_though_nobody_reads_its_log(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_it_ends_in_time_whatever_a_worker_is_at(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("program", "asked", "thread"),
+    [
+        (STUCK, ("/search", {"query": "apple", "timeout_ms": 10_000}), "worker-"),
+        (STUCK_BESIDE, ("/metrics",), "beside_"),
+    ],
+    ids=["a worker", "beside"],
+)
+def test_it_ends_in_time_whatever_a_thread_is_at(tmp_path: Path, program: str, asked: tuple[Any, ...], thread: str) -> None:
     make_registry(tmp_path)
     options = ("--drain-seconds", "0.2", "--drain-min-seconds", "0")
-    with service(tmp_path, *options, program=("-c", STUCK)) as running, ThreadPoolExecutor(1) as caller:
+    with service(tmp_path, *options, program=("-c", program)) as running, ThreadPoolExecutor(1) as caller:
         running.event("snapshot_serving")
-        answer = caller.submit(running.get, "/search", {"query": "apple", "timeout_ms": 10_000})
+        answer = caller.submit(running.get, *asked)
         running.event("stuck")
         running.process.send_signal(signal.SIGTERM)
         [stuck] = running.event("stopped")["stuck"]
-        assert stuck.startswith("worker-")
+        assert stuck.startswith(thread)
         assert running.process.wait(WAIT_SECONDS) == 0
         status, problem = answer.result(WAIT_SECONDS)
         assert (status, problem["code"]) == (503, "draining")
