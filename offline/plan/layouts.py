@@ -139,8 +139,13 @@ SHARDED = Layout(
             "fewest_threads(front_ms + lists_ms, scan_ms, box_cores)",
             "that answer within half of p99_ms when idle",
         ),
-        Step("shards", "", "max(threads, ceil(documents / shard_rows))", "files, each built by itself in memory"),
-        Step("core_ms", "core ms", "front_ms + lists_ms + scan_ms", "of a search, over all files: as much as over one"),
+        Step(
+            "shards",
+            "",
+            "max(threads, ceil(documents / shard_rows))",
+            "files (sharded.part_rows), each built by itself in memory",
+        ),
+        Step("core_ms", "core ms", "front_ms + lists_ms + scan_ms", "of a search, over few files as over one"),
         Step(
             "latency_ms",
             "ms",

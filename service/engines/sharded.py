@@ -2,7 +2,7 @@
 
 The files share rotation, centroids and codebooks, so a query is rotated and its nearest lists are found once, what the files
 say of their rows by codes can be compared, and the whole vectors of the best over all files alone are read: the answer is
-that of one file with all rows, and so is the work.
+that of one file with all rows. The work is more: each file begins every probed list anew (docs/sharding.md).
 """
 
 from __future__ import annotations
