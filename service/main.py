@@ -46,6 +46,7 @@ from service.repeats import Repeats
 from service.runtime import Runtime
 from service.server import DrainingServer, listening
 from service.settings import Settings, trust_of
+from service.settings_unknown import warn_of_unknown
 from service.shadow import Shadow, ShadowOptions
 from service.spare import Spare
 from service.swap import Generations
@@ -240,6 +241,7 @@ def _serve(settings: Settings, head_start: HeadStart, repeats: Repeats, writer: 
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, which no query of ours reads
     raise_file_limit()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # read by the library at each call: its pool has a thread for each core
+    warn_of_unknown(os.environ)
     with listening(settings) as listener, ExitStack() as undo:
         parts = compose(settings, undo, head_start)
         writer.count(parts.metrics.telemetry.lines_lost)

@@ -15,6 +15,7 @@ _HEAD = """# Configuration
 Written by `python -m service configuration`; a test compares. Every setting is a flag of `python -m service` and a
 variable of the environment; flags win. None is a secret: `GET /info` shows the effective values.
 A wrong value is an error at start (exit code 2), never a default; an empty one unsets what is unset by default, but the keys.
+A variable `SCALINGNOTE_…` that is no setting is ignored, with a warning in the log (`setting_unknown`) and in the doctor.
 
 | variable | flag | default | effect |
 |---|---|---|---|

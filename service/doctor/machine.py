@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Mapping
 
 from service.cgroup import Usage, read_usage
 from service.control_groups import cpu_quota
@@ -11,7 +12,8 @@ from service.cores import ThreadPlan, available_cores, cores_by_affinity, plan_t
 from service.descriptors import connections_within
 from service.doctor.findings import Finding, Verdict
 from service.memory import available_bytes
-from service.settings import Settings, variable
+from service.settings import PREFIX, Settings, variable
+from service.settings_unknown import unknown_variables
 from snapshot.cli import size
 
 _THROTTLED_SHARE = 0.05
@@ -31,6 +33,7 @@ def check_machine(settings: Settings) -> list[Finding]:
         check_throttling(usage),
         check_memory(available_bytes(), usage.memory_limit_bytes),
         check_files(hard, settings.max_connections),
+        check_variables(unknown_variables(os.environ)),
     ]
 
 
@@ -98,6 +101,19 @@ def check_files(hard: int, asked: int | None) -> Finding:
     verdict: Verdict = "wrong" if short else "warn" if few else "ok"
     advice = "beyond, clients are closed or get 503: raise the hard limit on open files (ulimit -Hn, LimitNOFILE=, --ulimit)"
     return Finding.of("files", verdict, seen, expected, advice)
+
+
+def check_variables(unknown: Mapping[str, str | None]) -> Finding:
+    """Whether a variable looks like a setting and is none: it is ignored.
+
+    Args:
+        unknown: their names, each with the one that was probably meant.
+    """
+    expected = f"every {PREFIX}… variable is a setting"
+    seen = f"not settings: {', '.join(unknown)}" if unknown else "no other"
+    guesses = [f"{name}: did you mean {meant}?" for name, meant in unknown.items() if meant is not None]
+    advice = " ".join([*guesses, "They are ignored: correct or remove them; all settings are in docs/configuration.md"])
+    return Finding.of("variables", "warn" if unknown else "ok", seen, expected, advice)
 
 
 def _quota(quota: float | None) -> str:

@@ -9,7 +9,7 @@ import pytest
 from service.cgroup import Usage
 from service.cores import plan_threads
 from service.doctor.findings import Verdict
-from service.doctor.machine import check_cores, check_files, check_memory, check_threads, check_throttling
+from service.doctor.machine import check_cores, check_files, check_memory, check_threads, check_throttling, check_variables
 
 GB = 10**9
 
@@ -64,3 +64,10 @@ def test_memory(available: int | None, limit: float | None, verdict: Verdict) ->
 )
 def test_files(hard: int, asked: int | None, verdict: Verdict) -> None:
     assert check_files(hard, asked).verdict == verdict
+
+
+def test_a_variable_that_is_no_setting_is_named_with_what_was_meant() -> None:
+    found = check_variables({"SCALINGNOTE_PORTT": "SCALINGNOTE_PORT", "SCALINGNOTE_XQZ": None})
+    assert (found.verdict, found.seen) == ("warn", "not settings: SCALINGNOTE_PORTT, SCALINGNOTE_XQZ")
+    assert "SCALINGNOTE_PORTT: did you mean SCALINGNOTE_PORT?" in found.advice
+    assert check_variables({}).verdict == "ok"
