@@ -76,6 +76,11 @@ def what_to_activate(registry: Registry) -> str:
     """What to do where nothing is wanted."""
     root = registry.root
     try:
+        if not root.exists():
+            return (
+                f"{root}: no such folder; name the folder of snapshots with --registry, or make one with: "
+                f"python -m offline run RECIPE --registry {root}"
+            )
         ids = registry.ids()
     except (OSError, RegistryError):  # only the advice needs them: that nothing is wanted is known
         ids = []
@@ -83,6 +88,6 @@ def what_to_activate(registry: Registry) -> str:
         activate = f"python -m snapshot activate {ids[-1]} --registry {root}"
         return f"{root}: {len(ids)} published, none activated; serve the latest with: {activate}"
     return (
-        f"{root}: no snapshot is published; make one with: python -m offline run RECIPE, then: "
+        f"{root}: no snapshot is published; make one with: python -m offline run RECIPE --registry {root}, then: "
         f"python -m snapshot activate ID --registry {root}"
     )

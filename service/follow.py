@@ -217,6 +217,7 @@ class Follower:
         error = NothingPublishedError(what_to_activate(self._registry))
         if self._failure is None or self._failure.reason != str(error):
             self._failure = Failure(None, error.code, str(error), datetime.now(UTC), attempts=0)
+            _log.warning("nothing_desired", reason=str(error))
         self._generations.enter(SwapState.IDLE if self._generations.serving is None else SwapState.SERVING)
         return Outcome.UNWANTED
 
@@ -228,7 +229,8 @@ class Follower:
         try:
             if self._generations.former == desire.snapshot and self._go_back(desire, inspection):
                 return Outcome.RETURNED
-            self._swap(desire, inspection)
+            self._serve(desire, desire, inspection)
+            self._failure = None
         except _SupersededError:
             _log.info("snapshot_superseded", snapshot=desire.snapshot)
             return Outcome.SUPERSEDED
@@ -237,10 +239,6 @@ class Follower:
             failed = self._fail(desire, error)
             return failed if self._stand_in(desire) else Outcome.SUPERSEDED
         return Outcome.REPLACED
-
-    def _swap(self, desire: Desire, inspection: Inspection) -> None:
-        self._serve(desire, desire, inspection)
-        self._failure = None
 
     def _serve(self, new_one: Desire, desire: Desire, inspection: Inspection, detail: str = "") -> None:
         """Open and serve ``new_one`` as long as ``desire``, which is the same or what it stands in for, is wanted."""

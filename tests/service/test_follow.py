@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from following import DEADLINE_SECONDS, OPTIONS, Bench
 from make_snapshot import make_oracle, make_snapshot
+from structlog.testing import capture_logs
 
 from service.attempts import FollowOptions, Outcome
 from service.follow import Follower
@@ -35,13 +36,18 @@ def test_nothing_wanted_says_what_to_do(bench):
     error = bench.follower.last_error
     assert error is not None
     assert error.code == "nothing_published"
-    assert "python -m offline run RECIPE" in error.reason
+    assert f"python -m offline run RECIPE --registry {bench.registry.root}" in error.reason
     assert bench.refusals.heard == []
 
 
 def test_a_registry_that_is_not_there_is_waited_for(tmp_path):
     bench = Bench(tmp_path / "later")
-    assert bench.follower.converge() is Outcome.UNWANTED
+    with capture_logs() as lines:
+        assert [bench.follower.converge() for _ in range(3)] == [Outcome.UNWANTED] * 3
+    error = bench.follower.last_error
+    assert error is not None
+    assert error.reason.startswith(f"{tmp_path / 'later'}: no such folder; ")
+    assert lines == [{"event": "nothing_desired", "log_level": "warning", "reason": error.reason}]
     bench.registry.root.mkdir()
     bench.want("a")
     assert bench.follower.converge() is Outcome.REPLACED
