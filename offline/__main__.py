@@ -16,6 +16,7 @@ from offline.closing import after_run, after_since, unchanged
 from offline.data.prepared import Prepared
 from offline.errors import OfflineError, ParentError, RecipeError, StageError
 from offline.grid import Grid
+from offline.made import check_made
 from offline.plan.command import plan
 from offline.progress import say
 from offline.recipe import load_recipe
@@ -164,7 +165,7 @@ def encode(
     set_: SetOption = None,
     runner: RunnerOption = "local",
 ) -> None:
-    _run(Options(recipe, data, query_log, out, registry, tuple(set_ or ()), runner).walk(), "encode")
+    _run_alone(Options(recipe, data, query_log, out, registry, tuple(set_ or ()), runner).walk(), "encode")
 
 
 @app.command("evaluate", help=f"{STAGES['evaluate']} One stage of `run`; or, with --service, what a running service achieves.")
@@ -179,7 +180,7 @@ def evaluate(
 ) -> None:
     walk = Options(recipe, data, query_log, out, registry, tuple(set_ or ())).walk()
     if service is None:
-        _run(walk, "evaluate")
+        _run_alone(walk, "evaluate")
         return
     from offline.over_http import evaluate_service  # with ir-measures, which no other command needs at once
 
@@ -201,10 +202,11 @@ def pack(
 ) -> None:
     options = Options(recipe, data, query_log, out, registry, tuple(set_ or ()))
     if reuse_index is None:
-        _run(options.walk(), "pack")
+        _run_alone(options.walk(), "pack")
         return
     walk = options.walk(options.parent(reuse_index, "--reuse-index"))
     with _parent_held(walk):
+        check_made(walk, tuple(REUSE), of_older_data=True)
         _run_all(walk, REUSE)
     say(f"Sealed in {walk.work / 'pack'}. Publish it with: python -m offline publish {recipe} and the same options")
 
@@ -334,7 +336,7 @@ def _add_stage(name: str, summary: str) -> None:
         registry: RegistryOption = Path("registry"),
         set_: SetOption = None,
     ) -> None:
-        _run(Options(recipe, data, query_log, out, registry, tuple(set_ or ())).walk(), name)
+        _run_alone(Options(recipe, data, query_log, out, registry, tuple(set_ or ())).walk(), name)
 
     app.command(name, help=f"{summary} One stage of `run`; needs the stages before it.")(command)
 
@@ -342,6 +344,12 @@ def _add_stage(name: str, summary: str) -> None:
 def _run_all(walk: Walk, stages: Mapping[str, str]) -> None:
     for name in stages:
         _run(walk, name, stages)
+
+
+def _run_alone(walk: Walk, name: str) -> None:
+    """A new student goes with towers that were trained before the documents changed, so ``distill`` may be of older data."""
+    check_made(walk, (name,), of_older_data=name == "distill")
+    _run(walk, name)
 
 
 def _run(walk: Walk, name: str, stages: Mapping[str, str] = STAGES) -> None:

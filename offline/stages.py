@@ -221,7 +221,7 @@ def _inputs_digest(stage: Stage, work: Path, recipe: Recipe, source: Source) -> 
             "version": stage.version,
             "config": _sections(stage, recipe),
             "outside": stage.outside(recipe, source),
-            "needs": {name: _finished(work, name, stage.name)["outputs"] for name in stage.needs},
+            "needs": {name: finished(work, name, stage.name)["outputs"] for name in stage.needs},
         }
     )
 
@@ -315,7 +315,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _finished(work: Path, name: str, wanted_by: str) -> dict[str, Any]:
+def finished(work: Path, name: str, wanted_by: str) -> dict[str, Any]:
+    """The receipt of a stage; StageError where there is none, or where its files are not there."""
     receipt = _read(work / name / RECEIPT)
     if receipt is None:
         raise StageError(f"{wanted_by} needs the output of {name}, which has not finished in {work}; run the stage {name} first")
