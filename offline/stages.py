@@ -34,7 +34,8 @@ RECEIPT = "receipt.json"
 INPUTS = "inputs.json"
 CONFIG = "config.json"
 _OWN = frozenset({RECEIPT, INPUTS, CONFIG})
-_STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_STORAGE = _NO_ROOM | frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST})
 _FULL_DISK = ("No space left", " requested and ")
 """In the words of the operating system, and of numpy when it wrote less than it should have."""
 _LEAST_FREE_BYTES = 16 << 20
@@ -150,8 +151,9 @@ def storage_errors(folder: Path) -> Iterator[None]:
         if not _is_of_storage(error, folder):
             raise
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        is_place = isinstance(error, OSError) and error.errno not in (None, *_NO_ROOM)
         raise StorageError(
-            f"{folder}: {said}; make room or choose another folder with --out, then run the same command "
+            f"{folder}: {said}; {'' if is_place else 'make room or '}choose another folder with --out, then run the same command "
             "again: finished stages are not repeated"
         ) from error
 

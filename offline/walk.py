@@ -6,12 +6,13 @@ import fcntl
 import importlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from offline.cost import cost_of
-from offline.errors import StageError
+from offline.errors import StageError, StorageError
 from offline.recipe import Recipe
 from offline.stages import RECEIPT, Outcome, Source, Stage, make_job, run_stage, storage_errors
 
@@ -81,6 +82,19 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
+def _check_writable(registry: Path) -> None:
+    """Try it where the registry is or would be made. What is made for that is removed, and readers take no notice of it."""
+    there = next(path for path in (registry, *registry.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise StorageError(f"--registry {registry}: {there} is not a folder; name a folder to publish into")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".writable-", dir=there):
+            pass
+    except OSError as error:
+        message = f"--registry {registry}: cannot be written ({error.strerror}); make {there} writable, or name another folder"
+        raise StorageError(message) from error
+
+
 class Walk:
     """One recipe on one source, working in the folder ``work``."""
 
@@ -90,11 +104,15 @@ class Walk:
         self.work = work
 
     def reach(self) -> None:
-        """See that the server is there which is to keep the vectors, if one is: before the long work, and not after it.
+        """See that the registry can be written, and that the server is there which is to keep the vectors, if one is.
+
+        Before the long work, and not after it.
 
         Raises:
+            StorageError: the registry is no folder, or cannot be written.
             OfflineError: as of ``offline.milvus.connected``.
         """
+        _check_writable(self.source.registry)
         if self.recipe.index.kind == "milvus":
             from offline.milvus import reach  # which needs not be installed
 

@@ -176,7 +176,7 @@ def test_a_full_disk_says_what_to_do(toy: Toy, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_says_what_to_do() -> None:
     folder = Path("/proc/work/train")
     with (
-        pytest.raises(StorageError, match="No such file or directory; make room or choose another folder"),
+        pytest.raises(StorageError, match="No such file or directory; choose another folder"),
         storage_errors(folder),
     ):
         folder.mkdir(parents=True)

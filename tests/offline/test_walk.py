@@ -67,3 +67,26 @@ def test_every_stage_comes_after_those_that_it_needs() -> None:
         stage = __import__(f"offline.{name}", fromlist=["STAGE"]).STAGE
         assert stage.name == name
         assert all(walk.index(needed) < walk.index(name) for needed in stage.needs)
+
+
+def test_a_registry_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    for registry in (tmp_path, tmp_path / "not" / "there"):
+        Walk(Recipe(name="toy"), Source(registry=registry), tmp_path).reach()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "registry"])
+def test_a_file_in_the_place_of_the_registry_is_told_before_the_first_stage(tmp_path: Path, below: str) -> None:
+    (tmp_path / "toy.toml").write_text('name = "toy"\n')
+    registry = tmp_path / "toy.toml" / below
+    arguments = ["run", str(tmp_path / "toy.toml"), "--out", str(tmp_path / "work"), "--registry", str(registry)]
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, StorageError)
+    assert f"--registry {registry}: {tmp_path / 'toy.toml'} is not a folder; name a folder" in str(refused.exception)
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system in which nothing can be made, as Linux has")
+def test_a_registry_that_cannot_be_written_is_told_before_the_first_stage(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"--registry /proc/registry: cannot be written \(.*\); make /proc writable"):
+        Walk(Recipe(name="toy"), Source(registry=Path("/proc/registry")), tmp_path).reach()
