@@ -31,8 +31,8 @@ class MetadataColumns:
 
     Values are strings, integers, numbers or booleans, of one type per key; integers and fractions together make
     numbers. Keys that a document lacks, or that are null, become null. A list of plain values is kept as one string
-    with commas, to be shown but not filtered on. So is the JSON text of a key whose values are nested or of several types,
-    and a warning tells the first.
+    with commas, to be shown but not filtered on. So is the JSON text of a key whose values are nested or of several types.
+    A warning tells the first of each.
     """
 
     def __init__(self) -> None:
@@ -71,6 +71,8 @@ class MetadataColumns:
             self._columns[key] = _Column(kind, line)
             if kind == "json":
                 _say_json(where, key, "is nested")
+            elif kind == "list":
+                _say_list(where, key)
         elif {known.kind, kind} == {"integer", "number"}:
             known.kind = "number"
         elif known.kind not in (kind, "json"):
@@ -83,6 +85,13 @@ def _say_json(where: str, key: str, fault: str) -> None:
     say(
         f"warning: {where}: metadata.{key} {fault}; all its values are kept as JSON text, to be shown but not filtered on. "
         "Give the key strings, numbers, or true and false throughout to filter on it"
+    )
+
+
+def _say_list(where: str, key: str) -> None:
+    say(
+        f"warning: {where}: metadata.{key} is a list; lists are kept as one string with commas, to be shown but not filtered on. "
+        'To filter on one of its values, give that a key of its own, such as {"red": true}'
     )
 
 
