@@ -26,8 +26,11 @@ from snapshot.documents import document_field
 
 _LAYOUT = "a folder in BEIR layout has corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv, each may end in .gz"
 _HEADER = ["query-id", "corpus-id", "score"]
+_FIELDS = frozenset({"_id", "title", "text", "metadata"})
 _FEWEST = 2
 """Pairs that can be contrasted."""
+_TOLD = 5
+"""Names in a warning."""
 _MAX_SCORE = 20
 """nDCG's gain, 2^score - 1, must stay within pytrec_eval's 32 bits; real grades end at 3 to 5."""
 
@@ -136,9 +139,11 @@ def _find(path: Path) -> Path | None:
 def _read_corpus(path: Path, leave_out_all: bool) -> _Corpus:
     corpus = _Corpus({}, [], [], MetadataColumns(), set())
     lines: dict[str, int] = {}
+    unread: set[str] = set()
     faults = Faults(path, "documents", leave_out_all)
     for line, record in track(read_objects(path), f"reading {path.name}"):
         where = f"{path}:{line}"
+        unread.update(record.keys() - _FIELDS)
         key = _id(record, where, lines, line)
         title, text = _string(record, "title", where), _string(record, "text", where)
         if not title.strip() and not text.strip():
@@ -150,6 +155,7 @@ def _read_corpus(path: Path, leave_out_all: bool) -> _Corpus:
         corpus.titles.append(title)
         corpus.texts.append(text)
     faults.settle(len(lines))
+    _warn_of_unread_fields(path, sorted(unread))
     if not corpus.rows:
         raise DataError(f'{path}: holds no document; write one JSON object a line: {{"_id": "1", "title": "...", "text": "..."}}')
     return corpus
@@ -283,7 +289,13 @@ def _documents(corpus: _Corpus, count: int) -> pa.Table:
 def _warn_of_unread(folder: Path, read: Collection[Path]) -> None:
     unread = sorted(path.name for path in folder.glob("*") if path not in read)
     if unread:
-        say(f"warning: {folder}: not read: {', '.join(unread[:5])}; splits are named train.tsv, dev.tsv and test.tsv")
+        say(f"warning: {folder}: not read: {', '.join(unread[:_TOLD])}; splits are named train.tsv, dev.tsv and test.tsv")
+
+
+def _warn_of_unread_fields(path: Path, names: Sequence[str]) -> None:
+    if names:
+        told = ", ".join(names[:_TOLD]) + (f" and {len(names) - _TOLD} more" if len(names) > _TOLD else "")
+        say(f"warning: {path}: ignored: {told}; put what is to be shown and filtered on into the object metadata of its document")
 
 
 def _warn_of_overlap(judgements: Sequence[Judgement], relevance: int) -> None:

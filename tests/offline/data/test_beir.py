@@ -310,3 +310,22 @@ def test_refuses_a_folder_that_is_not_beir(tmp_path):
 def test_whole_numbers_serve_as_ids(tmp_path):
     (tmp_path / "corpus.jsonl").write_text('{"_id": 7, "text": "x"}\n')
     assert load(tmp_path).documents.column("id").to_pylist() == ["7"]
+
+
+def test_fields_outside_of_metadata_are_told_once(tmp_path, capsys):
+    lines = [
+        {"_id": "1", "text": "a", "url": "x", "metadata": {"kind": "k"}},
+        {"_id": "2", "text": "b", "url": "y", "category": "z"},
+    ]
+    (tmp_path / "corpus.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    load(tmp_path)
+    [told] = [line for line in capsys.readouterr().err.splitlines() if "ignored" in line]
+    assert told.startswith(f"warning: {tmp_path / 'corpus.jsonl'}: ignored: category, url; put what is to be shown")
+    (tmp_path / "corpus.jsonl").write_text(json.dumps({"_id": "1", "text": "a"} | dict.fromkeys("qrstuvw", 1)))
+    load(tmp_path)
+    assert "ignored: q, r, s, t, u and 2 more;" in capsys.readouterr().err
+
+
+def test_a_plain_corpus_is_no_reason_to_warn_of_fields(beir_folder, capsys):
+    load(beir_folder())
+    assert "ignored" not in capsys.readouterr().err
