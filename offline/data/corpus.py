@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from offline.data.unspaced import bigrams, joined
+
 _WORD = re.compile(r"\w[\w'\-./+#]*\w|\w")
 _COMMON_SHARE = 0.1
 """Words of more documents than this set none apart, whatever the language; a phrase has none at its ends."""
-_BREAK = re.compile(r"[.!?;:,()\[\]\n]+\s|\n")
+_BREAK = re.compile(r"[.!?;:,()\[\]\n]+\s|\n|[。！？，、；：（）「」『』]")  # noqa: RUF001 - of Chinese and Japanese
 _MAX_PHRASE = 5
 _READ_WORDS = 400
 """Phrases and keywords come from the beginning of a long text, where it says what it is about."""
@@ -27,8 +29,8 @@ class Corpus:
     texts: Sequence[str]
 
     def words(self, row: int) -> list[str]:
-        """The words at the beginning of a document, as they are written."""
-        return _WORD.findall(f"{self.titles[row]} . {self.texts[row]}")[:_READ_WORDS]
+        """The words at the beginning of a document, as they are written; pairs of characters where no spaces divide them."""
+        return _WORD.findall(bigrams(f"{self.titles[row]} . {self.texts[row]}"))[:_READ_WORDS]
 
     @cached_property
     def frequency(self) -> Counter[str]:
@@ -63,9 +65,9 @@ class Corpus:
 
     def _phrases(self, row: int) -> Iterator[tuple[float, str]]:
         for part in _BREAK.split(f"{self.titles[row]}\n{self.texts[row]}"[: _READ_WORDS * 8]):
-            words = _WORD.findall(part)
+            words = _WORD.findall(bigrams(part))
             weights = [self.rarity(word) for word in words]
             for start in range(len(words)):
                 for stop in range(start + 2, min(start + _MAX_PHRASE, len(words)) + 1):
                     if weights[start] > 0 and weights[stop - 1] > 0:
-                        yield sum(weights[start:stop]) / (stop - start), " ".join(words[start:stop])
+                        yield sum(weights[start:stop]) / (stop - start), joined(words[start:stop])

@@ -15,6 +15,7 @@ from offline.config import DataConfig, SourceName
 from offline.data.corpus import Corpus
 from offline.data.generator import Generator
 from offline.data.pairs import mine_sentences
+from offline.data.unspaced import joined
 
 _MAX_KEYWORDS = 4
 
@@ -86,7 +87,7 @@ class Spans:
                 words = corpus.keywords(row, 2 * _MAX_KEYWORDS)
                 length = int(random.integers(1, _MAX_KEYWORDS + 1))
                 chosen = np.sort(random.permutation(len(words))[:length])
-                yield " ".join(words[i] for i in chosen)
+                yield joined([words[i] for i in chosen])
 
 
 @dataclass(frozen=True)

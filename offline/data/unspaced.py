@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 UNSPACED = (
     "\u0e00-\u0eff"  # Thai, Lao
@@ -22,6 +23,19 @@ def bigrams(text: str) -> str:
 
 def _pairs(run: str) -> str:
     return " ".join(run[i : i + 2] for i in range(max(1, len(run) - 1)))
+
+
+def joined(words: Sequence[str]) -> str:
+    """Words with spaces between them, and pairs of ``bigrams`` that overlap as the run that they were cut from."""
+    parts: list[str] = []
+    before = ""
+    for word in words:
+        if len(before) == len(word) == 2 and before[1] == word[0] and _RUN.fullmatch(before + word):
+            parts[-1] += word[1]
+        else:
+            parts.append(word)
+        before = word
+    return " ".join(parts)
 
 
 def count_words(text: str) -> int:

@@ -45,6 +45,21 @@ def test_spans_are_pure_and_as_many_as_asked_for():
     assert list(Spans(0).mine(CORPUS)) == []
 
 
+def test_spans_of_a_script_without_spaces_are_short():
+    titles = ["京都の寺院案内", "北海道の温泉", *([""] * 20)]
+    bodies = [
+        "金閣寺と清水寺を歩いて巡る。紅葉の季節は混雑するため早朝の拝観を勧める。",
+        "登別と函館の名湯、露天風呂から雪景色を眺める。",
+        *(["これは何かの説明です。"] * 20),
+    ]
+    spans = list(Spans(4).mine(Corpus(titles, bodies)))[:8]
+    assert all(spans)
+    assert max(len(part) for span in spans for part in span.split()) <= 8
+    phrases = Corpus(titles, bodies).phrases(0, 4)
+    assert all(2 <= len(phrase) <= 6 and phrase in titles[0] + bodies[0] for phrase in phrases)
+    assert not any("。" in phrase for phrase in phrases)
+
+
 def test_templates_take_turns_and_need_a_title():
     mined = list(Templates(("what is {title}", "{title} {keywords}"), 1).mine(CORPUS))
     assert mined[0] == "what is wireless headphones"

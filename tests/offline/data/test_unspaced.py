@@ -1,6 +1,6 @@
 import pytest
 
-from offline.data.unspaced import bigrams, count_words
+from offline.data.unspaced import bigrams, count_words, joined
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,8 @@ from offline.data.unspaced import bigrams, count_words
 def test_runs_without_spaces_are_cut_into_pairs(text: str, cut: str, words: int) -> None:
     assert bigrams(text).split() == cut.split()
     assert count_words(text) == words
+
+
+@pytest.mark.parametrize("text", ["日本語 Python 入門", "学校 a b", "茶", "학교에서 배운", "plain words", "aa ab"])
+def test_pairs_that_overlap_are_put_together_again(text: str) -> None:
+    assert joined(bigrams(text).split()) == text
