@@ -133,8 +133,11 @@ def _sizes(recipe: Recipe) -> list[TowerSize]:
 
 
 def _overrides(grid: Grid, size: TowerSize, config: ScalingConfig) -> list[str]:
-    """A TOML string is a JSON string here: names of backbones have no control characters."""
-    always = [f"train.epochs={config.epochs}", UNDISTILLED]
+    """A TOML string is a JSON string here: names of backbones have no control characters.
+
+    All are measured, and so trained, at their whole width: the recipe's Matryoshka widths are not below that of every size.
+    """
+    always = [f"train.epochs={config.epochs}", "train.matryoshka=[]", UNDISTILLED]
     if size.width is not None:
         layers = size.layers or _FRESH_LAYERS
         name = f"{Path(size.backbone).name.replace(':', '-')}-{layers}x{size.width}-{backbone_fingerprint(size.backbone)[:12]}"

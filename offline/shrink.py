@@ -31,7 +31,8 @@ def write_narrow(backbone: str, layers: int, width: int, folder: Path, seed: int
     words = model.get_input_embeddings().weight.detach().float()
     if width > words.shape[1]:
         raise BackboneError(
-            f"{backbone}: its word vectors have {words.shape[1]} dimensions, so none of width {width} can be made"
+            f"{backbone}: its word vectors have {words.shape[1]} dimensions, so none of width {width} can be made; give at "
+            f"most {words.shape[1]} in scaling.widths, or as width in scaling.backbones"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

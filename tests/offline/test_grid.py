@@ -12,7 +12,7 @@ from offline import ablate, exam, laws, plots_grid, refine, scaling, shrink, tow
 from offline.ablate import load_grid
 from offline.config import EvaluateConfig
 from offline.data.prepared import Prepared
-from offline.errors import DataError, RecipeError
+from offline.errors import BackboneError, DataError, RecipeError
 from offline.grid import Grid
 from offline.judged import Judged
 from offline.power_law import PowerLaw
@@ -344,6 +344,7 @@ def test_sizes_that_are_the_same_are_refused(tmp_path):
     ("override", "error", "said"),
     [
         ("scaling.widths=[4, 8, 16, 32]", RecipeError, "scaling.widths has 4 sizes; at least 5"),
+        ("scaling.widths=[4, 8, 16, 32, 4096]", BackboneError, "in scaling.widths"),
         ("scaling.data_shares=[0.25, 0.5, 0.5, 1.0]", RecipeError, "scaling.data_shares has 3 different ones; at least 4"),
         ("scaling.negatives=40", DataError, "40 documents hold no 40 negatives a query"),
     ],
@@ -360,6 +361,11 @@ def test_pairs_that_are_held_out_are_not_learnt_from(home):
     grid = Grid(home / "tiny.toml", ("train.dev.held_out_share=0.2",), Source(data=home / "more"), home / "held")
     found = scaling.train_and_measure(grid.variant("one", ["distill={layers = [0]}"]))
     assert found.pairs == 24
+
+
+def test_sizes_as_narrow_as_a_matryoshka_width_are_trained_whole(home):
+    grid = Grid(home / "tiny.toml", ("train.matryoshka=[8, 16]",), Source(data=home / "data"), home / "nested")
+    assert {variant.recipe.train.matryoshka for variant in scaling.plan(grid).sizes} == {()}
 
 
 def test_layers_are_cut_for_a_list_of_backbones(home):
