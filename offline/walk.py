@@ -84,14 +84,15 @@ def alone(folder: Path) -> Iterator[None]:
 
 def _check_writable(registry: Path) -> None:
     """Try it where the registry is or would be made. What is made for that is removed, and readers take no notice of it."""
-    there = next(path for path in (registry, *registry.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise StorageError(f"--registry {registry}: {there} is not a folder; name a folder to publish into")
+    place = registry
     try:
-        with tempfile.TemporaryDirectory(prefix=".writable-", dir=there):
+        place = next(path for path in (registry, *registry.absolute().parents) if path.exists())
+        if not place.is_dir():
+            raise StorageError(f"--registry {registry}: {place} is not a folder; name a folder to publish into")
+        with tempfile.TemporaryDirectory(prefix=".writable-", dir=place):
             pass
     except OSError as error:
-        message = f"--registry {registry}: cannot be written ({error.strerror}); make {there} writable, or name another folder"
+        message = f"--registry {registry}: cannot be written ({error.strerror}); make {place} writable, or name another folder"
         raise StorageError(message) from error
 
 

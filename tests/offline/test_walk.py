@@ -1,5 +1,6 @@
 """One run at a time in a work folder."""
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,3 +91,12 @@ def test_a_file_in_the_place_of_the_registry_is_told_before_the_first_stage(tmp_
 def test_a_registry_that_cannot_be_written_is_told_before_the_first_stage(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"--registry /proc/registry: cannot be written \(.*\); make /proc writable"):
         Walk(Recipe(name="toy"), Source(registry=Path("/proc/registry")), tmp_path).reach()
+
+
+def test_a_registry_in_a_folder_that_cannot_be_looked_into_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(StorageError, match=r"--registry .*registry: cannot be written \(Permission denied\)"):
+        Walk(Recipe(name="toy"), Source(registry=tmp_path / "registry"), tmp_path).reach()
