@@ -28,15 +28,20 @@ from snapshot.printable import printable
 from snapshot.registry import Registry
 
 _SPACE_CHARACTERS = 12
+_OPEN = "open: a service serves it, or keeps it open as the one before; which it is says: python -m snapshot fleet --service URL"
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """How the registry stands to one of its snapshots; ``serving`` is whether somebody holds a lease on it."""
+    """How the registry stands to one of its snapshots.
+
+    ``open`` is whether somebody holds a lease on it: a service that serves it, or that keeps it as the one before. Which of
+    the two, a lease does not say.
+    """
 
     desired: bool
-    serving: bool
+    open: bool
     pinned: bool
     signed: bool
 
@@ -52,7 +57,7 @@ class _Wanted:
 
 
 def list_snapshots(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOption = False) -> None:
-    """Every snapshot, the latest last: age, documents, space, size, retention, and what is desired and served."""
+    """Every snapshot, the latest last: age, documents, space, size, retention, what is desired, and what services have open."""
     source = existing(registry)
     wanted = _wanted(source)
     states = ((manifest, _state(source, manifest.id, wanted)) for manifest in source.manifests())
@@ -66,10 +71,12 @@ def list_snapshots(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOpt
     if not rows and not unreadable:
         typer.echo(f"{registry}: no snapshots; publish one with: python -m offline run RECIPE --registry {registry}")
         return
-    headings = ("", "id", "name", "age", "documents", "index", "space", "size", "retention", "desired", "serving")
+    headings = ("", "id", "name", "age", "documents", "index", "space", "size", "retention", "desired", "open")
     cells = [_cells(manifest, state) for manifest, state in rows]
     print_table(headings, [*cells, *(("!", one, reason) for one, reason in unreadable.items())])
     typer.echo(printable(_legend(wanted, pinned=any(state.pinned for _, state in rows))))
+    if any(state.open for _, state in rows):
+        typer.echo(_OPEN)
     _say_pins(wanted)
 
 
@@ -128,10 +135,10 @@ def _or_fault(read: Callable[[], T]) -> tuple[T | None, str | None]:
 def _state(registry: Registry, snapshot_id: str, wanted: _Wanted) -> _State | None:
     """None where gc has removed it at this moment."""
     layout = Layout(registry.root / snapshot_id)
-    serving = is_held(layout.root)
+    held = is_held(layout.root)
     if not layout.root.is_dir():
         return None
-    return _State(snapshot_id == wanted.desired, serving, snapshot_id in wanted.pins, layout.signature.is_file())
+    return _State(snapshot_id == wanted.desired, held, snapshot_id in wanted.pins, layout.signature.is_file())
 
 
 def _say_pins(wanted: _Wanted) -> None:
@@ -140,6 +147,11 @@ def _say_pins(wanted: _Wanted) -> None:
 
 
 def _named(state: _State) -> dict[str, bool]:
+    """``serving`` is ``open`` by its former name, for scripts that read it."""
+    return {**_holding(state), "serving": state.open}
+
+
+def _holding(state: _State) -> dict[str, bool]:
     return {name: getattr(state, name) for name in state.__slots__}
 
 
@@ -174,7 +186,7 @@ def _cells(manifest: Manifest, state: _State) -> tuple[str, ...]:
         size(total_bytes(manifest)),
         share,
         "yes" if state.desired else "",
-        "yes" if state.serving else "",
+        "yes" if state.open else "",
     )
 
 
@@ -191,7 +203,7 @@ def _facts(manifest: Manifest, state: _State) -> Iterator[tuple[str, object]]:
     yield "name", manifest.name
     yield "created", f"{manifest.created_at.isoformat()} ({age(age_seconds(manifest.created_at))} ago)"
     yield "parent", manifest.parent or "none"
-    yield "state", ", ".join(name for name, holds in _named(state).items() if holds) or "published"
+    yield "state", ", ".join(name for name, holds in _holding(state).items() if holds) or "published"
     yield "documents", f"{manifest.documents.count:,}"
     yield "size", f"{size(total_bytes(manifest))} in {len(manifest.files)} files"
     yield "space", f"{manifest.space.fingerprint} ({manifest.space.dim} dimensions, {manifest.space.metric})"

@@ -82,14 +82,16 @@ def test_the_list_is_a_table_of_what_operators_ask_for(registry: Registry) -> No
     (row_a,) = (line for line in lines if a in line and "│" in line)
     (row_b,) = (line for line in lines if b in line and "│" in line)
     (head,) = (line for line in lines if "documents" in line)
-    for heading in ("id", "age", "documents", "space", "size", "retention", "desired", "serving"):
+    for heading in ("id", "age", "documents", "space", "size", "retention", "desired", "open"):
         assert heading in head
     cells = [[cell.strip() for cell in row.split("│")[1:-1]] for row in (row_a, row_b)]
     assert cells[0][0] == "*"
     assert cells[1][0] == "p"
     assert (cells[0][-2:], cells[1][-2:]) == (["yes", ""], ["", "yes"])
-    assert (rows[a]["desired"], rows[a]["serving"], rows[a]["pinned"]) == (True, False, False)
-    assert (rows[b]["desired"], rows[b]["serving"], rows[b]["pinned"]) == (False, True, True)
+    assert "open: a service serves it, or keeps it" in lines[-1]
+    told = ("desired", "open", "serving", "pinned")
+    assert [rows[a][name] for name in told] == [True, False, False, False]
+    assert [rows[b][name] for name in told] == [False, True, True, True]
     assert rows[a]["documents"] == 20
     assert rows[a]["space"] == "0" * 64
     sizes = [path.stat().st_size for path in registry.layout(a).root.rglob("*") if path.is_file()]
