@@ -81,12 +81,16 @@ def what_to_activate(registry: Registry) -> str:
                 f"{root}: no such folder; name the folder of snapshots with --registry, or make one with: "
                 f"python -m offline run RECIPE --registry {root}"
             )
-        ids = registry.ids()
+        ids, offered = registry.ids(), registry.offered()
     except (OSError, RegistryError):  # only the advice needs them: that nothing is wanted is known
-        ids = []
+        ids, offered = [], None
+    if offered is not None:
+        which = "the latest" if offered == ids[-1] else "the latest that was not declined"
+        activate = f"python -m snapshot activate {offered} --registry {root}"
+        return f"{root}: {len(ids)} published, none activated; serve {which} with: {activate}"
     if ids:
-        activate = f"python -m snapshot activate {ids[-1]} --registry {root}"
-        return f"{root}: {len(ids)} published, none activated; serve the latest with: {activate}"
+        see = f"python -m snapshot history --registry {root}"
+        return f"{root}: {len(ids)} published, none activated, and services have declined them all; why says: {see}"
     return (
         f"{root}: no snapshot is published; make one with: python -m offline run RECIPE --registry {root}, then: "
         f"python -m snapshot activate ID --registry {root}"

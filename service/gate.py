@@ -276,7 +276,8 @@ def _check_of(error: Exception) -> str | None:
 
 def _refusal(snapshot: str, failed: Sequence[Check]) -> str:
     shown = "; ".join(map(_shown, failed))
-    remedy = "publish a better one, or serve it all the same with: python -m snapshot activate ID --force --why REASON"
+    force = f"python -m snapshot activate {snapshot} --registry DIR --force --why REASON"
+    remedy = f"publish a better one, or serve it all the same with: {force}"
     return f"{snapshot}: refused by the gate: {shown}; {remedy}"
 
 

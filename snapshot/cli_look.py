@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import typer
@@ -74,7 +75,7 @@ def list_snapshots(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOpt
     headings = ("", "id", "name", "age", "documents", "index", "space", "size", "retention", "desired", "open")
     cells = [_cells(manifest, state) for manifest, state in rows]
     print_table(headings, [*cells, *(("!", one, reason) for one, reason in unreadable.items())])
-    typer.echo(printable(_legend(wanted, pinned=any(state.pinned for _, state in rows))))
+    typer.echo(printable(_legend(registry, wanted, pinned=any(state.pinned for _, state in rows))))
     if any(state.open for _, state in rows):
         typer.echo(_OPEN)
     _say_pins(wanted)
@@ -87,7 +88,8 @@ def show(snapshot_id: IdArgument, registry: RegistryOption = DEFAULT_REGISTRY, a
     wanted = _wanted(source)
     state = _state(source, snapshot_id, wanted)
     if state is None:
-        raise UnknownSnapshotError(f"{registry}: {snapshot_id} was removed at this moment; see: python -m snapshot list")
+        see = f"python -m snapshot list --registry {registry}"
+        raise UnknownSnapshotError(f"{registry}: {snapshot_id} was removed at this moment; see: {see}")
     if as_json:
         errors = {"desired_error": wanted.fault, "pins_error": wanted.pins_fault}
         content = manifest.model_dump(mode="json", exclude={"files"})
@@ -190,11 +192,11 @@ def _cells(manifest: Manifest, state: _State) -> tuple[str, ...]:
     )
 
 
-def _legend(wanted: _Wanted, *, pinned: bool) -> str:
+def _legend(registry: Path, wanted: _Wanted, *, pinned: bool) -> str:
     if wanted.fault:
         return f"nothing is desired: {wanted.fault}"
     if wanted.desired is None:
-        return "nothing is desired; activate one with: python -m snapshot activate ID"
+        return f"nothing is desired; activate one with: python -m snapshot activate ID --registry {registry}"
     return f"* desired ({wanted.desired}){'; p pinned' if pinned else ''}"
 
 

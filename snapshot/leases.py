@@ -74,7 +74,8 @@ def _lock(folder: Path) -> int:
                 raise FileNotFoundError(0, "another file by now")
             return os.dup(handle.fileno())  # the lock is the open file's, and stays
     except OSError as error:
-        raise UnknownSnapshotError(f"{folder}: cannot be held ({error.strerror}); see: python -m snapshot list") from error
+        see = f"python -m snapshot list --registry {folder.parent}"
+        raise UnknownSnapshotError(f"{folder}: cannot be held ({error.strerror}); see: {see}") from error
 
 
 def _is_manifest_of(folder: Path, descriptor: int) -> bool:

@@ -28,7 +28,8 @@ from snapshot.manifest import Manifest, read_manifest
 from snapshot.paths import is_id
 from snapshot.publish import publish
 
-_MAKE_ONE = "publish one with: python -m offline run RECIPE"
+_SHOWN = 3
+"""Of the ids that there are, where another one was asked for."""
 _LOCK_WAIT_SECONDS = 30.0
 """Nothing slow is done under the lock: who holds it for so long has been stopped, or its mount is gone."""
 _LOCK_LOOK_SECONDS = 0.005
@@ -75,16 +76,16 @@ class Registry:
             UnsafePathError: its folder is a symbolic link.
         """
         if not is_id(snapshot_id):
-            raise UnknownSnapshotError(f"{snapshot_id[:200]!r} is not a snapshot id; see: python -m snapshot list")
+            raise UnknownSnapshotError(
+                f"{snapshot_id[:200]!r} is not a snapshot id; see: python -m snapshot list --registry {self.root}"
+            )
         layout = self._layout.snapshot(snapshot_id)
         with self._reading():
             is_link = layout.root.is_symlink()
         if is_link:
             raise UnsafePathError(f"{layout.root}: a symbolic link; a snapshot is a folder of the registry: publish it here")
         if not _is_sealed(layout):
-            known = self.ids()
-            remedy = f"activate another one with: python -m snapshot activate {known[-1]}" if known else _MAKE_ONE
-            raise UnknownSnapshotError(f"{self.root}: no snapshot {snapshot_id!r}; {remedy}")
+            raise UnknownSnapshotError(f"{self.root}: no snapshot {snapshot_id!r}; {self._there_are()}")
         return layout
 
     def ids(self) -> list[str]:
@@ -122,7 +123,7 @@ class Registry:
             RegistryError: CURRENT cannot be read.
         """
         path = self._layout.current
-        again = "activate a snapshot again: python -m snapshot activate ID"
+        again = f"activate a snapshot again: python -m snapshot activate ID --registry {self.root}"
         try:
             text = read_small(path, _MAX_CURRENT_BYTES).decode().strip()
         except FileNotFoundError:
@@ -162,6 +163,11 @@ class Registry:
     def history(self) -> list[Event]:
         """What was done, oldest first. A torn line (a kill while appending) is left out."""
         return self._history.events()
+
+    def offered(self) -> str | None:
+        """The latest snapshot that no service has declined; None where there is none."""
+        passed = declined(self.history())
+        return next((one for one in reversed(self.ids()) if one not in passed), None)
 
     def before(self) -> str | None:
         """Where a rollback would go: what was wanted before the current one, was not declined then, and is still there."""
@@ -209,7 +215,8 @@ class Registry:
     def _before_or_raise(self) -> str:
         before = self.before()
         if before is None:
-            raise NothingPublishedError(f"{self.root}: nothing was active before; see: python -m snapshot history")
+            see = f"python -m snapshot history --registry {self.root}"
+            raise NothingPublishedError(f"{self.root}: nothing was active before; see: {see}")
         return before
 
     def _switch(self, action: Action, choose: Callable[[], str], why: str, who: str | None, force: bool) -> Manifest:
@@ -220,7 +227,7 @@ class Registry:
         if force and not why.strip():
             raise ReasonMissingError("overruling the gate needs a reason; say it with: --why TEXT")
         if not self.root.is_dir():
-            raise UnknownSnapshotError(f"{self.root}: no such folder; {_MAKE_ONE}")
+            raise UnknownSnapshotError(f"{self.root}: no such folder; {self._make_one()}")
         with self.locked():
             snapshot_id = choose()
             manifest = self.read(snapshot_id)
@@ -271,7 +278,7 @@ class Registry:
             return pins | {snapshot_id}
 
         if not self.root.is_dir():
-            raise UnknownSnapshotError(f"{self.root}: no such folder; {_MAKE_ONE}")
+            raise UnknownSnapshotError(f"{self.root}: no such folder; {self._make_one()}")
         self._set_pins("pin", snapshot_id, add, why, who)
 
     def unpin(self, snapshot_id: str, why: str = "", who: str | None = None) -> None:
@@ -306,6 +313,16 @@ class Registry:
     def record(self, event: Event) -> None:
         """Append to the history; the lock must be held."""
         self._history.append(event)
+
+    def _there_are(self) -> str:
+        known = self.ids()
+        if not known:
+            return self._make_one()
+        latest = ", ".join(known[: -_SHOWN - 1 : -1])
+        return f"the latest of {len(known)}: {latest}; see: python -m snapshot list --registry {self.root}"
+
+    def _make_one(self) -> str:
+        return f"publish one with: python -m offline run RECIPE --registry {self.root}"
 
     def _try_read(self, snapshot_id: str) -> Manifest | SnapshotError:
         try:
@@ -369,7 +386,7 @@ def unwritable(root: Path, error: OSError) -> RegistryError:
     """What to say where a registry's folder cannot be written: that the disk is full, or something else."""
     where = f"{root}: cannot be written ({error.strerror or error})"
     if error.errno in FULL:
-        return DiskFullError(f"{where}; make room, for example with: python -m snapshot gc --keep 3")
+        return DiskFullError(f"{where}; make room, for example with: python -m snapshot gc --keep 3 --registry {root}")
     return RegistryError(f"{where}; check the folder and its owner")
 
 

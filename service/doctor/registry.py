@@ -27,12 +27,12 @@ from snapshot.verify import verify
 
 Timer = Callable[[Generation, Layout], list[Timing]]
 _ADVICE: Mapping[str, str] = {
-    "signature": "ask who published it; sign it by python -m snapshot sign ID --key FILE, or roll back",
+    "signature": "ask who published it; sign it by python -m snapshot sign ID --key FILE --registry DIR, or roll back",
     "schema": "upgrade the service, or activate a snapshot made by the older version",
-    "hashes": "do not serve it: python -m snapshot rollback --why …, then publish or pull it again, and look at the disk",
-    "parts": "publish it again, or roll back: python -m snapshot rollback --why …",
+    "hashes": "python -m snapshot rollback --registry DIR --why …, then publish or pull it again, and look at the disk",
+    "parts": "publish it again, or roll back: python -m snapshot rollback --registry DIR --why …",
     "space": "run export, index and pack again from one run; never mix folders",
-    "counts": "publish it again, or roll back: python -m snapshot rollback --why …",
+    "counts": "publish it again, or roll back: python -m snapshot rollback --registry DIR --why …",
     "golden_vectors": "the query tower does not compute here what it did where it was made: try on another machine, or roll back",
     "golden_hits": "the index does not find here what exact search found where it was made: publish it again, or roll back",
     "memory": "more memory, a smaller snapshot, or smaller caches",
@@ -72,9 +72,10 @@ def check_registry(settings: Settings, snapshot: str | None, timer: Timer = time
     try:
         desired, unreadable = registry.current(), registry.unreadable()
     except RegistryError as error:
-        desired, findings = None, [Finding("desired", "wrong", str(error), _DESIRED, "python -m snapshot activate ID --why …")]
+        again = f"python -m snapshot activate ID --registry {registry.root} --why …"
+        desired, findings = None, [Finding("desired", "wrong", str(error), _DESIRED, again)]
     else:
-        findings = [check_desired(desired, registry.ids(), unreadable)]
+        findings = [check_desired(desired, registry.ids(), unreadable, _remedy(registry))]
     wanted = snapshot or desired
     if wanted is not None and (snapshot or findings[0].verdict != "wrong"):
         layout = registry.layout(wanted)
@@ -98,13 +99,20 @@ def manifest_of(settings: Settings, snapshot: str | None) -> Manifest | None:
         return None
 
 
-def check_desired(desired: str | None, ids: list[str], unreadable: Mapping[str, str]) -> Finding:
-    """Whether the registry wants a snapshot that is there."""
+def _remedy(registry: Registry) -> str:
+    ids, offered = registry.ids(), registry.offered()
+    if offered is not None:
+        return f"python -m snapshot activate {offered} --registry {registry.root} --why …"
+    why = f"services have declined all {len(ids)}: python -m snapshot history --registry {registry.root}"
+    return why if ids else f"publish one: python -m offline run RECIPE --registry {registry.root}"
+
+
+def check_desired(desired: str | None, ids: list[str], unreadable: Mapping[str, str], remedy: str = "") -> Finding:
+    """Whether the registry wants a snapshot that is there; ``remedy`` is what to do where it does not."""
     seen = f"CURRENT names {desired or 'nothing'}; {len(ids)} snapshots" + (
         f", {len(unreadable)} of them unreadable" if unreadable else ""
     )
     if desired not in ids:
-        remedy = f"python -m snapshot activate {ids[-1]} --why …" if ids else "publish one: python -m offline run RECIPE"
         return Finding("desired", "wrong", seen, _DESIRED, f"services that start now serve nothing: {remedy}")
     verdict: Verdict = "wrong" if desired in unreadable else "warn" if unreadable else "ok"
     first = next(iter(unreadable.items()), ("", ""))
@@ -163,7 +171,7 @@ def check_swap_memory(needed: int, available: int | None, share: float) -> Findi
 def check_disk(free: int, largest: int) -> Finding:
     """Whether another snapshot as large as the largest can be brought in."""
     expected = f"room for one more of {size(largest)}"
-    advice = "publishing and pulling will end with disk_full: python -m snapshot gc --keep 3 --dry-run"
+    advice = "publishing and pulling will end with disk_full: python -m snapshot gc --keep 3 --registry DIR --dry-run"
     return Finding.of("disk", "ok" if free > largest else "wrong", f"{size(free)} free", expected, advice)
 
 

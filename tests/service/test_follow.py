@@ -327,3 +327,17 @@ def test_real_snapshots_activate_refuse_and_roll_back(tmp_path):
     assert follower.converge() is Outcome.REPLACED
     answers_as(0)
     assert generations.close(DEADLINE_SECONDS)
+
+
+@pytest.mark.parametrize(("declined", "offered"), [((), "b"), (("b",), "a"), (("a", "b"), None)])
+def test_a_snapshot_that_was_declined_is_not_offered_where_nothing_is_wanted(bench, declined, offered):
+    for name in ("a", "b"):
+        bench.want(name)
+    (bench.registry.root / "CURRENT").unlink()
+    for name in declined:
+        assert bench.registry.record_outcome(name, "refused", "too slow")
+    assert bench.follower.converge() is Outcome.UNWANTED
+    error = bench.follower.last_error
+    assert error is not None
+    wanted = "history" if offered is None else f"activate {offered}"
+    assert error.reason.endswith(f": python -m snapshot {wanted} --registry {bench.registry.root}")

@@ -226,7 +226,8 @@ def test_what_others_wrote_does_not_reach_the_terminal(registry: Registry) -> No
 def test_an_unknown_id_and_an_empty_registry_say_what_to_do(registry: Registry, tmp_path: Path) -> None:
     unknown = snapshot(registry, "activate", "nope")
     assert unknown.returncode == 2
-    assert f"no snapshot 'nope'; activate another one with: python -m snapshot activate {registry.ids()[-1]}" in unknown.stderr
+    see = f"python -m snapshot list --registry {registry.root}"
+    assert f"no snapshot 'nope'; the latest of 2: {', '.join(reversed(registry.ids()))}; see: {see}" in unknown.stderr
     (tmp_path / "empty").mkdir()
     assert "python -m offline run" in snapshot(Registry(tmp_path / "empty"), "list").stdout
 

@@ -327,3 +327,29 @@ def test_who_may_write_its_files_is_what_the_umask_says(tmp_path: Path, umask: i
         os.umask(before)
     names = {path.name: path.stat().st_mode & 0o777 for path in registry.root.iterdir() if path.is_file()}
     assert names == dict.fromkeys([".lock", "CURRENT", "PINS", "history.jsonl"], mode)
+
+
+def test_commands_that_errors_suggest_name_the_registry(registry: Registry, snapshots: list[Layout]) -> None:
+    where = f"--registry {registry.root}"
+    with pytest.raises(UnknownSnapshotError, match=f"offline run RECIPE {where}$"):
+        registry.activate("20200101T000000Z-00000000", "")
+    ids = publish_all(registry, snapshots)
+    for name in ("nope", "../nope"):
+        with pytest.raises(UnknownSnapshotError, match=f"see: python -m snapshot list {where}$") as caught:
+            registry.layout(name)
+        assert "snapshot activate" not in str(caught.value)
+    with pytest.raises(NothingPublishedError, match=f"history {where}$"):
+        registry.rollback("")
+    (registry.root / "CURRENT").write_text("../nope")
+    with pytest.raises(UnknownSnapshotError, match=f"snapshot activate ID {where}$"):
+        registry.current()
+    assert registry.offered() == ids[-1]
+
+
+def test_what_services_have_declined_is_not_offered(registry: Registry, snapshots: list[Layout]) -> None:
+    ids = publish_all(registry, snapshots)
+    registry.record_outcome(ids[-1], "refused", "too slow")
+    assert registry.offered() == ids[-2]
+    for one in ids[:-1]:
+        registry.record_outcome(one, "rolled_back", "errors")
+    assert registry.offered() is None

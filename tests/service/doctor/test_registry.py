@@ -92,9 +92,11 @@ def test_a_disk_without_room_for_another_snapshot_is_wrong() -> None:
 
 
 def test_what_is_desired_must_be_there(tmp_path: Path) -> None:
-    assert by_name(tmp_path)["desired"].advice.endswith("python -m offline run RECIPE")
+    assert by_name(tmp_path)["desired"].advice.endswith(f"python -m offline run RECIPE --registry {tmp_path}")
     layout = make_snapshot(tmp_path)
-    assert f"activate {layout.root.name}" in by_name(tmp_path)["desired"].advice
+    assert f"activate {layout.root.name} --registry {tmp_path} " in by_name(tmp_path)["desired"].advice
+    Registry(tmp_path).record_outcome(layout.root.name, "refused", "too slow")
+    assert f"declined all 1: python -m snapshot history --registry {tmp_path}" in by_name(tmp_path)["desired"].advice
     assert check_desired("a", ["a", "b"], {"b": "not a manifest"}).verdict == "warn"
     assert check_desired("a", ["a", "b"], {"a": "not a manifest"}).verdict == "wrong"
     assert check_desired("c", ["a"], {}).verdict == "wrong"
