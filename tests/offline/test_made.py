@@ -88,6 +88,14 @@ def test_a_new_student_may_be_of_older_data(work: Path, capsys: pytest.CaptureFi
     assert line.startswith("warning: prepare in ")
 
 
+def test_a_new_student_may_learn_from_what_was_prepared_after_the_towers(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    later = toy(work, "elsewhere")
+    later.run("prepare")
+    check_made(later, ("distill",), of_older_data=True)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: train in ")
+
+
 def test_what_lacks_is_named_by_the_stage_that_needs_it(work: Path) -> None:
     shutil.rmtree(work / "distill")
     with pytest.raises(StageError, match="export needs the output of distill, which has not finished"):
