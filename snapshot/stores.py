@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 CURRENT = "CURRENT"
 _VARIABLES = {"s3": "AWS", "s3a": "AWS", "gs": "GOOGLE", "az": "AZURE", "azure": "AZURE", "abfs": "AZURE", "abfss": "AZURE"}
 """By scheme, how the names of the variables begin from which obstore takes endpoint, region and credentials."""
+_TORN = re.compile(rf"({'|'.join(_VARIABLES)}|file|https?):|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""How a URL begins of which slashes are missing, and hardly ever the path of a folder."""
 _CLIENT_KEYS = ("allow_http", "timeout", "connect_timeout", "read_timeout", "proxy_url", "proxy_ca_certificate", "proxy_excludes")
 _MIB = 1 << 20
 _ATTEMPTS = 4
@@ -77,8 +79,12 @@ def is_folder(url: str) -> bool:
 
 
 def folder_of(url: str) -> Path:
-    """The folder that ``url`` names, a path or ``file:///...``; RemoteAddressError for a file URL with a host."""
+    """The folder that ``url`` names, a path or ``file:///...``; RemoteAddressError for a file URL with a host, a torn URL."""
     if "://" not in url:
+        if _TORN.match(url):
+            raise RemoteAddressError(
+                f"{url}: neither a URL nor a folder; write s3://BUCKET/PREFIX, gs://…, az://… or file:///path; or ./{url}"
+            )
         return Path(url)
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):

@@ -38,6 +38,7 @@ def test_flags_win_over_the_environment_and_that_over_defaults(monkeypatch: pyte
         ({"nonsense": "1"}, "nonsense: "),
         ({"registry": "s3://bucket/prefix"}, "registry: s3://bucket/prefix: "),
         ({"remote_registry": "ftp://host/prefix"}, "remote_registry: ftp://host/prefix: not a remote registry"),
+        ({"remote_registry": "s3:/x"}, "remote_registry: s3:/x: neither a URL nor a folder; write s3://BUCKET/PREFIX"),
         ({"remote_registry": "s3://bucket/prefix?x=1"}, "remote_registry: s3://bucket/prefix: "),
         ({"access_log": "0.5"}, "access_log: "),
         ({"access_log_sample": "1.5"}, "access_log_sample: "),

@@ -34,3 +34,16 @@ def test_an_at_sign_elsewhere_is_no_credential() -> None:
 def test_a_prefix_with_an_empty_part_is_refused_by_name(url: str) -> None:
     with pytest.raises(RemoteAddressError, match="a part of the prefix is empty"):
         check_url(url)
+
+
+@pytest.mark.parametrize("url", ["s3:/bucket", "s3:bucket/prefix", "S3:/x", "file:/registry", "http:/host/x", "ftp:/host"])
+def test_a_url_that_lacks_slashes_is_no_folder(url: str) -> None:
+    for use in (check_url, local_folder):
+        with pytest.raises(RemoteAddressError, match="s3://BUCKET/PREFIX"):
+            use(url)
+    assert folder_of(f"./{url}") == Path(url)
+
+
+def test_a_colon_elsewhere_is_part_of_a_name() -> None:
+    for name in ("2026:11", "a/s3:/b", "C:", "name:with"):
+        assert folder_of(name) == Path(name)
