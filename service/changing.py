@@ -14,12 +14,13 @@ from snapshot.files import write_text
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """While no other process is in here for a file of the same folder, which is made.
+    """While no other process is in here for a file of the same folder.
 
     Raises:
-        OSError: the folder cannot be made or opened.
+        OSError: there is no such folder, which is likely misspelt and not to be made; or it cannot be opened.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        raise FileNotFoundError(f"no such folder {path.parent}; make it first, or correct the path")
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

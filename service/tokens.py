@@ -106,6 +106,8 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
 
 
 def _unreadable(path: Path, error: Exception) -> TokensError:
+    if isinstance(error, IsADirectoryError):
+        return TokensError(f"{path}: a folder; name the file of tokens")
     return TokensError(f"{path}: cannot be read ({error}); make it with: python -m service token NAME")
 
 
@@ -157,7 +159,7 @@ def add_token(path: Path, token: Token) -> None:
             parse_tokens(text, path)
             changing.replace(path, text)
     except (OSError, UnicodeDecodeError) as error:
-        raise TokensError(f"{path}: cannot be written ({error}); add this line elsewhere: {token.line}") from error
+        raise TokensError(f"{path}: cannot be written ({error}); nothing was changed") from error
 
 
 def _digest(secret: str) -> bytes:

@@ -184,6 +184,8 @@ def _text(path: Path) -> str:
         found = changing.no_pipe(path)
         content = path.read_bytes() if found.st_size <= _MOST_FILE_BYTES else None
         text = None if content is None else content.decode()
+    except IsADirectoryError as error:
+        raise KeysFileError(f"{path}: a folder; name the file of keys") from error
     except (OSError, UnicodeDecodeError) as error:
         raise KeysFileError(f"{path}: cannot be read ({error}); make it with: python -m service key new NAME") from error
     if text is None:

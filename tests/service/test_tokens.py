@@ -13,7 +13,7 @@ from serving import tokens_file
 
 import service.tokens
 from service.errors import TokensError
-from service.tokens import MOST_TOKENS, Tokens, TokenTable, add_token, make_token, parse_tokens
+from service.tokens import MOST_TOKENS, Tokens, TokenTable, add_token, make_token, parse_tokens, read_tokens
 
 WHERE = Path("tokens")
 LINE = f"alice:sha256:{sha256(b'secret').hexdigest()}"
@@ -177,6 +177,14 @@ def test_a_file_that_is_wrong_is_not_added_to(tmp_path: Path) -> None:
     assert file.read_text() == "what is this\n"
     with pytest.raises(TokensError, match="cannot be written"):
         add_token(tmp_path / "tokens" / "below", make_token("bot")[1])
+
+
+def test_a_folder_is_neither_made_nor_taken_for_the_file(tmp_path: Path) -> None:
+    with pytest.raises(TokensError, match=f"no such folder {tmp_path / 'nope'}; make it first"):
+        add_token(tmp_path / "nope" / "tokens", make_token("bot")[1])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TokensError, match=f"{tmp_path}: a folder; name the file"):
+        read_tokens(tmp_path)
 
 
 def test_two_commands_at_once_lose_no_token(tmp_path: Path) -> None:

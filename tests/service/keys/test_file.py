@@ -126,6 +126,14 @@ def test_adding_and_revoking_keep_comments_the_other_lines_and_the_mode(tmp_path
         revoke_key(file, "shop")
 
 
+def test_a_folder_is_neither_made_nor_taken_for_the_file(tmp_path: Path) -> None:
+    with pytest.raises(KeysFileError, match=f"no such folder {tmp_path / 'nope'}; make it first"):
+        add_key(tmp_path / "nope" / "keys", entry_of("shop", PERMISSIONS, None, None, None))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeysFileError, match=f"^{tmp_path}: a folder; name the file of keys$"):
+        read_keys(tmp_path)
+
+
 def test_two_commands_at_once_lose_no_key(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     names = [f"k{number}" for number in range(24)]
