@@ -120,7 +120,7 @@ def unpin(
     snapshot_id: IdArgument, registry: RegistryOption = DEFAULT_REGISTRY, why: WhyOption = "", as_json: JsonOption = False
 ) -> None:
     """Let gc remove a snapshot again."""
-    source = Registry(registry)
+    source = existing(registry)
     source.unpin(snapshot_id, why)
     _say_pins(source, f"{snapshot_id} is not pinned", as_json)
 
@@ -130,7 +130,7 @@ def gc(
     keep: KeepOption, registry: RegistryOption = DEFAULT_REGISTRY, dry_run: DryRunOption = False, as_json: JsonOption = False
 ) -> None:
     """Remove old snapshots, but never those that are desired, served, pinned, or where a rollback would go."""
-    collected = Registry(registry).gc(keep, dry_run)
+    collected = existing(registry).gc(keep, dry_run)
     if as_json:
         print_json(asdict(collected))
         return
