@@ -130,6 +130,8 @@ class AsyncClient:
 def _why(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):  # of attempts to connect, which went on together
         error = error.exceptions[0]
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return "the URL of a service begins with http:// or https://, as in http://localhost:8000"
     return str(error) or type(error).__name__
 
 

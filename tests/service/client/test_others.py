@@ -108,3 +108,9 @@ def test_an_address_that_is_none_is_said_with_its_path(url: str) -> None:
 def test_a_header_that_is_none_is_said() -> None:
     with Client("http://127.0.0.1:1", headers={"X-Proxy": "a\nb"}) as client, pytest.raises(UnreachableError, match="/search: "):
         client.search("apple")
+
+
+@pytest.mark.parametrize("address", ["localhost:8077", "127.0.0.1", "", "ftp://localhost"])
+def test_an_address_without_a_scheme_is_told_how_one_begins(address: str) -> None:
+    with Client(address) as client, pytest.raises(UnreachableError, match="begins with http:// or https://"):
+        client.search("apple")
