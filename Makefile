@@ -42,10 +42,10 @@ help: ## Show this list
 
 demo: free-port $(VENV)/.installed ## Build a snapshot of Python's own documentation, serve it, print what to try
 	$(BIN)/python -m offline run offline/recipes/demo.toml --out $(WORK) --registry $(REGISTRY)
-	@$(BIN)/python deploy/serve.py --host $(HOST) --port $(PORT) --registry $(REGISTRY)
+	@$(BIN)/python deploy/serve.py --host $(HOST) --port $(PORT) --target $@ --registry $(REGISTRY)
 
 serve: free-port $(VENV)/.installed ## Serve the registry's current snapshot
-	@$(BIN)/python deploy/serve.py --host $(HOST) --port $(PORT) --registry $(REGISTRY)
+	@$(BIN)/python deploy/serve.py --host $(HOST) --port $(PORT) --target $@ --registry $(REGISTRY)
 
 # Two files at a time with as many threads each as there are cores spend a quarter of the time on waiting for each other.
 test: $(VENV)/.installed ## Run the tests, JOBS files at a time (ARGS='-k deadline' runs some)
@@ -100,7 +100,7 @@ usable-python:
 
 # Before the long work, not after it.
 free-port: usable-python
-	@$(PYTHON) deploy/serve.py --host $(HOST) --port $(PORT) --check
+	@$(PYTHON) deploy/serve.py --host '$(HOST)' --port='$(PORT)' --target $(firstword $(filter demo serve,$(MAKECMDGOALS)) demo) --check
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 	$(PIP) install --no-deps --no-build-isolation --editable .

@@ -18,7 +18,7 @@ _STOPPED_BY_SIGNAL = {-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
-    refusal = _refusal(options.host, options.port)
+    refusal = _refusal(options.host, options.port, options.target)
     if refusal:
         print(refusal, file=sys.stderr)
         return 1
@@ -28,25 +28,29 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", default="8000")
+    parser.add_argument("--target", default="demo", help="of make, for what to do instead")
     parser.add_argument("--registry", default="registry")
     parser.add_argument("--check", action="store_true", help="only say whether the port is free")
     return parser.parse_args(arguments)
 
 
-def _refusal(host: str, port: int) -> str | None:
+def _refusal(host: str, port: str, target: str) -> str | None:
     """Why ``port`` cannot be listened on, or None."""
+    another = f"choose another port, as in: make {target} PORT=8765"
+    if not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536):
+        return f"PORT={port} is no port: it is a number from 1 to 65535; {another}"
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            return f"Cannot listen on {host}:{port} ({error}). Stop what does, or choose another port, as in: make demo PORT=8765"
+            probe.bind((host, int(port)))
+        except OSError as error:
+            return f"Cannot listen on {host}:{port} ({error}). Stop what does, or {another}"
     return None
 
 
 def _serve(options: argparse.Namespace) -> int:
-    host, port = options.host, options.port
+    host, port = options.host, int(options.port)
     command = [sys.executable, "-m", "service", "--host", host, "--port", str(port), "--registry", options.registry]
     service = subprocess.Popen(command)
     # Ctrl-C reaches the service by itself; this process stays until the service has drained.

@@ -44,9 +44,11 @@ def test_a_taken_port_is_named_with_the_way_out(taken_port, capsys):
     assert "make demo PORT=" in message
 
 
-def test_a_port_that_cannot_be_is_refused(capsys):
-    assert main(["--check", "--port", "99999"]) == 1
-    assert "99999" in capsys.readouterr().err
+@pytest.mark.parametrize("port", ["99999", "abc", "0", "-1", "", "²"])
+def test_a_port_that_cannot_be_is_refused_with_the_target_that_was_made(port, capsys):
+    assert main(["--check", f"--port={port}", "--target", "serve"]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == f"PORT={port} is no port: it is a number from 1 to 65535; choose another port, as in: make serve PORT=8765"
 
 
 def lines_until(stream, beginning):
