@@ -22,6 +22,7 @@ from snapshot.cli import (
     size,
 )
 from snapshot.errors import RegistryError, UnknownSnapshotError
+from snapshot.history import last_served
 from snapshot.layout import Layout
 from snapshot.leases import is_held
 from snapshot.manifest import Manifest, Retention
@@ -29,7 +30,7 @@ from snapshot.printable import printable
 from snapshot.registry import Registry
 
 _SPACE_CHARACTERS = 12
-_OPEN = "open: a service serves it, or keeps it open as the one before; which it is says: python -m snapshot fleet --service URL"
+_OPEN = "open: a service keeps it open, as the one before or as one that is tried; each of them says: python -m snapshot fleet"
 T = TypeVar("T")
 
 
@@ -38,10 +39,11 @@ class _State:
     """How the registry stands to one of its snapshots.
 
     ``open`` is whether somebody holds a lease on it: a service that serves it, or that keeps it as the one before. Which of
-    the two, a lease does not say.
+    the two, a lease does not say; it is ``serving`` where a service also said so last in the history.
     """
 
     desired: bool
+    serving: bool
     open: bool
     pinned: bool
     signed: bool
@@ -49,16 +51,17 @@ class _State:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What CURRENT and PINS say, or why they say nothing: looking must work then more than ever."""
+    """What CURRENT, PINS and the history say, or why they say nothing: looking must work then more than ever."""
 
     desired: str | None
     fault: str | None
     pins: frozenset[str]
     pins_fault: str | None
+    served: frozenset[str]
 
 
 def list_snapshots(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOption = False) -> None:
-    """Every snapshot, the latest last: age, documents, space, size, retention, what is desired, and what services have open."""
+    """Every snapshot, the latest last: age, documents, space, size, retention, what is desired, and what serves."""
     source = existing(registry)
     wanted = _wanted(source)
     states = ((manifest, _state(source, manifest.id, wanted)) for manifest in source.manifests())
@@ -72,11 +75,11 @@ def list_snapshots(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOpt
     if not rows and not unreadable:
         typer.echo(f"{registry}: no snapshots; publish one with: python -m offline run RECIPE --registry {registry}")
         return
-    headings = ("", "id", "name", "age", "documents", "index", "space", "size", "retention", "desired", "open")
+    headings = ("", "id", "name", "age", "documents", "index", "space", "size", "retention", "desired", "serving")
     cells = [_cells(manifest, state) for manifest, state in rows]
     print_table(headings, [*cells, *(("!", one, reason) for one, reason in unreadable.items())])
     typer.echo(printable(_legend(registry, wanted, pinned=any(state.pinned for _, state in rows))))
-    if any(state.open for _, state in rows):
+    if any(state.open and not state.serving for _, state in rows):
         typer.echo(_OPEN)
     _say_pins(wanted)
 
@@ -93,7 +96,7 @@ def show(snapshot_id: IdArgument, registry: RegistryOption = DEFAULT_REGISTRY, a
     if as_json:
         errors = {"desired_error": wanted.fault, "pins_error": wanted.pins_fault}
         content = manifest.model_dump(mode="json", exclude={"files"})
-        print_json({**content, **_named(state), **errors, "bytes": total_bytes(manifest)})
+        print_json({**content, **_holding(state), **errors, "bytes": total_bytes(manifest)})
         return
     print_table(("", ""), _facts(manifest, state), title=snapshot_id)
     efforts = [
@@ -124,7 +127,8 @@ def retained(retention: Retention | None) -> str:
 def _wanted(registry: Registry) -> _Wanted:
     desired, fault = _or_fault(registry.current)
     pins, pins_fault = _or_fault(registry.pins)
-    return _Wanted(desired, fault, pins or frozenset(), pins_fault)
+    events, _ = _or_fault(registry.history)
+    return _Wanted(desired, fault, pins or frozenset(), pins_fault, frozenset(last_served(events or ())))
 
 
 def _or_fault(read: Callable[[], T]) -> tuple[T | None, str | None]:
@@ -140,17 +144,18 @@ def _state(registry: Registry, snapshot_id: str, wanted: _Wanted) -> _State | No
     held = is_held(layout.root)
     if not layout.root.is_dir():
         return None
-    return _State(snapshot_id == wanted.desired, held, snapshot_id in wanted.pins, layout.signature.is_file())
+    return _State(
+        desired=snapshot_id == wanted.desired,
+        serving=held and snapshot_id in wanted.served,
+        open=held,
+        pinned=snapshot_id in wanted.pins,
+        signed=layout.signature.is_file(),
+    )
 
 
 def _say_pins(wanted: _Wanted) -> None:
     if wanted.pins_fault:
         typer.echo(printable(f"what is pinned cannot be told: {wanted.pins_fault}"))
-
-
-def _named(state: _State) -> dict[str, bool]:
-    """``serving`` is ``open`` by its former name, for scripts that read it."""
-    return {**_holding(state), "serving": state.open}
 
 
 def _holding(state: _State) -> dict[str, bool]:
@@ -170,7 +175,7 @@ def _described(manifest: Manifest, state: _State) -> dict[str, object]:
         "space": manifest.space.fingerprint,
         "bytes": total_bytes(manifest),
         "retention": manifest.retention.retained if manifest.retention else None,
-        **_named(state),
+        **_holding(state),
     }
 
 
@@ -188,7 +193,7 @@ def _cells(manifest: Manifest, state: _State) -> tuple[str, ...]:
         size(total_bytes(manifest)),
         share,
         "yes" if state.desired else "",
-        "yes" if state.open else "",
+        "yes" if state.serving else "open" if state.open else "",
     )
 
 

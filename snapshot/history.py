@@ -193,6 +193,18 @@ def declined(events: Iterable[Event]) -> set[str]:
     return {snapshot_id for snapshot_id, outcome in outcomes.items() if outcome != "served"}
 
 
+def last_served(events: Iterable[Event]) -> set[str]:
+    """What each service that can write here said last that it serves; after a rollback of its own, what it said before."""
+    serving: dict[str, tuple[str, str | None]] = {}
+    for event in events:
+        now, before = serving.get(event.who, (None, None))
+        if event.outcome == "served" and event.snapshot != now:
+            serving[event.who] = event.snapshot, now
+        elif event.outcome == "rolled_back" and event.snapshot == now and before is not None:
+            serving[event.who] = before, None
+    return {now for now, _ in serving.values()}
+
+
 def happened(events: Sequence[Event], current: str | None) -> Iterator[bool]:
     """For each event, whether it took effect; False for one that a kill or a full disk cut short."""
     after = current

@@ -76,21 +76,23 @@ def test_the_list_is_a_table_of_what_operators_ask_for(registry: Registry) -> No
     a, b = registry.ids()
     registry.activate(a, "")
     registry.pin(b)
-    with hold(registry.layout(b).root):
+    for serving in (a, b):
+        registry.record_outcome(serving, "served", "in 1 s", "service on node-1")
+    with hold(registry.layout(a).root), hold(registry.layout(b).root):
         rows = {row["id"]: row for row in as_json(registry, "list")["snapshots"]}
         lines = snapshot(registry, "list", COLUMNS="80").stdout.splitlines()
     (row_a,) = (line for line in lines if a in line and "│" in line)
     (row_b,) = (line for line in lines if b in line and "│" in line)
     (head,) = (line for line in lines if "documents" in line)
-    for heading in ("id", "age", "documents", "space", "size", "retention", "desired", "open"):
+    for heading in ("id", "age", "documents", "space", "size", "retention", "desired", "serving"):
         assert heading in head
     cells = [[cell.strip() for cell in row.split("│")[1:-1]] for row in (row_a, row_b)]
     assert cells[0][0] == "*"
     assert cells[1][0] == "p"
-    assert (cells[0][-2:], cells[1][-2:]) == (["yes", ""], ["", "yes"])
-    assert "open: a service serves it, or keeps it" in lines[-1]
+    assert (cells[0][-2:], cells[1][-2:]) == (["yes", "open"], ["", "yes"])
+    assert "open: a service keeps it open" in lines[-1]
     told = ("desired", "open", "serving", "pinned")
-    assert [rows[a][name] for name in told] == [True, False, False, False]
+    assert [rows[a][name] for name in told] == [True, True, False, False]
     assert [rows[b][name] for name in told] == [False, True, True, True]
     assert rows[a]["documents"] == 20
     assert rows[a]["space"] == "0" * 64

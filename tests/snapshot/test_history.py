@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from snapshot.errors import RegistryError
-from snapshot.history import UNREADABLE, Action, Event, History, activations, happened, make_event
+from snapshot.history import UNREADABLE, Action, Event, History, Outcome, activations, happened, last_served, make_event
 from snapshot.registry import Registry
 
 OLD = {"at": "2025-01-01T00:00:00+00:00", "who": "ops", "action": "activate", "snapshot": "a", "previous": None, "why": "first"}
@@ -175,3 +175,20 @@ def test_of_a_long_history_only_the_end_is_read_for_the_last_switch(history: His
     monkeypatch.setattr("snapshot.history.open_plain", lambda path: Counting(io.FileIO(path)))
     assert history.last_switch("b") == switch("b", "a")
     assert 0 < sum(sizes) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("said", "serving"),
+    [
+        ([], set()),
+        ([("one", "a", "served"), ("one", "b", "served")], {"b"}),
+        ([("one", "a", "served"), ("two", "b", "served")], {"a", "b"}),
+        ([("one", "a", "served"), ("one", "b", "refused")], {"a"}),
+        ([("one", "a", "served"), ("one", "b", "served"), ("one", "b", "rolled_back")], {"a"}),
+        ([("one", "a", "served"), ("one", "b", "served"), ("one", "b", "served"), ("one", "b", "rolled_back")], {"a"}),
+        ([("one", "a", "served"), ("one", "a", "rolled_back")], {"a"}),
+    ],
+)
+def test_what_serves_is_what_each_service_said_last(said: list[tuple[str, str, Outcome]], serving: set[str]) -> None:
+    events = [make_event("outcome", snapshot, who, "", outcome=outcome) for who, snapshot, outcome in said]
+    assert last_served([switch("c", None), *events]) == serving
