@@ -171,7 +171,7 @@ def made(kind: type[ServiceError]) -> ServiceError:
     """An instance of any error of the service."""
     if issubclass(kind, service_errors.InvalidRequestError):
         return kind(service_errors.FieldError("k", "m"))
-    values = {"message": "m", "retry_after_ms": 1e6, "stage": "encode", "spent_ms": {"queue": 7.0}}
+    values = {"message": "m", "kind": "m", "reason": "m", "retry_after_ms": 1e6, "stage": "encode", "spent_ms": {"queue": 7.0}}
     own = inspect.signature(kind.__init__).parameters
     return kind(*([values[name] for name in own if name in values] or ["m"]))
 
