@@ -50,19 +50,21 @@ class Chaos:
             self.reset_first -= 1
             writer.transport.abort()
             return
+        ends = {writer}
+        self.open |= ends
         try:
             back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
-            writer.transport.abort()
-            return
-        ends = {writer, back_writer}
-        self.open |= ends
-        pumps = [asyncio.create_task(self._up(reader, back_writer)), asyncio.create_task(self._down(back_reader, writer))]
-        try:
+            ends.add(back_writer)
+            self.open |= ends
+            pumps = [asyncio.create_task(self._up(reader, back_writer)), asyncio.create_task(self._down(back_reader, writer))]
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        except OSError:
+            pass  # the store is gone
         finally:
             for one in ends:
                 one.transport.abort()
+                with suppress(OSError):
+                    await one.wait_closed()
             self.open -= ends
 
     async def stop(self) -> None:

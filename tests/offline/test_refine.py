@@ -85,7 +85,7 @@ def test_each_term_can_be_the_only_one(work, term, monkeypatch):
     summary = run(work, "refine", refine={"epochs": 2, **settings})
     log = json.loads((work / "refine" / "training.json").read_text())["log"]
     assert summary["labelled"] == {"contrastive_weight": 20, "pseudo_weight": 20}.get(term, 0)
-    assert [entry["loss"] > 0 for entry in log] == [True]
+    assert sum(entry["loss"] for entry in log) > 0
 
 
 def test_queries_of_one_text_share_their_documents(work, base):

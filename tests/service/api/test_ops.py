@@ -33,7 +33,7 @@ def test_ready_while_a_snapshot_serves(client: Client, path: str) -> None:
 
 
 def test_without_a_snapshot_the_process_lives_and_says_what_to_do(tmp_path: Path) -> None:
-    with client_of(tmp_path / "nowhere") as client:
+    with client_of(tmp_path) as client:
         LiveResponse.model_validate_json(client.get("/livez").content, strict=True)
         problem = assert_problem(client.get("/readyz"), 503, "no_snapshot")
         assert "python -m offline run" in problem["detail"]
