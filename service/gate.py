@@ -209,8 +209,10 @@ def code_of(error: Exception | None) -> str | None:
 
 def reason_of(error: Exception | None) -> str | None:
     """What went wrong, where, and what to do."""
-    if error is None or isinstance(error, SnapshotError):
-        return None if error is None else str(error)
+    if error is None:
+        return None
+    if isinstance(error, SnapshotError):
+        return str(error)
     return f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()  # as a SnapshotError's
 
 
