@@ -128,12 +128,11 @@ class Pipeline:
         self._counted(self._limiter.knock, lane, 1, self._limiter.patience_ms(lane, most_ms, most_ms))
 
     def account(self, walk: Walk, trace_id: str | None = None) -> None:
-        """The answer is out, or there is none: count where the time went, and learn from it."""
+        """The answer is out, or there is none, and the walk has stopped: count where the time went, and learn from it."""
         budget_ms = walk.deadline.budget_ms
         if walk.given_up:  # a thread is still at it, and goes on timing its stages
             self._metrics.stages(walk.spent_until(budget_ms - walk.remaining_ms()), budget_ms, trace_id)
             return
-        walk.pass_to("reply")
         self._metrics.stages(walk.spent_ms, budget_ms, trace_id)
         _learn(walk)
 

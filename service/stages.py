@@ -76,9 +76,9 @@ class Encoded:
     truncated: list[bool]
 
 
-_WIRE_MS = 0.3
+_WIRE_MS = 0.5
 """Of the caller's budget that no clock of ours sees: until the request's first byte is read, and from the answer's being handed
-to the transport until the caller has it. Measured on loopback; no more is known of what lies between."""
+to the transport until the caller has it. Measured on loopback (docs/log.md); no more is known of what lies between."""
 
 Kinds = dict[Stage, str]
 """What was done in each stage, as the cost model tells it apart."""

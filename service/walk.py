@@ -84,6 +84,11 @@ class Walk:
         self.stage, self._begun = stage, now
         return spent
 
+    def stop(self) -> None:
+        """The answer is handed over, unless a thread is still at work for nobody, which goes on timing its stages."""
+        if not self.given_up:
+            self.pass_to("reply")
+
     def hopeless(self, stage: Stage) -> CallerGoneError | DeadlineExceededError | None:
         """Why ``stage`` is not worth beginning, if it is not."""
         if self.caller.gone and not self.given_up:  # who was told hangs up afterwards

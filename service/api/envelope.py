@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from http import HTTPStatus
 
 import structlog
@@ -41,9 +42,14 @@ class Ledger:
             call.trace_parent = call.trace_parent if call.span is None else call.span.traceparent
         return call
 
-    def account(self, route: str, scope: Scope, call: Call, status: int) -> None:
-        """The answer is out, or there will be none."""
-        seconds = self._parts.clock() - call.started
+    def seconds(self, call: Call) -> float:
+        """How long a request has taken; its answer is handed to the transport, and what comes after is no part of it."""
+        if call.walk is not None:
+            call.walk.stop()
+        return self._parts.clock() - call.started
+
+    def account(self, route: str, scope: Scope, call: Call, status: int, seconds: float) -> None:
+        """The answer is out, or there will be none; ``seconds`` after the request began."""
         metrics = self._parts.metrics
         recorded = None if call.trace is None and call.span is None else call.recorded_trace_id
         metrics.answered(route, status, seconds, recorded)
@@ -101,7 +107,8 @@ class Envelope:
                 raise  # half an answer is out: closing the connection is all that is left
             await problem(error, call, scope["path"])(scope, receive, outgoing)
         finally:
-            self._ledger.account(_route(scope), scope, call, outgoing.status or CallerGoneError.status)
+            status = outgoing.status or CallerGoneError.status
+            self._ledger.account(_route(scope), scope, call, status, self._ledger.seconds(call))
 
 
 class Direct:
@@ -123,7 +130,7 @@ class Direct:
         except ServiceError as error:
             reply = reply_of(error, call, self._path)
             sent_at_once(scope, reply.status, self._headers(reply, call), reply.body)
-            self._ledger.account(self._path, scope, call, reply.status)
+            self._ledger.account(self._path, scope, call, reply.status, self._ledger.seconds(call))
             return True
         return False
 
@@ -139,10 +146,11 @@ class Direct:
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": reply.body})
         finally:
+            books = partial(self._ledger.account, self._path, scope, call, status, self._ledger.seconds(call))
             if sent:  # what was written goes out at the end of this turn of the event loop: the books can wait for the next
-                asyncio.get_running_loop().call_soon(self._ledger.account, self._path, scope, call, status)
+                asyncio.get_running_loop().call_soon(books)
             else:
-                self._ledger.account(self._path, scope, call, status)
+                books()
 
     async def _reply(self, scope: Scope, receive: Receive, call: Call) -> Reply:
         try:

@@ -70,7 +70,8 @@ def _measured(parts: Any) -> float:
             call.walk.pass_to(stage)
         call.timings_ms = _TIMINGS
         call.headers()
-        ledger.account("/search", scope, call, 200)
+        seconds = (ledger.seconds(call),) if hasattr(Ledger, "seconds") else ()
+        ledger.account("/search", scope, call, 200, *seconds)
     _wait(parts)
     return (time.process_time_ns() - began) / 1000 / _REQUESTS
 

@@ -70,6 +70,7 @@ async def answered(parts: Parts, answer: Coroutine[Any, Any, Answer], walk: Walk
     try:
         return await answer
     finally:
+        walk.stop()
         parts.pipeline.account(walk)
 
 
@@ -141,7 +142,7 @@ def test_work_for_a_caller_who_is_gone_is_dropped(parts: Parts, last: str, not_b
 
 
 def test_what_was_given_up_is_counted(parts: Parts, clock: ManualClock) -> None:
-    hook_into(parts, slow(clock, {"encode": 9.5}))
+    hook_into(parts, slow(clock, {"encode": 9.3}))
     answer = asyncio.run(search(parts, budget_ms=10))
     assert answer.results[0].plan.causes == ("deadline_effort", "deadline_fields")
     assert sample(parts, "degraded_total", cause="deadline_effort") == 1

@@ -164,7 +164,7 @@ def test_a_batch_shares_out_the_time_that_is_left(generation: Generation) -> Non
     clock = ManualClock()
     slowed = hooked(generation, slow(clock, {"encode": 1.0}))
     searches = [Search("apple"), Search("bread"), Search("chair")]
-    results = run(slowed, "search_many", searches, walk_of(clock, budget_ms=3.0))
+    results = run(slowed, "search_many", searches, walk_of(clock, budget_ms=3.2))
     assert [result.plan.causes for result in results] == [("deadline_effort", "deadline_fields")] + [()] * 2
 
 

@@ -231,7 +231,7 @@ def test_a_timeout_header_that_is_no_number_is_refused(client: Client, value: st
 def test_an_answer_with_less_effort_says_so(registry: Path) -> None:
     clock = ManualClock()
     with client_of(registry, clock) as client:
-        client.parts.generations._slot.generation = hooked(client.parts.generations.current, slow(clock, {"encode": 9.5}))
+        client.parts.generations._slot.generation = hooked(client.parts.generations.current, slow(clock, {"encode": 9.3}))
         answer = client.post("/search", {"query": "a", "timeout_ms": 10}).json()
         assert answer["degraded"] == {
             "causes": ["deadline_effort", "deadline_fields"],
