@@ -11,6 +11,8 @@ from stat import S_IMODE, S_ISFIFO
 
 from snapshot.files import write_text
 
+_MOST_BYTES = 1 << 20
+
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
@@ -29,16 +31,19 @@ def alone(path: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def no_pipe(path: Path) -> os.stat_result:
-    """What the system says of a file that is read again whenever it changes.
+def read(path: Path) -> tuple[int, str]:
+    """Mode and text of a file that is read again whenever it changes, without the mark that editors of Windows put before it.
 
     Raises:
-        OSError: there is none; or it is a pipe, whose reader would wait for a writer for ever.
+        OSError: there is none; it is longer than such a file need be; or a pipe, whose reader would wait for a writer for ever.
+        UnicodeDecodeError: it is no text.
     """
     found = path.stat()
     if S_ISFIFO(found.st_mode):
         raise OSError("a pipe can be read once only: name a file")
-    return found
+    if found.st_size > _MOST_BYTES:
+        raise OSError(f"it has {found.st_size} bytes; at most {_MOST_BYTES}")
+    return found.st_mode, path.read_text(encoding="utf-8-sig")
 
 
 def replace(path: Path, text: str) -> None:

@@ -97,7 +97,7 @@ class Tokens:
 def read_tokens(path: Path) -> tuple[Token, ...]:
     """The tokens of a file; raises what ``parse_tokens`` does, also where it cannot be read, or anybody may write it."""
     try:
-        mode, text = changing.no_pipe(path).st_mode, path.read_text(encoding="utf-8")
+        mode, text = changing.read(path)
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
     if mode & S_IWOTH:
@@ -153,7 +153,7 @@ def add_token(path: Path, token: Token) -> None:
     """
     try:
         with changing.alone(path):
-            before = path.read_text(encoding="utf-8") if path.exists() else ""
+            before = changing.read(path)[1] if path.exists() else ""
             text = f"{before}\n" if before and not before.endswith("\n") else before
             text += f"{token.line}\n"
             parse_tokens(text, path)

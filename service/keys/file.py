@@ -34,7 +34,6 @@ _PREFIX = "snk_"
 """By which scanners for leaked secrets can know ours."""
 _SECRET_BYTES = 32
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
-_MOST_FILE_BYTES = 1 << 20
 
 
 class KeyEntry(BaseModel):
@@ -181,16 +180,12 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 def _text(path: Path) -> str:
     try:
-        found = changing.no_pipe(path)
-        content = path.read_bytes() if found.st_size <= _MOST_FILE_BYTES else None
-        text = None if content is None else content.decode()
+        mode, text = changing.read(path)
     except IsADirectoryError as error:
         raise KeysFileError(f"{path}: a folder; name the file of keys") from error
     except (OSError, UnicodeDecodeError) as error:
         raise KeysFileError(f"{path}: cannot be read ({error}); make it with: python -m service key new NAME") from error
-    if text is None:
-        raise KeysFileError(f"{path}: {found.st_size} bytes; a file of keys has at most {_MOST_FILE_BYTES}")
-    if found.st_mode & S_IWOTH:
+    if mode & S_IWOTH:
         raise KeysFileError(f"{path}: anybody may write it, and so let himself in; do: chmod o-w {path}")
     return text
 

@@ -169,6 +169,20 @@ def test_adding_keeps_what_is_there_and_its_mode(tmp_path: Path) -> None:
     assert Tokens(file).table().who(secret) == "bot"
 
 
+def test_a_mark_of_a_windows_editor_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_bytes(b"\xef\xbb\xbf" + make_token("ann")[1].line.encode() + b"\r\n")
+    add_token(file, make_token("bot")[1])
+    assert [token.name for token in read_tokens(file)] == ["ann", "bot"]
+
+
+def test_a_file_that_is_no_file_of_tokens_by_its_size_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("#" * (2 << 20))
+    with pytest.raises(TokensError, match=r"2097152 bytes; at most 1048576"):
+        read_tokens(file)
+
+
 def test_a_file_that_is_wrong_is_not_added_to(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     file.write_text("what is this\n")
