@@ -91,6 +91,12 @@ class TracingSettings(BaseSettings):
         """As the specification wants it."""
         return cls.model_fields[info.field_name].default if value == "" else value
 
+    @field_validator("otel_traces_sampler", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        """As the specification wants it of every name."""
+        return value.lower() if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _batches_fit(self) -> Self:
         if self.otel_bsp_max_export_batch_size > self.otel_bsp_max_queue_size:

@@ -54,7 +54,7 @@ def test_a_wrong_setting_is_named_with_both_ways_to_set_it(given: dict[str, str]
 
 
 def test_what_opentelemetry_names_has_its_variables_and_empty_ones_are_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "TraceIDRatio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.25")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "")
     settings = load_settings({"registry": "here", "otel_traces_sampler_arg": "0.5"})
