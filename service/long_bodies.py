@@ -11,6 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -68,6 +69,7 @@ class LongBodies:
         self._here = 0
         self._mean_ms = 1.0
         self._next = clock()
+        self._thread = ThreadPoolExecutor(1, "long-body")  # not asyncio's, whose threads a disk that stands still may hold
 
     async def parse(self, parse: Callable[[], T], check: Callable[[], object] = _always) -> T:
         """Call ``parse`` on another thread, in turn, and give what it gives; OverloadedError where too many wait already.
@@ -84,7 +86,7 @@ class LongBodies:
                 check()
                 began = self._clock()
                 try:
-                    return await asyncio.to_thread(parse)
+                    return await asyncio.get_running_loop().run_in_executor(self._thread, parse)
                 finally:
                     ended = self._clock()
                     self._next = ended + (ended - began)

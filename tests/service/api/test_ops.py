@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from make_snapshot import make_snapshot
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -106,6 +110,27 @@ def test_info_tells_why_the_last_proof_failed(tmp_path: Path) -> None:
         assert info.proof.failure is not None
         assert info.proof.failure.code == "hash_mismatch"
         assert layout.tokenizer.name in info.proof.failure.reason
+
+
+def test_metrics_and_long_bodies_do_not_wait_for_a_disk_that_stands_still(client: Client) -> None:
+    back = threading.Event()
+
+    async def ask() -> list[int]:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        looking = loop.run_in_executor(None, back.wait)
+        transport = httpx.ASGITransport(client.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as caller, asyncio.timeout(30):
+            metrics = await caller.get("/metrics")
+            batch = await caller.post("/search/batch", json=[{"query": "apple " * 150}] * 100)
+        back.set()
+        await looking
+        return [metrics.status_code, batch.status_code]
+
+    try:
+        assert asyncio.run(ask()) == [200, 200]
+    finally:
+        back.set()
 
 
 def test_metrics_parse_in_both_formats(client: Client) -> None:
