@@ -122,7 +122,7 @@ def test_metrics_and_long_bodies_do_not_wait_for_a_disk_that_stands_still(client
         transport = httpx.ASGITransport(client.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as caller, asyncio.timeout(30):
             metrics = await caller.get("/metrics")
-            batch = await caller.post("/search/batch", json=[{"query": "apple " * 150}] * 100)
+            batch = await caller.post("/search/batch", json=[{"query": "apple " * 150, "timeout_ms": 10_000}] * 100)
         back.set()
         await looking
         return [metrics.status_code, batch.status_code]
