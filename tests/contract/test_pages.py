@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+from in_process import run
 from pydantic import TypeAdapter
 
 from service.api.admin_schemas import ActivateBody
@@ -56,7 +55,8 @@ def of_program(*prefix: str) -> list[list[str]]:
 
 @cache
 def help_of(*program: str) -> str:
-    shown = subprocess.run([sys.executable, "-m", *program, "--help"], capture_output=True, text=True, check=True)
+    shown = run(*program, "--help")
+    assert shown.returncode == 0
     return shown.stdout
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from in_process import run
 from make_snapshot import make_snapshot
 
 from snapshot import cli_trust
@@ -31,8 +32,13 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def snapshot(registry: Registry, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run("snapshot", *arguments, "--registry", str(registry.root), **environment)
+
+
+def typed(registry: Registry, *arguments: str) -> str:
+    """What a process of its own prints, which an operator starts."""
     command = [sys.executable, "-m", "snapshot", *arguments, "--registry", str(registry.root)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def as_json(registry: Registry, *arguments: str) -> Any:
@@ -43,13 +49,13 @@ def as_json(registry: Registry, *arguments: str) -> Any:
 
 def test_list_activate_rollback(registry: Registry) -> None:
     a, b = registry.ids()
-    assert "nothing is desired" in snapshot(registry, "list").stdout
-    assert f"{a} is desired now" in snapshot(registry, "activate", a, "--why", "first").stdout
+    assert "nothing is desired" in typed(registry, "list")
+    assert f"{a} is desired now" in typed(registry, "activate", a, "--why", "first")
     assert as_json(registry, "activate", b) == {"desired": b, "forced": False}
     listing = as_json(registry, "list")
     assert listing["desired"] == b
     assert {row["id"]: row["desired"] for row in listing["snapshots"]} == {a: False, b: True}
-    assert f"{a} is desired again" in snapshot(registry, "rollback").stdout
+    assert f"{a} is desired again" in typed(registry, "rollback")
     assert as_json(registry, "activate", b)["desired"] == b
     assert as_json(registry, "rollback", "--why", "worse") == {"desired": a, "forced": False}
     events = as_json(registry, "history")
@@ -119,10 +125,10 @@ def test_show_and_verify(registry: Registry) -> None:
 def test_keys_sign_and_are_asked_for(registry: Registry, tmp_path: Path) -> None:
     a, b = registry.ids()
     key = tmp_path / "key"
-    made = subprocess.run([sys.executable, "-m", "snapshot", "keygen", str(key)], capture_output=True, text=True, check=True)
+    made = run("snapshot", "keygen", str(key))
     assert f"{key}.pub" in made.stdout
     assert key.stat().st_mode & 0o777 == 0o600
-    again = subprocess.run([sys.executable, "-m", "snapshot", "keygen", str(key)], capture_output=True, text=True, check=False)
+    again = run("snapshot", "keygen", str(key))
     assert again.returncode == 2
     assert "never overwritten" in again.stderr
     signed = as_json(registry, "sign", a, "--key", str(key))
