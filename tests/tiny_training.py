@@ -1,9 +1,8 @@
-"""Jobs of train, distill, encode and refine over the tiny prepared folder, run in this process or in one that can be killed."""
+"""Jobs of train, distill, encode and refine over the tiny prepared folder, run in this process or in one that is killed."""
 
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +77,3 @@ def die_while_saving(work: Path, stage: str, saves: int) -> None:
 
     trainer._Checkpoints.on_save = on_save
     run(work, stage)
-
-
-if __name__ == "__main__":
-    die_while_saving(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -176,7 +175,3 @@ def die(root: Path, data: Path, when: str) -> None:
     walk = Base(root, make_recipe(root / "backbone")).walk(data)
     for stage in SINCE:
         walk.run(stage)
-
-
-if __name__ == "__main__":
-    die(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -1,4 +1,4 @@
-"""What each of two processes (gloo, no GPU) does in the tests of several: importable, as ``multiprocessing.spawn`` needs it."""
+"""What each of two processes (gloo, no GPU) does in the tests of several: importable, as a process of its own needs it."""
 
 import os
 import signal

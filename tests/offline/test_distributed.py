@@ -3,10 +3,10 @@ import signal
 
 import pytest
 import torch
+from forked import exit_codes
 from tiny_models import make_tiny_bert
 from tiny_training import curve_of, make_job
 from tiny_walk import make_corpus, write_data
-from torch import multiprocessing
 from two_processes import SHARES, compare, gradients, learner_and_batch, one_dies, train_together, walk_together
 
 from offline.distributed import gather, gather_objects
@@ -18,7 +18,7 @@ def test_two_processes_give_the_loss_and_the_gradients_of_one_with_the_whole_bat
     learner, batch = learner_and_batch(backbone, [*SHARES[0], *SHARES[1]])
     expected = learner(**batch)["loss"]
     expected.backward()
-    multiprocessing.spawn(compare, (backbone, tmp_path), nprocs=2)
+    assert exit_codes(compare, (0, backbone, tmp_path), (1, backbone, tmp_path)) == [0, 0]
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
         assert found["loss"] == pytest.approx(expected.item(), rel=1e-5)
@@ -30,7 +30,7 @@ def test_two_processes_give_the_loss_and_the_gradients_of_one_with_the_whole_bat
 @pytest.mark.slow
 def test_two_processes_train_with_the_same_weights_and_one_of_them_writes(tmp_path):
     make_job(tmp_path, "train")
-    multiprocessing.spawn(train_together, (tmp_path,), nprocs=2)
+    assert exit_codes(train_together, (0, tmp_path), (1, tmp_path)) == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert first["summary"] == second["summary"]
     assert len(first["weights"]) == len(curve_of(tmp_path / "train")) == 2  # the untouched ones, and those after seven steps
@@ -44,12 +44,7 @@ def test_two_processes_train_with_the_same_weights_and_one_of_them_writes(tmp_pa
 def test_after_the_towers_the_first_process_goes_on_alone_and_the_others_end(tmp_path):
     make_tiny_bert(tmp_path / "bert")
     write_data(tmp_path / "data", make_corpus(20))
-    processes = [multiprocessing.get_context("spawn").Process(target=walk_together, args=(rank, tmp_path)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert exit_codes(walk_together, (0, tmp_path), (1, tmp_path)) == [0, 0]
     assert (tmp_path / "alone").read_text() == "1 False"
     assert (tmp_path / "walk" / "distill" / "receipt.json").is_file()
 
@@ -57,12 +52,7 @@ def test_after_the_towers_the_first_process_goes_on_alone_and_the_others_end(tmp
 @pytest.mark.slow
 def test_a_process_that_dies_is_named(tmp_path):
     make_job(tmp_path, "train")
-    processes = [multiprocessing.get_context("spawn").Process(target=one_dies, args=(rank, tmp_path)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert processes[1].exitcode == -signal.SIGKILL
+    assert exit_codes(one_dies, (0, tmp_path), (1, tmp_path))[1] == -signal.SIGKILL
     told = (tmp_path / "told").read_text()
     assert re.match(r"another process of this training died .* at step 3 of 14 .* Start the same command", told)
 

@@ -1,19 +1,16 @@
 """An incremental walk over a tiny one: oracles are the parent's own shards, sentence-transformers, and a walk from scratch."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_walk
+from forked import exit_codes
 from sentence_transformers import SentenceTransformer
 from tiny_models import make_tiny_bert
-from tiny_walk import ROWS, TEXTS, make_base, make_corpus, write_data
+from tiny_walk import DEATHS, ROWS, TEXTS, die, make_base, make_corpus, write_data
 from tiny_work import assemble
 
 from offline.encoded import load_vectors
@@ -213,14 +210,11 @@ def without_hashes(layout):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", tiny_walk.DEATHS)
+@pytest.mark.parametrize("when", DEATHS)
 def test_a_walk_killed_at_any_step_goes_on_to_the_same_end(when, own, tmp_path):
     corpus = make_corpus(ROWS + 15)
     data, before = write_data(tmp_path / "grown", corpus), own.parent.root
-    command = [sys.executable, tiny_walk.__file__, str(own.root), str(data), when]
-    environment = {**os.environ, "PYTHONPATH": str(Path(tiny_walk.__file__).parents[1])}
-    died = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert exit_codes(die, (own.root, data, when)) == [-signal.SIGKILL]
     assert own.registry.current() in own.registry.ids()
     assert verify(own.registry.layout(own.registry.current()).root)
     encoded = {path: path.stat().st_mtime_ns for path in (own.work / "since" / "encode" / "fresh").glob("*.npy")}

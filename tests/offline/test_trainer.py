@@ -1,29 +1,15 @@
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_training
-from tiny_training import curve_of, make_job, run, vectors_of
+from forked import exit_codes
+from tiny_training import curve_of, die_while_saving, make_job, run, vectors_of
 
 from offline.data.negatives import read
 from offline.errors import TrainingError
 from offline.trainer import last_checkpoint, read_result, write_result
-
-ROOT = Path(__file__).parents[2]
-
-
-def killed(work: Path, stage: str, saves: int) -> None:
-    """Run ``stage`` in another process until it is killed at checkpoint number ``saves``."""
-    command = [sys.executable, tiny_training.__file__, str(work), stage, str(saves)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    ended = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=300)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
 
 
 @pytest.mark.slow
@@ -40,7 +26,7 @@ def test_killed_and_run_again_ends_as_if_never_killed(tmp_path, stage, tower):
     (tmp_path / stage).rename(tmp_path / "untouched")
 
     make_job(tmp_path, stage)
-    killed(tmp_path, stage, saves=3)
+    assert exit_codes(die_while_saving, (tmp_path, stage, 3)) == [-signal.SIGKILL]
     kept = last_checkpoint(tmp_path / stage / "checkpoints")
     assert kept is not None
     assert kept.name == "checkpoint-6"  # the third, number 9, was not complete and is gone
