@@ -93,3 +93,7 @@ class LongBodies:
                     self._mean_ms += _WEIGHT * ((self._next - began) * 1000 - self._mean_ms)
         finally:
             self._here -= 1
+
+    def close(self) -> None:
+        """Let go of the thread, once it is done with what it has in hand."""
+        self._thread.shutdown(wait=False)

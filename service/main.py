@@ -244,6 +244,8 @@ def _serve(settings: Settings, head_start: HeadStart, repeats: Repeats, writer: 
     warn_of_unknown(os.environ)
     with listening(settings) as listener, ExitStack() as undo:
         parts = compose(settings, undo, head_start)
+        undo.callback(parts.long_bodies.close)
+        undo.callback(parts.scrapes.shutdown, wait=False)
         writer.count(parts.metrics.telemetry.lines_lost)
         if parts.mirror is not None:
             parts.mirror.start()

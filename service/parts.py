@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import uuid4
 
 from service.admission import Limiter
@@ -37,6 +39,7 @@ class Parts:
         mirror: of the remote registry, where one is followed.
         keys: that callers need, where they need one.
         tracer: where requests are traced.
+        scrapes: the thread that writes /metrics; not asyncio's, which a disk that stands still may hold.
     """
 
     settings: Settings
@@ -59,4 +62,5 @@ class Parts:
     keys: KeyRing | None = None
     tracer: Tracer | None = None
     long_bodies: LongBodies = field(default_factory=LongBodies)
+    scrapes: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "scrape"))
     instance: str = field(default_factory=lambda: uuid4().hex)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -39,7 +38,6 @@ class OpsRoutes:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._scrapes = ThreadPoolExecutor(1, "scrape")  # not asyncio's, whose threads a disk that stands still may hold
 
     def mount(self, router: APIRouter) -> None:
         add_read_route(router, "/livez", self.livez, response_model=LiveResponse)
@@ -81,7 +79,7 @@ class OpsRoutes:
         refresh_gauges(self._parts)
         exemplars = media_type.startswith(_OPENMETRICS)
         content = await asyncio.get_running_loop().run_in_executor(
-            self._scrapes, _exposition, self._parts.metrics, encode, exemplars
+            self._parts.scrapes, _exposition, self._parts.metrics, encode, exemplars
         )
         return Response(content, headers={**_NO_STORE, "Content-Type": media_type})
 

@@ -170,7 +170,7 @@ def test_it_answers_and_ends_though_nobody_reads_its_log(tmp_path: Path) -> None
     ("program", "asked", "thread"),
     [
         (STUCK, ("/search", {"query": "apple", "timeout_ms": 10_000}), "worker-"),
-        (STUCK_BESIDE, ("/metrics",), "beside_"),
+        (STUCK_BESIDE, ("/metrics",), "scrape_"),
     ],
     ids=["a worker", "beside"],
 )
@@ -187,6 +187,19 @@ def test_it_ends_in_time_whatever_a_thread_is_at(tmp_path: Path, program: str, a
         assert running.process.wait(WAIT_SECONDS) == 0
         status, problem = answer.result(WAIT_SECONDS)
         assert (status, problem["code"]) == (503, "draining")
+
+
+@pytest.mark.slow
+def test_threads_that_are_at_nothing_end_with_it(tmp_path: Path) -> None:
+    make_registry(tmp_path)
+    with service(tmp_path, "--drain-min-seconds", "0") as running:
+        running.event("snapshot_serving")
+        with urllib.request.urlopen(f"{running.url}/metrics", timeout=WAIT_SECONDS) as metrics:
+            assert metrics.status == 200
+        status, _ = running.get("/search/batch", [{"query": "apple " * 150}] * 100)
+        assert status == 200
+        running.process.send_signal(signal.SIGTERM)
+        assert running.event("stopped")["stuck"] == []
 
 
 @pytest.mark.slow
