@@ -36,7 +36,7 @@ a second go first."""
 
 _LOOK_AHEAD, _LOOK_SECONDS = 16, 0.002
 """Requests that are looked at to find company for one, and for how long: it is spent before the first is encoded. Sixteen of
-the usual length take a millisecond, and one of 32 kB takes 15."""
+the usual length take a millisecond, and one of 32 kB without spaces takes 15."""
 
 Sent = Vectors | Exception | None
 """What a waiting generator is told: a vector, that it cannot have one, or nothing."""

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from make_snapshot import MAX_TOKENS, WORDS, fingerprint, make_oracle, make_snapshot, token_ids, write_tower
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from make_snapshot import MAX_TOKENS, SPECIAL, WORDS, fingerprint, make_oracle, make_snapshot, token_ids, write_tower
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from service.batching import BatchPlan, BatchSize
-from service.encoder import Encoder
+from service.encoder import Encoder, Tokens
 from snapshot.errors import IntegrityError, SpaceMismatchError
 from snapshot.layout import Layout
 from snapshot.manifest import QueryTower, Space, TextSpec
@@ -16,6 +20,43 @@ from snapshot.manifest import QueryTower, Space, TextSpec
 SPACE = Space(fingerprint=fingerprint(0), dim=16)
 ORACLE = make_oracle()
 QUERIES = ["apple", "river spoon table", "zebra " * 9, "lamp mirror"]
+
+
+@cache
+def wordpiece():
+    """As BERT's."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    return trained(tokenizer, trainers.WordPieceTrainer(vocab_size=150, special_tokens=list(SPECIAL), show_progress=False))
+
+
+@cache
+def bytes_in_pairs():
+    """As those of Qwen and GPT."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFC(), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    options = {"special_tokens": list(SPECIAL), "initial_alphabet": alphabet, "show_progress": False}
+    return trained(tokenizer, trainers.BpeTrainer(vocab_size=400, **options))
+
+
+@cache
+def unigram():
+    """As that of XLM-R."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
+    options = {"special_tokens": list(SPECIAL), "unk_token": "[UNK]", "show_progress": False}
+    return trained(tokenizer, trainers.UnigramTrainer(vocab_size=120, **options))
+
+
+def trained(tokenizer, trainer):
+    tokenizer.train_from_iterator([*WORDS, "don't look, it's 3.5 kB"], trainer)
+    ends = [("[CLS]", SPECIAL.index("[CLS]")), ("[SEP]", SPECIAL.index("[SEP]"))]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return tokenizer
+
+
+TOKENIZERS = {"wordpiece": wordpiece, "bytes in pairs": bytes_in_pairs, "unigram": unigram}
 
 
 def tower(**text: object) -> QueryTower:
@@ -53,6 +94,46 @@ def test_what_was_cut_is_said(encoder, words, truncated):
     [tokens] = read(encoder, " ".join((WORDS * 200)[:words]))
     assert len(tokens.ids) == MAX_TOKENS
     assert tokens.truncated == truncated
+
+
+class Recorded:
+    """A tokenizer, and the characters that it was given at a time."""
+
+    def __init__(self, inner):
+        self._inner, self.characters = inner, []
+
+    def encode_batch_fast(self, texts, **options):
+        self.characters.append(sum(map(len, texts)))
+        return self._inner.encode_batch_fast(texts, **options)
+
+
+def test_what_the_tower_does_not_read_of_a_long_text_is_not_tokenized(encoder):
+    encoder._tokenizer = recorded = Recorded(encoder._tokenizer)
+    [tokens] = read(encoder, " ".join(WORDS * 100))
+    assert tokens == Tokens(token_ids(" ".join(WORDS)), truncated=True)
+    assert max(recorded.characters) <= 32 * MAX_TOKENS
+
+
+@pytest.mark.parametrize("text", ["x" * 1000, f"apple {'x' * 1000} bread", "apple " + "x" * 1000, f"{'x' * 380} apple " * 2])
+def test_a_long_text_of_few_words_is_read_to_its_end(encoder, text):
+    assert read(encoder, "zebra", text)[1] == Tokens(token_ids(text), truncated=False)
+
+
+LONG = st.lists(
+    st.one_of(st.sampled_from([*WORDS, "[SEP]", "文書検索", "e\u0301a", "don't", "x" * 150]), st.text(max_size=12)), max_size=150
+)
+
+
+@given(words=LONG, max_tokens=st.sampled_from([2, 3, 8]), special=st.booleans())
+@settings(max_examples=50, deadline=None)
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_the_head_of_a_text_gives_the_tokens_of_the_whole(kind, words, max_tokens, special):
+    tokenizer, text = TOKENIZERS[kind](), TextSpec(max_tokens=max_tokens, add_special_tokens=special)
+    tokenizer.enable_truncation(max_tokens)
+    encoder = Encoder(tokenizer, None, QueryTower(text=text, precision="fp32", layers=0, parameters=0), 16)
+    rendered = encoder.render(" ".join(words))
+    whole = tokenizer.encode(rendered, add_special_tokens=special)
+    assert encoder.tokenize([rendered]) == [Tokens(whole.ids, len(whole.ids) >= max_tokens and bool(whole.overflowing))]
 
 
 def test_queries_are_rendered_as_the_manifest_says(layout):
