@@ -218,7 +218,7 @@ class Follower:
         if self._failure is None or self._failure.reason != str(error):
             self._failure = Failure(None, error.code, str(error), datetime.now(UTC), attempts=0)
             _log.warning("nothing_desired", reason=str(error))
-        self._generations.enter(SwapState.IDLE if self._generations.serving is None else SwapState.SERVING)
+        self._generations.rest()
         return Outcome.UNWANTED
 
     def _change(self, desire: Desire) -> Outcome:
@@ -233,6 +233,7 @@ class Follower:
             self._failure = None
         except _SupersededError:
             _log.info("snapshot_superseded", snapshot=desire.snapshot)
+            self._generations.rest()
             return Outcome.SUPERSEDED
         except Exception as error:  # noqa: BLE001 - kept as the reason and counted by code: following must go on
             self._keep(inspection.report(error))
@@ -272,6 +273,7 @@ class Follower:
                 if self._serve_former(former, desire):
                     break
         except _SupersededError:
+            self._generations.rest()
             return False
         except (RegistryError, OSError) as error:
             _log.warning("no_former", snapshot=desire.snapshot, code=code_of(error), reason=reason_of(error))
@@ -287,6 +289,7 @@ class Follower:
             raise
         except Exception as error:  # noqa: BLE001 - kept in a report and logged by code: the next one may do
             self._keep(inspection.report(error))
+            self._generations.enter(SwapState.FAILED)
             _log.warning("former_refused", snapshot=former.snapshot, code=code_of(error), reason=reason_of(error))
             return False
         return True

@@ -123,6 +123,10 @@ class Generations:
             self._state = state
         self._observer.entered(state)
 
+    def rest(self) -> None:
+        """Say that nothing is being done: what was given up has no part in what comes next."""
+        self.enter(SwapState.IDLE if self._slot is None else SwapState.SERVING)
+
     @contextmanager
     def lease(self) -> Iterator[Generation]:
         """Pin the serving generation for the block, whatever is swapped meanwhile.

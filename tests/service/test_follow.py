@@ -177,6 +177,7 @@ def test_a_newer_desire_supersedes_at_every_step(bench, step):
     assert bench.generations.serving is None
     assert bench.refusals.heard == []
     assert bench.opener.closed == (["a"] if step == "warming" else [])
+    assert bench.generations.state is SwapState.IDLE, "else the steps of b would go on from those of a"
     assert bench.follower.converge() is Outcome.REPLACED
     assert bench.generations.serving == "b"
 

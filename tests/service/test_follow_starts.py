@@ -162,6 +162,19 @@ def test_a_former_that_is_refused_yields_to_the_one_before_it(bench):
     assert [report.snapshot for report in bench.follower.gate_reports if report.code] == ["c", "b"]
 
 
+def test_a_former_that_is_refused_in_its_first_step_lends_it_to_nobody(bench):
+    bench.serve("a", "b")
+    bench.activate("c")
+    before: list[SwapState] = []
+    enter = bench.opener.at
+    enter["verifying"] = lambda: bench.fail() if bench.opener.opened[-1] in ("b", "c") else None
+    inspect = bench.opener.inspect
+    bench.opener.inspect = lambda *asked: (before.append(bench.generations.state), inspect(*asked))[1]
+    assert bench.restart() is Outcome.FAILED
+    assert bench.generations.serving == "a"
+    assert before == [SwapState.IDLE, SwapState.FAILED, SwapState.FAILED]
+
+
 def test_what_never_served_does_not_stand_in(bench):
     bench.activate("a")
     bench.activate("b")
@@ -176,7 +189,7 @@ def test_what_stands_in_is_given_up_when_something_else_is_wanted(bench):
     bench.refuse("b")
     bench.opener.at["opening"] = lambda: bench.activate("c") if bench.opener.opened == ["b", "a"] else None
     assert bench.restart() is Outcome.SUPERSEDED
-    assert bench.generations.serving is None
+    assert (bench.generations.serving, bench.generations.state) == (None, SwapState.IDLE)
     assert bench.follower.converge() is Outcome.REPLACED
     assert bench.generations.serving == "c"
 
