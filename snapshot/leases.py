@@ -19,10 +19,10 @@ from snapshot.errors import UnknownSnapshotError
 from snapshot.files import open_plain
 from snapshot.layout import Layout
 
-_LOOKS = 12
-"""Another one who looks has the lock for some microseconds; after pauses of random length not so often in a row."""
+_TURN_SECONDS = 1.0
+"""Who looks has the turn for some microseconds, unless others have the processor; one that was stopped is not waited for."""
 _PAUSE_SECONDS = 0.0005
-"""At most. All looks at a snapshot that is held take about 3 ms."""
+"""At most, until the next attempt to have it."""
 
 
 class Lease:
@@ -89,7 +89,7 @@ def is_held(folder: Path) -> bool:
     """Whether somebody holds a lease on the snapshot. Where that cannot be told, as on some network mounts, True."""
     try:
         with open_plain(Layout(folder).manifest) as handle:
-            return not _look(handle.fileno())
+            return not _look(folder, handle.fileno(), keep=False)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
@@ -100,16 +100,37 @@ def is_held(folder: Path) -> bool:
 def claimed(folder: Path) -> Iterator[bool]:
     """Keep leases from being taken meanwhile; False, and nothing is kept, where somebody holds one."""
     with open_plain(Layout(folder).manifest) as handle:
-        yield _look(handle.fileno())
+        yield _look(folder, handle.fileno(), keep=True)
 
 
-def _look(descriptor: int) -> bool:
-    """Whether nobody holds a lease; it is locked then."""
-    for _ in range(_LOOKS):
-        if _try_exclusive(descriptor):
-            return True
-        time.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311 - no secret
-    return False
+def _look(folder: Path, descriptor: int, *, keep: bool) -> bool:
+    """Whether nobody holds a lease; with ``keep`` none can be taken from then on until the file is closed."""
+    with _in_turn(folder):
+        free = _try_exclusive(descriptor)
+        if free and not keep:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return free
+
+
+@contextmanager
+def _in_turn(folder: Path) -> Iterator[None]:
+    """Alone among those who look: what each of them locks for a moment would be a lease to the others.
+
+    The turn is a lock on a folder inside the snapshot, since the snapshot's own is locked by whoever removes it. Where it
+    cannot be had, one looks all the same.
+    """
+    try:
+        descriptor = os.open(Layout(folder).golden, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        give_up = time.monotonic() + _TURN_SECONDS
+        while not _try_exclusive(descriptor) and time.monotonic() < give_up:
+            time.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311 - no secret
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _try_exclusive(descriptor: int) -> bool:

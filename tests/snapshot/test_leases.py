@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from make_snapshot import make_snapshot
 
+from snapshot import leases
 from snapshot.errors import UnknownSnapshotError
 from snapshot.leases import claimed, hold, is_held
 
@@ -114,3 +116,40 @@ def test_who_looks_at_the_same_time_is_not_taken_for_one_who_holds(folder: Path)
     with ThreadPoolExecutor(4) as pool:
         looks = list(pool.map(lambda _: is_held(folder), range(4000)))
     assert not any(looks)
+
+
+def test_who_looks_while_another_one_has_lost_the_processor_waits_for_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try_exclusive, looking, go_on, waited = leases._try_exclusive, threading.Event(), threading.Event(), []
+
+    def interrupted(descriptor: int) -> bool:
+        """What the manifest is locked by, stands still."""
+        had = try_exclusive(descriptor)
+        if had and is_manifest(descriptor) and not looking.is_set():
+            looking.set()
+            assert go_on.wait(10)
+        return had
+
+    def is_manifest(descriptor: int) -> bool:
+        return Path(f"/proc/self/fd/{descriptor}").readlink().name == "manifest.json"
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 50:
+            go_on.set()
+
+    monkeypatch.setattr(leases, "_try_exclusive", interrupted)
+    monkeypatch.setattr("snapshot.leases.time.sleep", sleep)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(is_held, folder)
+        assert looking.wait(10)
+        second = is_held(folder)
+        go_on.set()
+        assert (first.result(10), second) == (False, False)
+
+
+def test_one_who_looks_and_was_stopped_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "_TURN_SECONDS", 0.0)
+    with hold(folder), leases._in_turn(folder):
+        assert is_held(folder)
+    with leases._in_turn(folder):
+        assert not is_held(folder)
