@@ -129,7 +129,7 @@ def unpin(
 def gc(
     keep: KeepOption, registry: RegistryOption = DEFAULT_REGISTRY, dry_run: DryRunOption = False, as_json: JsonOption = False
 ) -> None:
-    """Remove old snapshots, but never those that are desired, served, pinned, or where a rollback would go."""
+    """Remove old snapshots, but never those that are desired, open in a service, pinned, or where a rollback would go."""
     collected = existing(registry).gc(keep, dry_run)
     if as_json:
         print_json(asdict(collected))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snapshot.errors import RegistryError
-from snapshot.history import make_event
+from snapshot.history import last_served, make_event
 from snapshot.leases import claimed, is_held
 from snapshot.staging import Held, delete_all, leftovers, stale_pulls, take_away
 
@@ -67,7 +67,7 @@ def collect(registry: Registry, keep: int, *, dry_run: bool, who: str | None) ->
         kept = reasons(registry, keep)
         for snapshot_id in registry.ids():
             if snapshot_id not in kept and not _take(registry, snapshot_id, taken, who):
-                kept[snapshot_id] = ("serving",)
+                kept[snapshot_id] = ("open",)
     freed = _freed([held.folder for held in (*left, *taken.held)])
     if others := delete_all([*left, *taken.held]):
         raise RegistryError(
@@ -78,11 +78,17 @@ def collect(registry: Registry, keep: int, *, dry_run: bool, who: str | None) ->
 
 
 def reasons(registry: Registry, keep: int) -> dict[str, tuple[str, ...]]:
-    """Why each snapshot that must stay does, by its id, in the order in which they were published."""
+    """Why each snapshot that must stay does, by its id, in the order in which they were published.
+
+    ``serving`` and ``open`` are those of ``python -m snapshot list``: a lease alone does not say which it is.
+    """
     ids = registry.ids()
+    held = {one for one in ids if is_held(registry.root / one)}
+    serving = held & last_served(registry.history())
     protected: dict[str, Collection[str | None]] = {
         "desired": {registry.current()},
-        "serving": {one for one in ids if is_held(registry.root / one)},
+        "serving": serving,
+        "open": held - serving,
         "pinned": registry.pins(),
         "rollback goes there": {registry.before()},
         "latest": set(ids[len(ids) - keep :] if keep < len(ids) else ids),

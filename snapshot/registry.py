@@ -297,7 +297,7 @@ class Registry:
                 self._history.append(make_event(action, snapshot_id, who, why))
 
     def gc(self, keep: int, dry_run: bool = False, who: str | None = None) -> gc.Collected:
-        """Remove all but the ``keep`` latest, and never what is wanted, served, pinned, or where a rollback would go.
+        """Remove all but the ``keep`` latest, and never what is wanted, open, pinned, or where a rollback would go.
 
         Raises:
             RegistryError: what is wanted or pinned cannot be read, or the registry cannot be written.

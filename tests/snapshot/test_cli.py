@@ -316,7 +316,7 @@ def test_a_snapshot_that_may_not_be_read_does_not_hide_the_others(
         assert len(said) == 1
         assert "Permission denied" in said[0]
     assert run_here(registry, monkeypatch, "gc", "--keep", "1", "--dry-run", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["kept"][a] == ["serving"]  # whether it is cannot be told
+    assert json.loads(capsys.readouterr().out)["kept"][a] == ["open"]  # whether it is cannot be told
 
 
 @pytest.mark.parametrize("command", ["list", "show ID", "verify ID", "diff ID ID", "gc --keep 1", "pin ID", "activate ID"])

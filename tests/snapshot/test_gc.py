@@ -54,10 +54,18 @@ def test_what_is_wanted_served_pinned_or_the_way_back_stays(registry: Registry) 
     with hold(registry.layout(d).root):
         found = registry.gc(0)
     assert found.removed == (e,)
-    assert found.kept == {a: ("pinned",), b: ("rollback goes there",), c: ("desired",), d: ("serving",)}
+    assert found.kept == {a: ("pinned",), b: ("rollback goes there",), c: ("desired",), d: ("open",)}
     assert registry.rollback("").id == b
     registry.unpin(a)
     assert registry.gc(0).removed == (a, c, d)
+
+
+def test_what_is_open_serves_where_its_service_said_so_last(registry: Registry) -> None:
+    a, b, c, *_ = registry.ids()
+    for one in (a, c, b):
+        registry.record_outcome(one, "served", "", "service")
+    with hold(registry.layout(a).root), hold(registry.layout(b).root):
+        assert registry.gc(0).kept == {a: ("open",), b: ("serving",)}
 
 
 def test_a_lease_taken_at_the_last_moment_holds(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +73,7 @@ def test_a_lease_taken_at_the_last_moment_holds(registry: Registry, monkeypatch:
     monkeypatch.setattr(gc, "is_held", lambda folder: False)
     with hold(registry.layout(a).root):
         found = registry.gc(4)
-    assert (found.removed, found.kept[a]) == ((), ("serving",))
+    assert (found.removed, found.kept[a]) == ((), ("open",))
     assert a in registry.ids()
 
 
