@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
 from snapshot import gc
 from snapshot.errors import DiskFullError
+from snapshot.layout import RegistryLayout
+from snapshot.leases import is_held
 from snapshot.registry import Registry
 
 _BEFORE = "rollback goes there"
 """The reason of ``snapshot.gc`` that yields where there is no room otherwise."""
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What decides which snapshots may go.
+
+    Attributes:
+        folder: of the registry: snapshots come and go, CURRENT and PINS are replaced.
+        history: who brought which of them, and where a rollback would go.
+        held: of those that had to stay beyond the limit, whether each is open somewhere.
+    """
+
+    folder: tuple[int, int, int] | None
+    history: tuple[int, int, int] | None
+    serving: str | None
+    held: tuple[bool, ...]
 
 
 class Room:
@@ -30,6 +49,8 @@ class Room:
         self._who = who
         self._serving = serving
         self.used_bytes = 0
+        self._left: list[str] = []
+        self._tidied: _State | None = None
 
     def make(self, needed_bytes: int) -> None:
         """Remove until so many bytes more have room; DiskFullError where what must stay leaves too little."""
@@ -42,9 +63,23 @@ class Room:
                 )
 
     def tidy(self) -> None:
-        """Remove what is beyond the limit by now; never an error, since nothing needs the room yet."""
+        """Remove what is beyond the limit by now; never an error, since nothing needs the room yet.
+
+        Costs a look at two files and at the leases on what was left the last time, unless something has changed since.
+        """
+        state = self._state()
+        if state == self._tidied:
+            return
+        held = {one: is_held(self._registry.root / one) for one in self._pulled()}
         while self._measure() > self._limit_bytes and self._remove_oldest(frozenset()):
             pass
+        self._left = [one for one in self._pulled() if one in held] if self.used_bytes > self._limit_bytes else []
+        self._tidied = replace(state, held=tuple(held[one] for one in self._left))
+
+    def _state(self) -> _State:
+        layout = RegistryLayout(self._registry.root)
+        held = tuple(is_held(layout.root / one) for one in self._left)
+        return _State(_mark(layout.root), _mark(layout.history), self._serving(), held)
 
     def _measure(self) -> int:
         self.used_bytes = _bytes_of([self._registry.root / one for one in self._pulled()])
@@ -61,6 +96,15 @@ class Room:
                 _log.info("remote_evicted", snapshot=one, registry=str(self._registry.root))
                 return True
         return False
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    """Another one where a folder or a file has changed."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _bytes_of(folders: Sequence[Path]) -> int:

@@ -24,6 +24,7 @@ from service.metrics import Metrics
 from service.mirror import WHO, Mirror, MirrorOptions, MirrorState
 from service.settings import Settings, load_settings
 from snapshot import leases
+from snapshot.history import History
 from snapshot.layout import Layout
 from snapshot.registry import Registry
 from snapshot.remote import Remote
@@ -288,6 +289,42 @@ def test_the_bound_holds_while_there_is_a_way(scene: Scene) -> None:
         scene.serving = ids[-1]
         assert scene.metric("cache_bytes") <= two
     assert scene.here.ids() == ids[-2:]
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 1 << 40])
+def test_a_look_that_finds_nothing_new_does_not_read_the_history(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, limit_bytes: int
+) -> None:
+    mirror, read = scene.mirror(limit_bytes), []
+    for _ in range(4):
+        scene.want()
+        mirror.step()
+    mirror.step()
+    monkeypatch.setattr(History, "events", lambda history: read.append(history) or [])
+    assert mirror.step() is MirrorState.FOLLOWING
+    assert not read
+    assert scene.metric("cache_bytes") > PADDING
+
+
+def test_what_was_open_goes_once_it_is_closed_and_what_was_pinned_once_it_is_not(scene: Scene) -> None:
+    mirror = scene.mirror(0)
+    opened, pinned = scene.want(), None
+    mirror.step()
+    with leases.hold(scene.here.root / opened):
+        pinned = scene.want()
+        mirror.step()
+        scene.here.pin(pinned)
+        kept = [scene.want(), scene.want()]
+        for one in kept:
+            scene.want(one)
+            mirror.step()
+        mirror.step()
+        assert scene.here.ids() == [opened, pinned, *kept]
+    mirror.step()
+    assert scene.here.ids() == [pinned, *kept]
+    scene.here.unpin(pinned)
+    mirror.step()
+    assert scene.here.ids() == kept
 
 
 def test_what_finds_no_room_is_refused_and_what_serves_stays(scene: Scene) -> None:
