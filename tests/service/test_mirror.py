@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,12 +84,6 @@ class Scene:
         room = Room(self.here, limit_bytes, WHO, lambda: self.serving)
         return Mirror(self.remote, self.here, room, MirrorOptions(), self.metrics.remote, clock=self.clock)
 
-    def wait_for_another_second(self) -> None:
-        """The store tells when the pointer was written in whole seconds."""
-        begun = int(time.time())
-        while int(time.time()) == begun:
-            time.sleep(0.05)
-
     def metric(self, name: str, **labels: str) -> float:
         value = self.metrics.registry.get_sample_value(f"scalingnote_remote_{name}", labels)
         assert value is not None, name
@@ -130,7 +123,6 @@ def test_a_force_there_for_what_is_wanted_here_already_is_one_here(scene: Scene)
     mirror = scene.mirror()
     only = scene.want()
     mirror.step()
-    scene.wait_for_another_second()
     scene.want(only, "the gate is wrong", force=True)
     mirror.step()
     desire = scene.here.desired()
@@ -212,7 +204,6 @@ def test_what_is_wanted_here_meanwhile_stays_until_the_pointer_there_moves(scene
     assert scene.here.current() == first
     scene.mirror().step()  # a new process
     assert scene.here.current() == first
-    scene.wait_for_another_second()
     scene.want(second, "repaired")
     mirror.step()
     assert scene.here.current() == second
