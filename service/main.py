@@ -156,6 +156,8 @@ def _mirror(
         remote = Remote(settings.remote_registry, _BESIDE_REQUESTS)
     except SnapshotError as error:
         raise SettingsError(f"remote_registry: {error}") from error
+    if remote.is_at(registry.root):
+        raise SettingsError(f"remote_registry: {remote.url}: the registry itself, which is followed anyway; leave it out")
     room = Room(registry, settings.registry_cache_bytes, WHO, lambda: generations.serving)
     options = MirrorOptions(poll_seconds=settings.remote_interval_seconds, trust=trust_of(settings))
     return Mirror(remote, registry, room, options, metrics.remote, follower.poke, trials=trials)

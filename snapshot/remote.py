@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 from snapshot import pointer
 from snapshot.errors import NothingPublishedError, RemoteAddressError, RemoteUnavailableError
@@ -40,6 +41,16 @@ class Remote:
         if self._folder is not None and not self._folder.root.is_dir():
             raise RemoteAddressError(f"{self.url}: no such folder; create it, or check the path and the mount")
         return open_store(self.url, self._options)
+
+    def is_at(self, folder: Path) -> bool:
+        """Whether it is the registry in this folder, by whatever name."""
+        if self._folder is None:
+            return False
+        there = self._folder.root
+        try:
+            return there.resolve() == folder.resolve() or there.samefile(folder)
+        except OSError:  # one of them is not there yet
+            return False
 
     def desired(self) -> Desire | None:
         """What operators want served, or None; UnknownSnapshotError where CURRENT is no id, RemoteError otherwise."""

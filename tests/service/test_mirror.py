@@ -362,6 +362,14 @@ def test_a_service_follows_and_says_so(scene: Scene, here: Registry) -> None:
         assert client.post("/search", {"query": "apple"}).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["here", "./elsewhere/../here", "link"])
+def test_a_registry_that_would_follow_itself_is_refused(tmp_path: Path, name: str) -> None:
+    here = make_snapshot(tmp_path / "here").root.parent
+    (tmp_path / "link").symlink_to(here)
+    with pytest.raises(SettingsError, match="the registry itself"), client_of(here, remote_registry=f"{tmp_path}/{name}"):
+        raise AssertionError("it would activate what it has just activated, for ever")
+
+
 def test_a_remote_registry_must_be_one() -> None:
     with pytest.raises(SettingsError, match=r"remote_registry: ftp://x: not a remote registry"):
         load_settings({"registry": "r", "remote_registry": "ftp://x"})
