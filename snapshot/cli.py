@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from snapshot.errors import RegistryError
+from snapshot.paths import refuse_snapshot
 from snapshot.printable import printable
 from snapshot.registry import Registry
 from snapshot.stores import local_folder
@@ -44,6 +45,7 @@ def existing(root: Path) -> Registry:
             f"{root}: no such folder; name the folder of snapshots with --registry, or make one with: "
             f"python -m offline run RECIPE --registry {root}"
         )
+    refuse_snapshot(root)
     return Registry(root)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection
+from pathlib import Path
 
-from snapshot.errors import UnsafePathError
-from snapshot.layout import MANIFEST, SIGNATURE
+from snapshot.errors import RegistryError, UnsafePathError
+from snapshot.layout import MANIFEST, SIGNATURE, Layout
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 MAX_PATH = 512
@@ -21,6 +22,17 @@ _UNSAFE = re.compile(r"[\\:*?\"<>|\x00-\x1f\x7f-\x9f]")
 def is_id(text: str) -> bool:
     """Whether ``text`` can be a snapshot's id: the name of one folder, and of none of the registry's own files."""
     return re.fullmatch(ID_PATTERN, text) is not None and text.casefold() not in _RESERVED_IDS
+
+
+def refuse_snapshot(root: Path) -> None:
+    """RegistryError where what is to be a registry's folder is a snapshot: one file more in it, and it is damaged."""
+    layout = Layout(root)
+    try:
+        is_one = layout.manifest.is_file() and layout.model.is_file()
+    except OSError:
+        return
+    if is_one:
+        raise RegistryError(f"{root}: a snapshot, and no registry; name the folder that it is in: {root.parent}")
 
 
 def check_paths(names: Collection[str], where: object) -> None:

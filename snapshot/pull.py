@@ -31,7 +31,7 @@ from snapshot.fetch import Part, Source, Wanted, request_threads
 from snapshot.files import atomic_write, sha256
 from snapshot.layout import MANIFEST, SIGNATURE, Layout
 from snapshot.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest, read_bytes
-from snapshot.paths import is_id
+from snapshot.paths import is_id, refuse_snapshot
 from snapshot.progress import NullProgress, Progress
 from snapshot.publish import is_intact
 from snapshot.registry import FULL, Registry, unwritable
@@ -115,6 +115,7 @@ def pull_snapshot(store: Store, snapshot_id: str, registry: Registry, options: P
     chosen = options or PullOptions()
     if not is_id(snapshot_id):
         raise UnknownSnapshotError(f"{snapshot_id[:200]!r} is not a snapshot id")
+    refuse_snapshot(registry.root)
     proof = _Proof.read(store, snapshot_id)
     if _is_whole(registry, snapshot_id, mend=chosen.mend):
         return _again(registry, snapshot_id, proof, store, chosen.trust)

@@ -25,7 +25,7 @@ from snapshot.files import read_small, write_text
 from snapshot.history import UNREADABLE, Action, Event, History, Outcome, activations, declined, force_of, in_order, make_event
 from snapshot.layout import Layout, RegistryLayout
 from snapshot.manifest import Manifest, read_manifest
-from snapshot.paths import is_id
+from snapshot.paths import is_id, refuse_snapshot
 from snapshot.publish import publish
 
 _SHOWN = 3
@@ -343,6 +343,7 @@ class Registry:
         with self.writing():
             if make:
                 self.root.mkdir(parents=True, exist_ok=True)
+            refuse_snapshot(self.root)
             descriptor = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             try:
                 self._take(descriptor)

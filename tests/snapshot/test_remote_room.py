@@ -75,3 +75,24 @@ def test_commands_refuse_what_they_cannot_do_before_anything_travels(registry: R
     forgotten = CliRunner().invoke(app, ["push", wanted(registry), "--registry", here])
     assert isinstance(forgotten.exception, RemoteAddressError)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "push ID SNAPSHOT --registry REGISTRY",
+        "pull REGISTRY --registry SNAPSHOT",
+        "list --registry SNAPSHOT",
+        "gc --keep 0 --registry SNAPSHOT",
+        "pin ID --registry SNAPSHOT",
+    ],
+)
+def test_a_snapshot_is_not_taken_for_a_registry(registry: Registry, command: str) -> None:
+    snapshot_id = wanted(registry)
+    folder = registry.root / snapshot_id
+    before = sorted(folder.rglob("*"))
+    words = {"ID": snapshot_id, "SNAPSHOT": str(folder), "REGISTRY": str(registry.root)}
+    refused = CliRunner().invoke(app, [words.get(word, word) for word in command.split()])
+    assert refused.exit_code != 0
+    assert f"{folder}: a snapshot, and no registry" in str(refused.exception)
+    assert sorted(folder.rglob("*")) == before
