@@ -101,6 +101,8 @@ class Report(BaseModel):
     queries: int
     moved: str | None = None
     """Why it is another split than was asked for."""
+    is_refined: bool = True
+    """Whether refinement chose weights of any row."""
     rows: tuple[Found, ...]
     goals: tuple[Goal, ...] = ()
 
@@ -182,7 +184,7 @@ def ablate(grid: Grid, chosen: Rows, split: str) -> Report:
         found = _run(variant, row.query_tower, split)
         say(f"  {row.name}: nDCG@10 {found.ndcg.mean():.4f} on {len(found.ndcg):,} {found.split} queries")
         results.append((row, found))
-        report = _write(grid, variants[0][1].recipe, results, chosen.goals, moved)
+        report = _write(grid, variants, results, chosen.goals, moved)
     return report
 
 
@@ -274,9 +276,14 @@ def _judged(prepared: Prepared, recipe: Recipe, split: str) -> Judged:
 
 
 def _write(
-    grid: Grid, recipe: Recipe, results: Sequence[tuple[Row, Measured]], goals: Sequence[Lead], moved: str | None
+    grid: Grid,
+    variants: Sequence[tuple[Row, Variant]],
+    results: Sequence[tuple[Row, Measured]],
+    goals: Sequence[Lead],
+    moved: str | None,
 ) -> Report:
-    config, (_, default) = recipe.evaluate, results[0]
+    recipe, (_, default) = variants[0][1].recipe, results[0]
+    config = recipe.evaluate
     for row, measured in results:
         if measured.queries != default.queries:
             raise RecipeError(
@@ -289,6 +296,7 @@ def _write(
         split=default.split,
         queries=len(default.ndcg),
         moved=moved,
+        is_refined=any(row.query_tower == "student" and variant.recipe.refine.is_on for row, variant in variants),
         rows=tuple(
             Found(
                 row=row,
@@ -320,13 +328,20 @@ def _judge(values: Mapping[str, Values], goals: Sequence[Lead], config: Evaluate
             yield Goal(name=goal.name, figure=figure, bound=0.0, above=not goal.unbeaten, why=few)
 
 
-_CHOSEN = {
-    "dev": (
-        "These are the half of dev by which refinement chose no weights; it chose by the other. Stage 1 of every row chose its "
-        "weights by all of dev: of rows that train other towers, `--split test` says what is left of that."
-    ),
-    "test": "They chose no weights of any row; whoever chooses a row by them has no test queries left.",
-}
+_ON_TEST = "They chose no weights of any row; whoever chooses a row by them has no test queries left."
+_REFINED = "These are the half of dev by which refinement chose no weights; it chose by the other."
+_UNREFINED = "These are half of dev, the same that rows with refinement are measured on; no row here is refined."
+_ON_DEV = (
+    " Stage 1 of every row chose its weights by all of dev: of rows that train other towers, `--split test` says what is left of "
+    "that."
+)
+
+
+def _chosen(report: Report) -> str:
+    """Which weights the queries have chosen that measure here."""
+    if report.split == "test":
+        return _ON_TEST
+    return (_REFINED if report.is_refined else _UNREFINED) + _ON_DEV
 
 
 def page(report: Report) -> str:
@@ -350,7 +365,7 @@ def page(report: Report) -> str:
         f"# {report.recipe}: what its parts are worth\n\n"
         f"On {report.queries:,} {report.split} queries, query towers in torch, exact search. Brackets are 95% bootstrap "
         "intervals over the queries; differences are paired by query. One seed a row: the noise of training is not in them."
-        f" {_CHOSEN[report.split]}{moved}{f' All rows with `{settings}`.' if settings else ''}\n\n"
+        f" {_chosen(report)}{moved}{f' All rows with `{settings}`.' if settings else ''}\n\n"
         f"{table(header, rows)}\n\n![Each row minus the default](ablation.png)\n{_goals(report)}"
     )
 

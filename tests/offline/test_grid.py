@@ -134,6 +134,9 @@ def test_on_dev_rows_are_measured_by_queries_that_did_not_choose(home, undrawn, 
     assert len(asked) == 2
     assert all(len(chosen) == 15 and not set(chosen.ids) & set(measured.ids) for chosen in asked)
     assert "the half of dev by which refinement chose no weights" in (grid.folder / "report" / "ablation.md").read_text()
+    unrefined = dataclasses.replace(grid, overrides=("refine.epochs=0",))
+    page = ablate.page(ablate.ablate(unrefined, load_grid(ablate.GRID, ["teacher"]), "dev"))
+    assert "half of dev, the same that rows with refinement are measured on; no row here is refined. Stage 1" in page
 
 
 def test_without_dev_queries_rows_are_measured_on_test_and_that_is_said(home, undrawn, capsys):
