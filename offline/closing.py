@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from offline.publish import reason
 from offline.walk import Walk
 from snapshot.registry import Registry
@@ -13,7 +15,7 @@ def after_run(walk: Walk) -> str:
     serve = f"Serve it with: python -m service --registry {registry}{_server(walk)}"
     return (
         f"Published {published} in {registry}; its proof: {walk.work / 'evaluate' / 'report.md'}. "
-        f"{_not_desired(walk, published) or serve}"
+        f"{_short(walk)}{_not_desired(walk, published) or serve}"
     )
 
 
@@ -25,6 +27,18 @@ def after_since(walk: Walk) -> str:
     needed = f"; they need{server}" if (server := _server(walk)) else ""
     swap = f"Services that follow {registry} swap to it{needed}; see: python -m snapshot list --registry {registry}"
     return f"Published {published} in {registry}: {told.describe()}. {_not_desired(walk, published) or swap}"
+
+
+def _short(walk: Walk) -> str:
+    """The goals of the report that are missed, which hold nothing back; nothing where there are none."""
+    from offline.findings import Goal  # with onnxruntime
+
+    try:
+        goals = json.loads((walk.work / "evaluate" / "report.json").read_text(encoding="utf-8"))["goals"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    names = [goal.name for goal in map(Goal.model_validate, goals) if not goal.is_met]
+    return f"Short of its goals, which hold nothing back: {', '.join(names)}. " if names else ""
 
 
 def _server(walk: Walk) -> str:

@@ -8,6 +8,7 @@ from make_snapshot import make_snapshot
 
 from offline.closing import after_run, after_since, unchanged
 from offline.config import PublishConfig
+from offline.findings import Goal
 from offline.recipe import Recipe
 from offline.stages import Source
 from offline.walk import Walk
@@ -57,6 +58,16 @@ def test_what_is_desired_is_served_and_what_is_not_says_how(walk, line, ends):
     assert ends not in said
     assert f"It is not served: {other} is desired there." in said
     assert said.endswith(f"python -m snapshot activate {walk.published()} --registry {walk.source.registry}")
+
+
+def test_goals_that_are_short_are_named_where_something_is_declared_to_be_served(walk):
+    goals = [Goal(name="latency_ratio_served", figure=9.0, bound=8.0), Goal(name="retention_low", figure=0.9, bound=0.97)]
+    (walk.work / "evaluate").mkdir()
+    report = walk.work / "evaluate" / "report.json"
+    report.write_text(json.dumps({"goals": [goal.model_dump() for goal in goals]}))
+    assert "report.md. Short of its goals, which hold nothing back: retention_low. Serve it with" in after_run(walk)
+    report.write_text(json.dumps({"goals": [goals[0].model_dump()]}))
+    assert "report.md. Serve it with" in after_run(walk)
 
 
 @pytest.mark.parametrize("line", [after_run, after_since])
