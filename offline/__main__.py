@@ -16,7 +16,7 @@ from offline.closing import after_run, after_since, unchanged
 from offline.data.prepared import Prepared
 from offline.errors import OfflineError, ParentError, RecipeError, StageError
 from offline.grid import Grid
-from offline.made import check_made
+from offline.made import check_made, check_read
 from offline.plan.command import plan
 from offline.progress import say
 from offline.recipe import load_recipe
@@ -302,6 +302,7 @@ def mteb(
     except ModuleNotFoundError as error:
         raise OfflineError(f"mteb is not installed ({error.name}): pip install '.[mteb]'") from error
     walk = Options(recipe, data, query_log, out, Path("registry"), tuple(set_ or ())).walk()
+    check_read(walk, mteb_model.stage_of_query_tower(walk.work, student=not teacher), "mteb")
     towers = mteb_model.Towers.load(walk.work, walk.recipe, student=not teacher)
     for name, value in mteb_model.evaluate(towers, Prepared(walk.work / "prepare"), walk.recipe, split).items():
         typer.echo(f"{name} {value:.5f}")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from offline.errors import StageError
 from offline.progress import say
 from offline.stages import CONFIG, Stage, finished, is_finished
 from offline.walk import Walk, stage_of
+from snapshot.files import sha256
 
 _SEALED = "pack"
 """A sealed snapshot says itself what it was made from, and another walk may have made it (``offline.reuse``)."""
@@ -32,16 +34,40 @@ def check_made(walk: Walk, stages: Sequence[str], of_older_data: bool = False) -
         StageError: a stage has not finished, or was made with other settings or from other data.
     """
     for wanted_by, name in _needs(stages, {*stages, _SEALED}):
-        stage = stage_of(name)
-        finished(walk.work, name, wanted_by)
-        if changed := sorted(_changed(stage, walk)):
-            raise StageError(f"{name} in {walk.work} was made with other settings ({', '.join(changed)}); {_REMEDY}")
-        if is_finished(stage, walk.work, walk.recipe, walk.source):
-            continue
-        fault = f"{name} in {walk.work} was made from other data, or by another version of this software"
-        if not of_older_data:
-            raise StageError(f"{fault}; {_REMEDY}")
-        say(f"warning: {fault}; it is taken as it is")
+        _check(walk, name, wanted_by, of_older_data)
+
+
+def check_read(walk: Walk, stage: str, reader: str) -> None:
+    """The same of a stage that a command reads, and of all that it needs; errors as of ``check_made``."""
+    for wanted_by, name in (*_needs((stage,), {stage}), (reader, stage)):
+        _check(walk, name, wanted_by)
+
+
+def check_bytes(work: Path, name: str) -> None:
+    """Whether the files of a stage are those that it wrote, by their sha256.
+
+    Raises:
+        StageError: it has not finished, or a file is another.
+    """
+    for path, entry in finished(work, name, "what reads it")["outputs"].items():
+        if sha256(work / name / path) != entry["sha256"]:
+            raise StageError(
+                f"{work / name / path}: not the file that the stage {name} wrote; put it back, or remove {work / name} and make "
+                "it anew: python -m offline run RECIPE"
+            )
+
+
+def _check(walk: Walk, name: str, wanted_by: str, of_older_data: bool = False) -> None:
+    stage = stage_of(name)
+    finished(walk.work, name, wanted_by)
+    if changed := sorted(_changed(stage, walk)):
+        raise StageError(f"{name} in {walk.work} was made with other settings ({', '.join(changed)}); {_REMEDY}")
+    if is_finished(stage, walk.work, walk.recipe, walk.source):
+        return
+    fault = f"{name} in {walk.work} was made from other data, or by another version of this software"
+    if not of_older_data:
+        raise StageError(f"{fault}; {_REMEDY}")
+    say(f"warning: {fault}; it is taken as it is")
 
 
 def _needs(stages: Iterable[str], known: set[str]) -> Iterator[tuple[str, str]]:

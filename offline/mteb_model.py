@@ -27,13 +27,15 @@ from offline import towers
 from offline.data.prepared import Prepared
 from offline.errors import DataError, StageError
 from offline.judged import Judged, judged_split
+from offline.made import check_bytes
 from offline.progress import say
 from offline.ranking import Floats
 from offline.recipe import Recipe
+from offline.stages import RECEIPT
 from snapshot.text import render, render_query
 
-STUDENTS = ("refine/student", "distill/student")
-_TEACHER = "train/query_tower"
+_STUDENTS, _STUDENT = ("refine", "distill"), "student"
+_DOCUMENTS, _TEACHER = "train", "query_tower"
 _NDCG = "ndcg_at_10"
 _LINEAR_GAIN = "  judgements are graded: MTEB's nDCG has linear gain, the report's 2^score - 1, so that they differ"
 
@@ -51,14 +53,13 @@ class Towers:
         """The towers of a work folder: the last student with the teacher's document tower, or the teacher itself.
 
         Raises:
-            StageError: there is none yet.
+            StageError: there is none yet, or a file is another than the stage that made it wrote.
         """
-        names = STUDENTS if student else (_TEACHER,)
-        query = next((work / name for name in names if (work / name).is_dir()), None)
-        if query is None:
-            stage = "distill first, or ask for the teacher with --teacher" if student else "train first"
-            raise StageError(f"{work}: there is no {'student' if student else 'teacher'}; run the stage {stage}")
-        return cls(towers.load_tower(query), towers.load_tower(work / "train" / "document_tower"), recipe)
+        stage = stage_of_query_tower(work, student)
+        for name in dict.fromkeys((stage, _DOCUMENTS)):
+            check_bytes(work, name)
+        query = towers.load_tower(work / stage / (_STUDENT if student else _TEACHER))
+        return cls(query, towers.load_tower(work / _DOCUMENTS / "document_tower"), recipe)
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
@@ -89,6 +90,19 @@ class Towers:
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Cosines float32[n] row by row."""
         return self.query.similarity_pairwise(_plain(embeddings1), _plain(embeddings2))
+
+
+def stage_of_query_tower(work: Path, student: bool = True) -> str:
+    """The stage that made the last student, or the teacher.
+
+    Raises:
+        StageError: none has finished.
+    """
+    for name in _STUDENTS if student else (_DOCUMENTS,):
+        if (work / name / RECEIPT).is_file():
+            return name
+    stage = "distill first, or ask for the teacher with --teacher" if student else "train first"
+    raise StageError(f"{work}: there is no {'student' if student else 'teacher'}; run the stage {stage}")
 
 
 def _plain(vectors: Any) -> Floats:

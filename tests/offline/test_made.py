@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from offline.__main__ import _add_stage, app
 from offline.errors import StageError
-from offline.made import check_made
+from offline.made import check_bytes, check_made, check_read
 from offline.recipe import Recipe
 from offline.stages import Job, Source, Stage, Summary
 from offline.walk import STAGES, Walk
@@ -108,6 +108,25 @@ def test_what_the_stages_make_themselves_is_not_looked_at(work: Path) -> None:
 
 def test_what_is_sealed_says_itself_what_it_was_made_from(work: Path) -> None:
     check_made(toy(work, "elsewhere", text={"query": {"max_tokens": 8}}), ("publish",))
+
+
+def test_a_command_reads_only_what_its_recipe_would_make(work: Path) -> None:
+    check_read(toy(work), "distill", "mteb")
+    with pytest.raises(StageError, match=r"distill in .* settings \(distill.layers\)"):
+        check_read(toy(work, distill={"layers": [0, 1, 2]}), "distill", "mteb")
+    with pytest.raises(StageError, match=r"prepare in .* was made from other data"):
+        check_read(toy(work, "elsewhere"), "distill", "mteb")
+    shutil.rmtree(work / "distill")
+    with pytest.raises(StageError, match="mteb needs the output of distill, which has not finished"):
+        check_read(toy(work), "distill", "mteb")
+
+
+def test_a_file_of_the_same_size_is_told_from_the_one_that_was_written(work: Path) -> None:
+    check_bytes(work, "train")
+    path = work / "train" / "out.txt"
+    path.write_text(path.read_text().swapcase())
+    with pytest.raises(StageError, match=r"train/out.txt: not the file that the stage train wrote"):
+        check_bytes(work, "train")
 
 
 def test_a_setting_that_the_work_is_older_than_counts_as_its_default(work: Path) -> None:

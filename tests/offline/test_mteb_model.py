@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from tiny_walk import finish
 from tiny_work import make_prepared, make_student, make_towers
 
 pytest.importorskip("mteb", exc_type=ImportError)
@@ -20,10 +21,14 @@ from snapshot.text import render, render_query
 pytestmark = pytest.mark.filterwarnings("ignore")  # of mteb's and its dependencies' own
 
 
+def make_both(work):
+    finish(make_towers(work / "train"))
+    finish(make_student(work / "distill"))
+
+
 def test_graded_judgements_are_told_to_count_otherwise(tmp_path, capsys):
     folder = make_prepared(tmp_path / "prepare")
-    make_towers(tmp_path / "train")
-    make_student(tmp_path / "distill")
+    make_both(tmp_path)
     recipe = Recipe(name="toy")
     evaluate(Towers.load(tmp_path, recipe), Prepared(folder), recipe, "test")
     assert "linear gain" not in capsys.readouterr().err
@@ -35,8 +40,7 @@ def test_graded_judgements_are_told_to_count_otherwise(tmp_path, capsys):
 
 def test_mteb_measures_both_sides(tmp_path):
     prepared, recipe = Prepared(make_prepared(tmp_path / "prepare")), Recipe(name="toy")
-    make_towers(tmp_path / "train")
-    make_student(tmp_path / "distill")
+    make_both(tmp_path)
     model = Towers.load(tmp_path, recipe)
     found = evaluate(model, prepared, recipe, "test")
     judged, text = judged_split(prepared, recipe, "test"), recipe.text
@@ -48,8 +52,7 @@ def test_mteb_measures_both_sides(tmp_path):
 
 
 def test_the_teacher_can_be_asked_for(tmp_path):
-    make_towers(tmp_path / "train")
-    make_student(tmp_path / "distill")
+    make_both(tmp_path)
     layers = [
         towers.backbone_of(Towers.load(tmp_path, Recipe(name="toy"), student=student).query).config.num_hidden_layers
         for student in (True, False)
@@ -59,8 +62,7 @@ def test_the_teacher_can_be_asked_for(tmp_path):
 
 def test_a_split_without_judgements_is_refused(tmp_path):
     prepared, recipe = Prepared(make_prepared(tmp_path / "prepare", splits=("train",))), Recipe(name="toy")
-    make_towers(tmp_path / "train")
-    make_student(tmp_path / "distill")
+    make_both(tmp_path)
     with pytest.raises(DataError, match="no judged query with a relevant document in test"):
         evaluate(Towers.load(tmp_path, recipe), prepared, recipe, "test")
 
@@ -68,6 +70,18 @@ def test_a_split_without_judgements_is_refused(tmp_path):
 def test_without_a_student_the_teacher_is_not_measured_in_its_place(tmp_path):
     with pytest.raises(StageError, match="there is no teacher; run the stage train"):
         Towers.load(tmp_path, Recipe(name="toy"), student=False)
-    make_towers(tmp_path / "train")
+    finish(make_towers(tmp_path / "train"))
+    make_student(tmp_path / "distill")  # as a kill leaves it
     with pytest.raises(StageError, match="there is no student; run the stage distill"):
+        Towers.load(tmp_path, Recipe(name="toy"))
+
+
+@pytest.mark.parametrize("name", ["distill/student/model.safetensors", "train/document_tower/tokenizer.json"])
+def test_a_tower_s_file_that_is_another_is_refused_by_name(tmp_path, name):
+    make_both(tmp_path)
+    path, stage = tmp_path / name, name.partition("/")[0]
+    damaged = bytearray(path.read_bytes())
+    damaged[-3] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(StageError, match=f"{name}: not the file that the stage {stage} wrote; .* remove .*{stage} and make it"):
         Towers.load(tmp_path, Recipe(name="toy"))
