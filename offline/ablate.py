@@ -90,6 +90,19 @@ class Found(BaseModel):
     difference: Interval
 
 
+class Terms(BaseModel):
+    """What the figures are of."""
+
+    model_config = ConfigDict(frozen=True)
+
+    moved: str | None = None
+    """Why it is another split than was asked for."""
+    is_refined: bool = True
+    """Whether refinement chose weights of any row."""
+    left_out: tuple[str, ...] = ()
+    """Rows that the recipe's backbone cannot have, and why."""
+
+
 class Report(BaseModel):
     """The content of ``ablation.json``."""
 
@@ -99,20 +112,18 @@ class Report(BaseModel):
     overrides: tuple[str, ...]
     split: str
     queries: int
-    moved: str | None = None
-    """Why it is another split than was asked for."""
-    is_refined: bool = True
-    """Whether refinement chose weights of any row."""
+    terms: Terms
     rows: tuple[Found, ...]
     goals: tuple[Goal, ...] = ()
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a grid runs, and what it is to show."""
+    """What a grid runs, and what it is to show; ``named`` are the rows that were asked for by name and not by group."""
 
     rows: tuple[Row, ...]
     goals: tuple[Lead, ...] = ()
+    named: frozenset[str] = frozenset()
 
 
 class _File(Config):
@@ -158,10 +169,11 @@ def load_grid(path: Path, wanted: Sequence[str] = ()) -> Rows:
     if unknown:
         raise RecipeError(f"{path}: no row or group {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     chosen = [row for row in rows if not wanted or row.name == DEFAULT or {row.name, row.group} & set(wanted)]
-    there = {row.name for row in chosen}
+    there = frozenset(row.name for row in chosen)
     return Rows(
         tuple(sorted(chosen, key=lambda row: row.name != DEFAULT)),
         tuple(goal for goal in goals if {goal.row, goal.over} <= there),
+        there & set(wanted),
     )
 
 
@@ -169,22 +181,22 @@ def ablate(grid: Grid, chosen: Rows, split: str) -> Report:
     """Run every row and write ``ablation.md``, ``ablation.json`` and the plot into the grid's folder ``report``.
 
     Raises:
-        RecipeError: a row does not fit the recipe; told before anything runs.
+        RecipeError: the default, or a row that was named, does not fit the recipe; told before anything runs.
         DataError: no split has judged queries; told before anything is trained.
     """
-    plain = [(row, grid.variant(row.name, _changes(row))) for row in chosen.rows]
-    for row, variant in plain:
-        _check(row, variant.recipe)
-    split, moved = _split_there(plain[0][1], split)
+    rows, left_out = _fitting(grid, chosen)
+    split, moved = _split_there(grid.variant(DEFAULT, _changes(rows[0])), split)
     apart = (HALF_OF_DEV,) if split == "dev" else ()
-    variants = [(row, grid.variant(row.name, (*_changes(row), *apart))) for row in chosen.rows]
+    variants = [(row, grid.variant(row.name, (*_changes(row), *apart))) for row in rows]
+    is_refined = any(row.query_tower == "student" and variant.recipe.refine.is_on for row, variant in variants)
+    terms = Terms(moved=moved, is_refined=is_refined, left_out=left_out)
     results: list[tuple[Row, Measured]] = []
     for number, (row, variant) in enumerate(variants, start=1):
         say(f"[{number}/{len(variants)}] {row.name}: {row.about}")
         found = _run(variant, row.query_tower, split)
         say(f"  {row.name}: nDCG@10 {found.ndcg.mean():.4f} on {len(found.ndcg):,} {found.split} queries")
         results.append((row, found))
-        report = _write(grid, variants, results, chosen.goals, moved)
+        report = _write(grid, variants[0][1].recipe, results, chosen.goals, terms)
     return report
 
 
@@ -207,13 +219,25 @@ def _changes(row: Row) -> tuple[str, ...]:
     return row.set if row.query_tower == "student" else (*row.set, UNDISTILLED)
 
 
-def _check(row: Row, recipe: Recipe) -> None:
-    try:
-        check_student(recipe)
-    except OfflineError as error:
-        raise RecipeError(
-            f"row {row.name}: {error}; name other rows with --rows, or give a grid that fits with --grid"
-        ) from error
+def _fitting(grid: Grid, chosen: Rows) -> tuple[list[Row], tuple[str, ...]]:
+    """Rows that the recipe's backbone can have, and which are left out, and why: those of a group may lack layers.
+
+    Raises:
+        RecipeError: the default, or a row that was named, is none of them.
+    """
+    fitting, left_out = [], []
+    for row in chosen.rows:
+        try:
+            check_student(grid.variant(row.name, _changes(row)).recipe)
+        except OfflineError as error:
+            if row.name in (DEFAULT, *chosen.named):
+                message = f"row {row.name}: {error}; name other rows with --rows, or give a grid that fits with --grid"
+                raise RecipeError(message) from error
+            say(f"  warning: row {row.name} is left out: {error}")
+            left_out.append(f"{row.name} ({error})")
+        else:
+            fitting.append(row)
+    return fitting, tuple(left_out)
 
 
 def _run(variant: Variant, query_tower: QueryTower, split: str) -> Measured:
@@ -275,15 +299,8 @@ def _judged(prepared: Prepared, recipe: Recipe, split: str) -> Judged:
     return judged.sample(recipe.evaluate.max_queries, recipe.evaluate.seed)
 
 
-def _write(
-    grid: Grid,
-    variants: Sequence[tuple[Row, Variant]],
-    results: Sequence[tuple[Row, Measured]],
-    goals: Sequence[Lead],
-    moved: str | None,
-) -> Report:
-    recipe, (_, default) = variants[0][1].recipe, results[0]
-    config = recipe.evaluate
+def _write(grid: Grid, recipe: Recipe, results: Sequence[tuple[Row, Measured]], goals: Sequence[Lead], terms: Terms) -> Report:
+    config, (_, default) = recipe.evaluate, results[0]
     for row, measured in results:
         if measured.queries != default.queries:
             raise RecipeError(
@@ -295,8 +312,7 @@ def _write(
         overrides=grid.overrides,
         split=default.split,
         queries=len(default.ndcg),
-        moved=moved,
-        is_refined=any(row.query_tower == "student" and variant.recipe.refine.is_on for row, variant in variants),
+        terms=terms,
         rows=tuple(
             Found(
                 row=row,
@@ -341,7 +357,7 @@ def _chosen(report: Report) -> str:
     """Which weights the queries have chosen that measure here."""
     if report.split == "test":
         return _ON_TEST
-    return (_REFINED if report.is_refined else _UNREFINED) + _ON_DEV
+    return (_REFINED if report.terms.is_refined else _UNREFINED) + _ON_DEV
 
 
 def page(report: Report) -> str:
@@ -360,13 +376,15 @@ def page(report: Report) -> str:
         for one in report.rows
     ]
     settings = " ".join(f"--set {override}" for override in report.overrides)
-    moved = f" Not what was asked for: {report.moved}." if report.moved else ""
+    terms = report.terms
+    moved = f" Not what was asked for: {terms.moved}." if terms.moved else ""
+    left_out = f"\n\nLeft out: {', '.join(terms.left_out)}." if terms.left_out else ""
     return (
         f"# {report.recipe}: what its parts are worth\n\n"
         f"On {report.queries:,} {report.split} queries, query towers in torch, exact search. Brackets are 95% bootstrap "
         "intervals over the queries; differences are paired by query. One seed a row: the noise of training is not in them."
         f" {_chosen(report)}{moved}{f' All rows with `{settings}`.' if settings else ''}\n\n"
-        f"{table(header, rows)}\n\n![Each row minus the default](ablation.png)\n{_goals(report)}"
+        f"{table(header, rows)}{left_out}\n\n![Each row minus the default](ablation.png)\n{_goals(report)}"
     )
 
 
