@@ -26,7 +26,7 @@ INSTALL = "apt-get install -y --no-install-recommends prometheus"
 _POLL_SECONDS = 0.1
 _WINDOWS = {"5m": "5s", "10m": "5s", "15m": "20s", "30m": "6s", "35m": "7s", "1h": "6s", "6h": "7s", "3d": "8s", "30d": "60s"}
 """In place of what rules look back over; a refused snapshot is tried again well within the third."""
-_WAITS = {"1m": "1s", "2m": "1s", "5m": "1s", "10m": "2s", "15m": "2m", "30m": "2m", "1h": "2s"}
+_WAITS = {"1m": "1s", "2m": "1s", "3m": "2s", "5m": "1s", "10m": "2s", "15m": "2m", "30m": "2m", "1h": "2s"}
 """In place of ``for``."""
 
 
