@@ -23,6 +23,8 @@ _TIMEOUT_MS = 3_600_000.0
 """The service caps it by its own longest budget: quality is measured, not haste."""
 _CLIENT_TIMEOUT_SECONDS = 30.0
 _EXCERPT = 300
+_NO_USER = {"X-Synthetic-Request": "1"}
+"""Judged queries are no live ones: they would be kept for the next student to learn from, and be judged by again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def evaluate_service(url: str, prepared: Prepared, recipe: Recipe, transport: ht
     if judged is None:
         raise DataError("there are no judged queries (qrels/test.tsv or qrels/dev.tsv) to ask the service")
     row_of = {name: row for row, name in enumerate(prepared.documents.column("id").to_pylist())}
-    with httpx.Client(base_url=url, timeout=_CLIENT_TIMEOUT_SECONDS, transport=transport) as client:
+    with httpx.Client(base_url=url, headers=_NO_USER, timeout=_CLIENT_TIMEOUT_SECONDS, transport=transport) as client:
         pages, deeps = [], []
         for name, text in track(list(zip(judged.ids, judged.texts, strict=True)), "ask the service"):
             own = name if name in judged.own else None

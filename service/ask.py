@@ -14,6 +14,7 @@ from typing import Any
 
 from service.deadline import Deadline
 from service.errors import UnreachableError
+from service.headers import SYNTHETIC
 from snapshot.files import read_small
 
 _MAX_BYTES = 64 << 20
@@ -89,7 +90,7 @@ class Asker:
         self.url = url.rstrip("/")
         self._deadline = deadline
         self._now = now
-        self._headers = {"Content-Type": "application/json"} | ({} if key is None else {"X-API-Key": key})
+        self._headers = {"Content-Type": "application/json", SYNTHETIC: "1"} | ({} if key is None else {"X-API-Key": key})
         # Not by a proxy of the environment: what is asked is one process, and what a proxy answers is not its word.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -98,7 +99,7 @@ class Asker:
         return self._ask(urllib.request.Request(f"{self.url}{path}"))  # noqa: S310 - http and https alone
 
     def post(self, path: str, body: Mapping[str, Any]) -> Reply:
-        """As ``get``, with a JSON body."""
+        """As ``get``, with a JSON body; the service is told that no user asks."""
         data = json.dumps(body).encode()
         return self._ask(urllib.request.Request(f"{self.url}{path}", data, self._headers))  # noqa: S310 - as above
 

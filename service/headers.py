@@ -1,4 +1,6 @@
-"""Headers by which browsers know that an answer is neither a page nor a script, and may not be framed or kept."""
+"""Headers by which browsers know that an answer is neither a page nor a script, and may not be framed or kept; and one by which
+the service knows that no user asks.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,9 @@ SAFE: tuple[Header, ...] = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 """Of every answer that is no page; pages have a policy of their own (``service.api.page``)."""
+
+SYNTHETIC = "X-Synthetic-Request"
+"""Sent by who is no user: such searches are answered and counted as any other, and nothing is learned from what they ask for."""
 
 _DEFAULTS = (*SAFE, (b"cache-control", b"no-store"))
 

@@ -92,7 +92,7 @@ class Pipeline:
 
         def work(generation: Generation) -> Steps[T]:
             result = yield from self._stages(generation, walk).search(search)
-            self._found(search, result, generation)
+            self._found(search, result, generation, walk)
             return self._answer([result], generation, walk, then)
 
         return await self._run(Lane.SEARCH, 1, work, walk)
@@ -103,7 +103,7 @@ class Pipeline:
         def work(generation: Generation) -> Steps[T]:
             results = yield from self._stages(generation, walk).search_many(searches)
             for search, result in zip(searches, results, strict=True):
-                self._found(search, result, generation)
+                self._found(search, result, generation, walk)
             return self._answer(results, generation, walk, then)
 
         return await self._run(Lane.BATCH, len(searches), work, walk)
@@ -140,7 +140,9 @@ class Pipeline:
         load = load_of(self._limiter.in_flight, self._workers.threads)
         return Stages(generation, walk, self._cache, Target(load, self._probability))
 
-    def _found(self, search: Search, result: Result, generation: Generation) -> None:
+    def _found(self, search: Search, result: Result, generation: Generation, walk: Walk) -> None:
+        if walk.synthetic:
+            return
         self._note(search.query)
         if self._hear is not None:
             self._hear(search, result, generation)

@@ -35,6 +35,7 @@ class Walk:
         elsewhere: what is refused at once is asked of another replica, so that nothing hopeless need be tried here.
         on_refusal: tells its caller at once that nothing will come of it; None where nobody waits who could be told.
         refused: that was done, and what is still done for it is done only to learn what it costs.
+        synthetic: no user asks, so that what is asked for is no sign of what users want.
         given_up: its caller was told that the budget is spent while it was in the middle of a stage.
     """
 
@@ -50,12 +51,14 @@ class Walk:
         "refused",
         "spent_ms",
         "stage",
+        "synthetic",
     )
 
-    def __init__(self, deadline: Deadline, caller: Caller, elsewhere: bool = False) -> None:
+    def __init__(self, deadline: Deadline, caller: Caller, elsewhere: bool = False, synthetic: bool = False) -> None:
         self.deadline = deadline
         self.caller = caller
         self.elsewhere = elsewhere
+        self.synthetic = synthetic
         self.spent_ms: dict[Stage, float] = {}
         self.stage: Stage = "queue"
         self.given_up = self.refused = False

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope
 
 from service.deadline import Clock, Deadline, budget_ms
 from service.errors import FieldError, InvalidRequestError
+from service.headers import SYNTHETIC
 from service.pipeline import Answer, Embedded
 from service.scopes import ARRIVED, BEGAN, EXTENSION, REPLY
 from service.settings import Settings
@@ -28,7 +29,8 @@ _KEY = "scalingnote.call"
 _ids = random.Random()  # noqa: S311 - ids of requests are no secrets, and the system's randomness costs a call of the kernel
 _TIMEOUTS = {name.lower().encode(): name for name in TIMEOUT_HEADERS}
 _ELSEWHERE = ELSEWHERE_HEADER.lower().encode()
-_READ = {b"x-request-id", b"traceparent", b"content-length", b"content-encoding", _ELSEWHERE, *_TIMEOUTS}
+_SYNTHETIC = SYNTHETIC.lower().encode()
+_READ = {b"x-request-id", b"traceparent", b"content-length", b"content-encoding", _ELSEWHERE, _SYNTHETIC, *_TIMEOUTS}
 _MOST_JOINED = 16
 """Budgets that a header may have: proxies join what came twice. Of more, the rest is one that is malformed: a header has room for
 ten thousands, which are looked at before anything else of a request."""
@@ -49,6 +51,7 @@ class Call:
         declared_bytes: length of the body as announced; 0 where it is not.
         coding: of the body, as its Content-Encoding says.
         elsewhere: a balancer says that it would ask another replica after a 503.
+        synthetic: no user asks.
         incomplete_seconds: since then, until the whole request was there and it was its turn on its connection.
         timeouts: names and raw values of the headers that name a budget; one may come twice, or have several.
         timings_ms: by stage, once known; sent as Server-Timing.
@@ -74,6 +77,7 @@ class Call:
         "request_id",
         "span",
         "started",
+        "synthetic",
         "timeouts",
         "timings_ms",
         "trace",
@@ -89,7 +93,7 @@ class Call:
         self.incomplete_seconds = now - self.started
         self.declared_bytes = 0
         self.coding = "identity"
-        self.elsewhere = False
+        self.elsewhere = self.synthetic = False
         self.timeouts: list[tuple[str, str]] = []
         self.timings_ms: Mapping[str, float] | None = None
         self.caller = Caller()
@@ -116,6 +120,8 @@ class Call:
                 self.coding = text.strip().lower() or "identity"
             elif name == _ELSEWHERE:
                 self.elsewhere = True
+            elif name == _SYNTHETIC:
+                self.synthetic = True
             else:
                 self.timeouts.extend((_TIMEOUTS[name], each) for each in text.split(",", _MOST_JOINED))
         if parent:

@@ -161,7 +161,7 @@ class WorkRoutes:
     def _walk(self, request: Request, *timeouts_ms: float | None) -> Walk:
         """The walk of a request with these budgets in its body."""
         call = call_of(request)
-        call.walk = Walk(deadline_of(call, self._settings, timeouts_ms), call.caller, call.elsewhere)
+        call.walk = Walk(deadline_of(call, self._settings, timeouts_ms), call.caller, call.elsewhere, call.synthetic)
         return call.walk
 
     def _add(

@@ -39,6 +39,7 @@ class Service:
     def __call__(self, request):
         body = json.loads(request.content)
         self.bodies.append(body)
+        assert request.headers["x-synthetic-request"] == "1"  # judged queries are no live ones
         found = [{"id": name, "score": 1.0, "fields": {}} for name in self.hits[body["query"]][: body["k"]]]
         snapshot = self.snapshots[len(self.bodies) % len(self.snapshots)]
         return httpx.Response(200, json={"hits": found, "snapshot": snapshot, "degraded": self.degraded})

@@ -60,7 +60,7 @@ def test_every_status_is_an_answer(line: str, status: int) -> None:
     assert reply.url.endswith("/base/info")
 
 
-def test_a_key_is_read_from_its_file_and_sent_with_searches(tmp_path: Path) -> None:
+def test_a_key_is_read_from_its_file_and_sent_with_searches_which_no_user_makes(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("sn_secret\n")
     heard: list[bytes] = []
@@ -68,6 +68,7 @@ def test_a_key_is_read_from_its_file_and_sent_with_searches(tmp_path: Path) -> N
         clock = Clock()
         Asker(url, Deadline.after(30_000.0, 0.0, clock), read_key(file)).post("/search", {})
     assert b"x-api-key: sn_secret\r\n" in heard[0].lower()
+    assert b"x-synthetic-request: 1\r\n" in heard[0].lower()
     assert read_key(None) is None
     for content in (b"", b"a\nb", b"\xff"):
         file.write_bytes(content)

@@ -252,3 +252,15 @@ def test_a_huge_number_is_refused_by_path(client: Client, key: str, digits: int)
     for path, body in (("/search", b'{"query": "a", "%s": %s}'), ("/search/batch", b'[{"query": "a", "%s": %s}]')):
         response = client.post(path, content=body % (key.encode(), b"9" * digits))
         assert_problem(response, 422, "request_invalid")
+
+
+def test_what_no_user_asks_is_answered_and_counted_and_no_live_query(registry: Path) -> None:
+    headers = {"x-synthetic-request": "1"}
+    with client_of(registry, live_recall_share=1.0) as client:
+        assert client.post("/search", {"query": "apple"}, headers=headers).json()["hits"]
+        assert client.post("/search/batch", [{"query": "bread"}, {"query": "drum"}], headers=headers).status_code == 200
+        assert client.metric("scalingnote_requests_total", route="/search", code="200") == 1
+        assert client.metric("scalingnote_recent_queries") == 0
+        assert client.post("/search", {"query": "lamp"}).status_code == 200
+        assert client.metric("scalingnote_recent_queries") == 1
+        assert [sample.search.query for sample in client.parts.live._waiting] == ["lamp"]
