@@ -14,11 +14,12 @@ from service.api.admin import AdminRoutes
 from service.api.compare import CompareRoutes
 from service.api.describe import complete
 from service.api.embed import EmbedRoutes
-from service.api.envelope import UNMATCHED, Direct, Envelope
+from service.api.envelope import Direct, Envelope
 from service.api.ops import OpsRoutes
 from service.api.search import SearchRoutes
 from service.api.work import WorkDeclaration
 from service.parts import Parts
+from service.record import UNMATCHED
 
 _DESCRIPTION = "Dense retrieval within a latency budget. Every error is application/problem+json; under /v1, OpenAI's shape."
 

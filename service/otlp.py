@@ -14,12 +14,14 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from service.record import Record, Served
+from service.record import UNMATCHED, Record, Served
 from service.tracing import Finished
 
 _NAME = "scalingnote"
 _NS_PER_MS = 1_000_000
 _OWN = "scalingnote."
+_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+"""Those that the semantic conventions know; strangers' own would be names of spans without end."""
 _RECORDED = TraceFlags(TraceFlags.SAMPLED)
 
 Attributes = dict[str, AttributeValue]
@@ -57,7 +59,7 @@ class OtlpSender:
         start_ns = finished.ended_ns - max(round(record.seconds * 1e9), sum(lengths_ns.values()))
         parent = None if span.parent_id is None else _context(trace_id, int(span.parent_id, 16), is_remote=True)
         yield self._span(
-            f"{record.method} {record.route}",
+            _name_of(record),
             context,
             parent,
             (start_ns, finished.ended_ns),
@@ -107,11 +109,18 @@ def _context(trace_id: int, span_id: int, *, is_remote: bool = False) -> SpanCon
     return SpanContext(trace_id, span_id, is_remote, _RECORDED)
 
 
+def _name_of(record: Record) -> str:
+    method = record.method if record.method in _METHODS else "HTTP"
+    return method if record.route == UNMATCHED else f"{method} {record.route}"
+
+
 def _of_request(record: Record) -> Attributes:
     """By the semantic conventions for HTTP servers; what they have no name for, under our own."""
+    is_known = record.method in _METHODS
     found: dict[str, AttributeValue | None] = {
-        "http.request.method": record.method,
-        "http.route": record.route,
+        "http.request.method": record.method if is_known else "_OTHER",
+        "http.request.method_original": None if is_known else record.method,
+        "http.route": None if record.route == UNMATCHED else record.route,
         "http.response.status_code": record.status,
         "error.type": record.code if record.status >= 500 else None,
         f"{_OWN}request_id": record.request_id,

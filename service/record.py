@@ -9,6 +9,9 @@ from service.plan import Cause
 from service.traceparent import Span
 from service.walk import Stage
 
+UNMATCHED = "unmatched"
+"""Route of requests that no route takes: paths of strangers make no series."""
+
 
 @dataclass(frozen=True, slots=True)
 class Served:

@@ -19,9 +19,7 @@ from service.errors import CallerGoneError, DrainingError, ServiceError, TooSlow
 from service.headers import SAFE, missing
 from service.metrics import SERVED
 from service.parts import Parts
-
-UNMATCHED = "unmatched"
-"""Route label of requests that no route takes: paths of strangers make no series."""
+from service.record import UNMATCHED
 
 _log = structlog.get_logger("service.access")
 

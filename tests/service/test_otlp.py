@@ -124,6 +124,25 @@ def test_what_was_given_up_is_with_the_request_and_its_search() -> None:
     assert (search.start_time, search.end_time, request.end_time) == (10**18 - 2_000_000, 10**18, 10**18)
 
 
+@pytest.mark.parametrize(
+    ("method", "route", "name", "attribute"),
+    [
+        ("GET", "unmatched", "GET", "GET"),
+        ("PROPFIND", "unmatched", "HTTP", "_OTHER"),
+        ("PROPFIND", "/search", "HTTP /search", "_OTHER"),
+        ("HEAD", "/livez", "HEAD /livez", "HEAD"),
+    ],
+)
+def test_methods_and_paths_of_strangers_name_no_spans(method: str, route: str, name: str, attribute: str) -> None:
+    span = TraceSpan(f"{TRACE}fe", PARENT, None)
+    record = Record(method, route, 405, "method_not_allowed", "r", span.trace_id, 0.001, None, {}, None, None, None, span)
+    [request] = OtlpSender(None).spans(Finished(record, span, 10**18))
+    found = request.attributes or {}
+    assert (request.name, found["http.request.method"]) == (name, attribute)
+    assert found.get("http.request.method_original") == (method if attribute == "_OTHER" else None)
+    assert found.get("http.route") == (None if route == "unmatched" else route)
+
+
 def test_malformed_requests_have_no_stages_and_are_no_errors_of_the_server(client: Client, collector: Collector) -> None:
     trace_id, headers = header(4)
     client.post("/search", {"query": "apple", "k": 0}, headers=headers)
