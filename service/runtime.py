@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from service.admission import Lane, Limiter
 from service.cache import VectorCache
-from service.engines.breaker import Breaker, State
+from service.engines.breaker import State, breaker_of
 from service.generation import Generation
 from service.workers import Workers
 
@@ -81,8 +81,8 @@ def _batches(generation: Generation | None) -> Metric:
 
 def _engine_state(generation: Generation | None) -> Metric:
     """Of an engine on another machine, that of its breaker; one in this process is always ``closed``."""
-    breaker = None if generation is None else getattr(generation.engine, "breaker", None)
-    state = breaker.state if isinstance(breaker, Breaker) else State.CLOSED
+    breaker = None if generation is None else breaker_of(generation.engine)
+    state = State.CLOSED if breaker is None else breaker.state
     family = GaugeMetricFamily(f"{PREFIX}_engine_state", "Whether the search engine is asked", labels=["state"])
     for each in State:
         family.add_metric([each.value], generation is not None and each is state)

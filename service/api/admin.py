@@ -24,11 +24,11 @@ from service.api.admin_schemas import (
 )
 from service.api.call import call_of
 from service.api.operators import Door, operator_of
+from service.api.ops_schemas import StatusModel
 from service.api.problems import responses
 from service.api.registry_view import difference, gate, row
 from service.api.render import json_response, to_bytes
 from service.api.route import add_read_route, json_route
-from service.api.schemas import StatusModel
 from service.api.status import LOADING, status
 from service.attempts import Asked
 from service.errors import ConflictError, ReadOnlyRegistryError, RegistryFaultError, SwapRunningError, UnknownResourceError

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from service.api.schemas import Answer, Body, StatusModel, Text
+from service.api.ops_schemas import StatusModel
+from service.api.schemas import Answer, Body, Text
 from service.settings import MOST_K
 
 

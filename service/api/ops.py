@@ -14,11 +14,11 @@ from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.ops_schemas import HistoryResponse, InfoResponse, LiveResponse, ReadyResponse
 from service.api.problems import responses
 from service.api.render import json_response, to_bytes
 from service.api.route import add_read_route
-from service.api.schemas import HistoryResponse, InfoResponse, LiveResponse, ReadyResponse
-from service.api.status import proof_status, refresh_gauges, remote_status, status, trial_status, unready
+from service.api.status import engine_status, proof_status, refresh_gauges, remote_status, status, trial_status, unready
 from service.history import INTERVAL_SECONDS, KEPT_SECONDS
 from service.metrics import Metrics
 from service.parts import Parts
@@ -96,6 +96,7 @@ class OpsRoutes:
             "remote": remote_status(self._parts),
             "snapshot": manifest,
             "proof": proof_status(self._parts),
+            "engine": engine_status(self._parts),
             "threads": self._parts.threads.as_dict(),
             "batching": [] if current is None else [asdict(size) for size in current.encoder.batching.sizes],
             "query_cache": asdict(self._parts.cache.stats),

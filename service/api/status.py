@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from service.engines.breaker import breaker_of
 from service.errors import DrainingError, NoGenerationError, UnavailableError
 from service.parts import Parts
 from service.progress import AT_REST
@@ -49,6 +50,20 @@ def proof_status(parts: Parts) -> dict[str, Any] | None:
         None if failed is None else {"code": failed.code, "reason": failed.reason, "at": failed.at.isoformat("T", "seconds")}
     )
     return {**asdict(current.proof), "failure": failure}
+
+
+def engine_status(parts: Parts) -> dict[str, Any] | None:
+    """An EngineModel: also where the server is, which callers of searches are not told."""
+    current = parts.generations.current
+    breaker = None if current is None else breaker_of(current.engine)
+    if breaker is None:
+        return None
+    state, failure = breaker.look()
+    return {
+        "state": state.value,
+        "code": None if failure is None else getattr(failure, "code", "internal"),
+        "reason": None if failure is None else str(failure),
+    }
 
 
 def trial_status(parts: Parts) -> dict[str, Any] | None:

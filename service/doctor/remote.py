@@ -24,6 +24,7 @@ from service.doctor.running import (
     check_budget,
     check_connections,
     check_converged,
+    check_engine,
     check_headroom,
     check_keys,
     check_live,
@@ -73,6 +74,11 @@ class _Remote(BaseModel):
     reason: str | None = None
 
 
+class _Engine(BaseModel):
+    state: str
+    reason: str | None = None
+
+
 class _Proof(BaseModel):
     max_cosine_distance: float
     recall: float
@@ -100,6 +106,7 @@ class Info(BaseModel):
     remote: _Remote | None = None
     snapshot: _Snapshot | None = None
     proof: _Proof | None = None
+    engine: _Engine | None = None
     threads: dict[str, int]
     settings: _Settings
 
@@ -220,6 +227,8 @@ def _failure(info: Info) -> tuple[str, str]:
 
 def _of_snapshot(info: Info, samples: Samples) -> list[Finding]:
     findings = [check_remote(info.remote.state, info.remote.code, info.remote.reason)] if info.remote is not None else []
+    if info.engine is not None:
+        findings.append(check_engine(info.engine.state, info.engine.reason))
     if info.proof is None or info.snapshot is None:
         return findings
     golden, proof = info.snapshot.golden, info.proof

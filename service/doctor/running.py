@@ -92,6 +92,12 @@ def check_remote(state: str, code: str | None, reason: str | None) -> Finding:
     return Finding.of("remote_registry", "wrong" if state == "failing" else "ok", state, "following or pulling", advice)
 
 
+def check_engine(state: str, reason: str | None) -> Finding:
+    """Whether the server that keeps the vectors is asked."""
+    advice = f"{reason}; docs/milvus.md#what-can-go-wrong"
+    return Finding.of("engine", "ok" if state == "closed" else "wrong", state, "closed: searches go there", advice)
+
+
 def check_proof(
     proven: bool, found: tuple[float, float], bounds: tuple[float, float], failure: tuple[str, str] | None = None
 ) -> Finding:

@@ -69,6 +69,11 @@ class Breaker:
         """As it is now."""
         return self._state
 
+    def look(self) -> tuple[State, Exception | None]:
+        """As it is now, and the last failure unless it is closed."""
+        state = self._state
+        return state, None if state is State.CLOSED else self._last
+
     def check(self) -> None:
         """EngineUnavailableError, at once, unless it is closed."""
         if self._state is not State.CLOSED:
@@ -123,3 +128,9 @@ class Breaker:
                 self._failures, self._state = 0, State.CLOSED
             _log.info("engine_recovered", engine=self._name)
             return
+
+
+def breaker_of(engine: object) -> Breaker | None:
+    """The breaker of an engine on another machine; None of one in this process."""
+    found = getattr(engine, "breaker", None)
+    return found if isinstance(found, Breaker) else None

@@ -81,6 +81,7 @@ def test_what_milvus_cannot_compare_is_422_with_its_path(client: Client) -> None
 
 
 def test_it_swaps_to_faiss_and_back(client: Client, registry: Registry) -> None:
+    assert client.get("/info").json()["engine"] == {"state": "closed", "code": None, "reason": None}
     options = GenerationOptions(milvus=MilvusServer(shared_lite().uri))
     kinds = {registry.read(each).index.kind: each for each in registry.ids()}
     milvus, faiss = kinds["milvus"], kinds["hnsw"]
@@ -109,6 +110,9 @@ def test_a_server_that_fails_later_is_503_at_once(client: Client) -> None:
     for _ in range(5):
         body = assert_problem(client.post("/search", {"query": QUERY}), 503, "engine_fault")
     assert body["detail"].startswith("engine_unavailable: ")
+    engine = client.get("/info").json()["engine"]
+    assert engine["state"] in ("open", "half_open")
+    assert (engine["code"], shared_lite().uri in engine["reason"]) == ("engine_unavailable", True)
     assert list(generation.costs.export()) == []  # no answer came, so nothing was learned of what one costs
 
 

@@ -11,7 +11,7 @@ from manual_clock import ManualClock
 from prometheus_client import CollectorRegistry
 from serving import OPERATOR, TOKEN, Client, assert_problem, client_of, tokens_file
 
-from service.api.schemas import InfoResponse, StatusModel
+from service.api.ops_schemas import InfoResponse, StatusModel
 from service.attempts import Outcome
 from service.cache_room import Room
 from service.cores import ThreadPlan

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from offline.data.query_log import read_query_log
 from service.api.admin_schemas import DifferencesResponse, GateResponse, SnapshotsResponse, SwapResponse
-from service.api.schemas import StatusModel
+from service.api.ops_schemas import StatusModel
 from service.api.status import LOADING
 from service.attempts import Outcome
 from service.follow import Follower

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from serving import Client, assert_problem, client_of, make_registry, tokens_file
 
-from service.api.schemas import InfoResponse, LiveResponse, ReadyResponse
+from service.api.ops_schemas import InfoResponse, LiveResponse, ReadyResponse
 from service.swap import SwapState
 from snapshot.registry import Desire, Registry
 

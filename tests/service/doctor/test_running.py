@@ -14,6 +14,7 @@ from service.doctor.running import (
     check_budget,
     check_connections,
     check_converged,
+    check_engine,
     check_headroom,
     check_keys,
     check_live,
@@ -54,6 +55,13 @@ def test_converged(desired: str | None, serving: str | None, state: str, code: s
 def test_a_remote_registry_that_fails_says_why() -> None:
     assert check_remote("following", None, None).verdict == "ok"
     assert check_remote("failing", "remote_denied", "no right").advice.startswith("remote_denied: no right")
+
+
+def test_a_server_of_vectors_that_is_not_asked_says_why() -> None:
+    assert check_engine("closed", None).verdict == "ok"
+    found = check_engine("open", "http://db:19530: refused")
+    assert (found.verdict, found.seen) == ("wrong", "open")
+    assert found.advice.startswith("http://db:19530: refused; docs/milvus.md")
 
 
 @pytest.mark.parametrize(
