@@ -143,6 +143,16 @@ def test_hardly_any_load_needs_one_of_each() -> None:
         assert each.values["likely"]["boxes"] >= 1
 
 
+def test_further_files_take_cpu_of_each_search() -> None:
+    figures = load_figures()
+    rows = figures.by_name["shard_rows"]
+    many = figures.override({"shard_rows": rows.model_copy(update={"mid": 1e6})}, None)
+    few, split = (values_at("likely", SHARDED, Demand(1e8, 384, 100, 200), Box(), each, seed=1) for each in (figures, many))
+    per_file = figures.by_name["lists_probed"].mid * figures.by_name["file_list_us"].mid / 1000
+    assert (few["shards"], split["shards"]) == (2, 100)
+    assert split["core_ms"] - few["core_ms"] == pytest.approx(98 * per_file)
+
+
 @pytest.mark.parametrize(("dim", "pages"), [(384, 1), (2048, 1), (4096, 2)])
 def test_wide_rows_take_more_reads(dim: int, pages: int) -> None:
     assert value(SHARDED, "reads", k=10, refine_factor=8, dim=dim) == 80 * pages
