@@ -37,7 +37,7 @@ def fleet(service: ServiceOption, as_json: JsonOption = False) -> None:
     """Which service wants and serves what, in which state. Exit code 1 where they do not all serve the same."""
     found = replicas(service)
     seen = look_at(found)
-    check_distinct([one.url for one in found], seen)
+    check_distinct(found, seen)
     is_one = agree(seen)
     if as_json:
         rows = [{"url": replica.url, **_described(one)} for replica, one in zip(found, seen, strict=True)]

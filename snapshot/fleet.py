@@ -11,11 +11,11 @@ import json
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, TypeAdapter, ValidationError
@@ -26,6 +26,8 @@ from snapshot.printable import printable
 _TIMEOUT_SECONDS = 15.0
 """A service that takes so long to say how it is, is in no state to change."""
 _MOST_AT_A_TIME = 32
+_MORE_LOOKS = 3
+"""At each address, by connections of their own: a balancer hands one of them to another service, unless it goes by who asks."""
 _MOST_BYTES = 4 << 20
 _MOST_DETAIL = 500
 _REFUSALS = range(400, 500)
@@ -33,6 +35,8 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Past any proxy of the environment: it would read the operator's token, and knows no replicas."""
 
 
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
 _Text = Annotated[str, AfterValidator(printable)]
 
 
@@ -98,6 +102,17 @@ class Seen:
     remote: str | None
     remote_error: str | None
     instance: str | None = None
+
+
+class Member(Protocol):
+    """One of the services; see ``Replica``."""
+
+    @property
+    def url(self) -> str: ...
+
+    def look(self) -> Seen: ...
+
+    def tell(self, path: str, body: Mapping[str, object], token: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,21 +185,43 @@ def replicas(urls: Sequence[str]) -> list[Replica]:
     return found
 
 
-def check_distinct(urls: Sequence[str], seen: Sequence[Seen | ReplicaError]) -> None:
-    """FleetError where two addresses are of one process: it would count twice, and another one not at all."""
+def check_distinct(fleet: Sequence[Member], seen: Sequence[Seen | ReplicaError]) -> None:
+    """FleetError where an address is not one process, or two are of one: some would count twice, and others not at all.
+
+    Each that has said which process it is, is asked again, as a balancer that was named in place of services gives itself away.
+    """
+    said = {one.url: (one, first.instance) for one, first in zip(fleet, seen, strict=True) if isinstance(first, Seen)}
+    named = [(one, instance) for one, instance in said.values() if instance is not None]
+    for (one, _), several in zip(named, _at_once(_other_instance, named), strict=True):
+        if several:
+            raise FleetError(
+                f"{one.url} answers as several services: a balancer's, or one that was restarted just now; name each service by "
+                "its own address"
+            )
     known: dict[str, str] = {}
-    for url, one in zip(urls, seen, strict=True):
-        if isinstance(one, ReplicaError) or one.instance is None:
-            continue
-        if one.instance in known:
-            raise FleetError(f"{known[one.instance]} and {url} are one service; name each once, by its own address")
-        known[one.instance] = url
+    for one, instance in named:
+        if instance in known:
+            raise FleetError(f"{known[instance]} and {one.url} are one service; name each once, by its own address")
+        known[instance] = one.url
+
+
+def _other_instance(asked: tuple[Member, str]) -> bool:
+    """Whether another process than this one answers there, too."""
+    member, instance = asked
+    try:
+        return any(member.look().instance != instance for _ in range(_MORE_LOOKS))
+    except ReplicaError:
+        return False
 
 
 def look_at(fleet: Sequence[Replica]) -> list[Seen | ReplicaError]:
     """What each says, or why it does not; all are asked at once."""
-    with ThreadPoolExecutor(min(len(fleet), _MOST_AT_A_TIME) or 1, "replica") as pool:
-        return list(pool.map(_try_look, fleet))
+    return _at_once(_try_look, fleet)
+
+
+def _at_once(ask: Callable[[Asked], Told], asked: Sequence[Asked]) -> list[Told]:
+    with ThreadPoolExecutor(min(len(asked), _MOST_AT_A_TIME) or 1, "replica") as pool:
+        return list(pool.map(ask, asked))
 
 
 def agree(seen: Sequence[Seen | ReplicaError]) -> bool:

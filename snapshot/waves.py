@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from snapshot.errors import FleetError, ReplicaError, ReplicaRefusedError, WaveError
-from snapshot.fleet import Seen, check_distinct
+from snapshot.fleet import Member, Seen, check_distinct
 
 _PART = re.compile(r"(\d{1,6})(%?)")
 _UNKNOWN = "snapshot_unknown"
@@ -23,17 +23,6 @@ _MARGIN_SECONDS = 600.0
 """That a trial outlasts the waves by, as planned."""
 MOST_TRIAL_SECONDS = 86_400.0
 """Longer trials are refused by services (``TryBody``)."""
-
-
-class Member(Protocol):
-    """One of the services; see ``snapshot.fleet.Replica``."""
-
-    @property
-    def url(self) -> str: ...
-
-    def look(self) -> Seen: ...
-
-    def tell(self, path: str, body: Mapping[str, object], token: str) -> None: ...
 
 
 class Told(Protocol):
@@ -138,7 +127,7 @@ class Rollout:
     def _check_all_answer(self) -> None:
         """Before anybody is asked to change: a fleet that is not whole cannot converge."""
         fleet = [replica.look() for replica in self._fleet]
-        check_distinct([replica.url for replica in self._fleet], fleet)
+        check_distinct(self._fleet, fleet)
         for replica, seen in zip(self._fleet, fleet, strict=True):
             if seen.tries is not None and seen.tries != self._order.snapshot:
                 raise WaveError(f"{replica.url}: tries {seen.tries} already; wait for that rollout, or end it")

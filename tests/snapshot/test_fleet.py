@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import threading
@@ -27,11 +28,12 @@ from tests.live import free_port
 
 @contextmanager
 def answering(status: int, body: Any) -> Iterator[str]:
-    """The address of a server that gives one answer, and keeps what it was told in ``told``."""
+    """The address of a server that gives one answer, or one after the other of an iterator's."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            said = next(body) if isinstance(body, Iterator) else body
+            content = said if isinstance(said, bytes) else json.dumps(said).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -104,6 +106,17 @@ def test_one_service_under_two_names_is_refused(info: dict[str, Any], tmp_path: 
     assert f"{url} and {alias} are one service; name each once" in str(shown.exception)
     assert isinstance(waved.exception, WaveError)
     assert "are one service; name each once, by its own address. No service has begun" in str(waved.exception)
+
+
+def test_a_balancer_in_place_of_services_is_refused(info: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    with answering(200, itertools.cycle([info, {**info, "instance": "another"}])) as url:
+        shown = run("--service", url)
+        arguments = ["--token-file", str(tmp_path / "token"), "--service", url, "--wave", "100%"]
+        waved = CliRunner().invoke(app, ["activate", info["serving"], "--registry", str(tmp_path), *arguments])
+    for failed, kind in ((shown, FleetError), (waved, WaveError)):
+        assert isinstance(failed.exception, kind)
+        assert f"{url} answers as several services: a balancer's" in str(failed.exception)
 
 
 def test_a_proxy_of_the_environment_is_not_asked(info: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
