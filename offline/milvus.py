@@ -202,7 +202,7 @@ def _holds(client: MilvusClient, name: str, rows: int) -> bool:
 
 def _read(key: str, path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        return Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise RecipeError(f"milvus.{key}: {path}: cannot be read ({error.strerror})") from error
 

@@ -33,10 +33,10 @@ def read_key(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        key = read_small(path, _MAX_KEY_BYTES).decode("ascii").strip()
+        key = read_small(path, _MAX_KEY_BYTES).decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UnreachableError(f"{path}: holds no API key ({error}); write one into it, alone on its line") from error
-    if not key or not key.isprintable():
+    if not key or not key.isascii() or not key.isprintable():
         raise UnreachableError(f"{path}: holds no API key; write one into it, alone on its line")
     return key
 

@@ -82,7 +82,7 @@ def _token(path: Path | None) -> str:
             "--wave needs an operator's token; make one with: python -m service token NAME, and name its file: --token-file"
         )
     try:
-        token = path.read_text(encoding="utf-8").strip()
+        token = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise FleetError(f"{path}: cannot be read ({error}); it holds an operator's token, a line") from error
     if not token or not token.isascii() or not token.isprintable():

@@ -7,6 +7,7 @@ connections anew under a lock, for seconds beyond any deadline.
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -196,17 +197,19 @@ def _is_expression(status: Any) -> bool:
 def _metadata(server: MilvusServer) -> list[tuple[str, str]]:
     found = [("dbname", server.database)] if server.database else []
     if server.token_file is not None:
-        token = _read(server.token_file).strip()
+        token = _read(server.token_file).removeprefix(codecs.BOM_UTF8).strip()
         found.append(("authorization", base64.b64encode(token).decode()))
     return found
 
 
 def _read(path: Path) -> bytes:
+    rest = "look at the settings milvus_..._file"
+    if path.is_fifo():
+        raise EngineDeniedError(f"{path}: cannot be read (a pipe can be read once only: name a file); {rest}")
     try:
         return path.read_bytes()
     except OSError as error:
-        message = f"{path}: cannot be read ({error.strerror}); look at the settings milvus_..._file"
-        raise EngineDeniedError(message) from error
+        raise EngineDeniedError(f"{path}: cannot be read ({error.strerror}); {rest}") from error
 
 
 def _read_pem(path: Path) -> bytes:

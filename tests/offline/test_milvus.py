@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from offline.config_milvus import MilvusConfig
 from offline.data.prepared import write_table
 from offline.errors import DataError, MilvusError, ParentError, RecipeError
 from offline.index import STAGE, load_description, run
-from offline.milvus import Content, connected, name_collection
+from offline.milvus import Content, _secrets, connected, name_collection
 from offline.parent import Parent
 from offline.publish import COLLECTION
 from offline.recipe import Recipe
@@ -163,6 +164,11 @@ def test_a_run_asks_for_the_server_before_the_long_work(tmp_path, monkeypatch, l
 def test_a_token_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(RecipeError, match=r"milvus\.token_file: nowhere: cannot be read"):
         run(job_of(tmp_path, shared_lite().uri, token_file="nowhere"))
+
+
+def test_a_token_file_may_begin_with_the_mark_of_a_windows_editor(tmp_path):
+    (tmp_path / "token").write_bytes(codecs.BOM_UTF8 + b"user:secret\r\n")
+    assert _secrets(MilvusConfig(token_file=str(tmp_path / "token")))["token"] == "user:secret"
 
 
 @pytest.mark.parametrize(

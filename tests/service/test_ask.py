@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import socket
 import threading
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def test_every_status_is_an_answer(line: str, status: int) -> None:
 
 def test_a_key_is_read_from_its_file_and_sent_with_searches_which_no_user_makes(tmp_path: Path) -> None:
     file = tmp_path / "key"
-    file.write_text("sn_secret\n")
+    file.write_bytes(codecs.BOM_UTF8 + b"sn_secret\r\n")  # as an editor of Windows leaves it
     heard: list[bytes] = []
     with server(whole("200 OK", b"{}"), heard) as url:
         clock = Clock()

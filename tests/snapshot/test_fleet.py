@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
 import socket
@@ -248,7 +249,7 @@ def test_a_name_with_addresses_of_ipv6_alone_is_all_of_them_in_brackets(monkeypa
 )
 def test_waves_that_cannot_be_begun_say_what_is_missing(tmp_path: Path, arguments: list[str], said: str) -> None:
     token = tmp_path / "token"
-    token.write_text("secret\n")
+    token.write_bytes(codecs.BOM_UTF8 + b"secret\r\n")  # as an editor of Windows leaves it
     given = [str(token) if one == "TOKEN" else one for one in arguments]
     done = CliRunner().invoke(app, ["activate", "20260101T000000Z-aaaaaaaa", "--registry", str(tmp_path), *given])
     assert isinstance(done.exception, FleetError | Exception)

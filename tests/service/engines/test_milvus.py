@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime
+import os
 import signal
 import socket
 import threading
@@ -332,11 +334,16 @@ def test_tls_and_tokens_open_the_door_and_nothing_else_does(gate: Gate, index: M
     engine = opened(index, server)
     np.testing.assert_array_equal(engine.search(QUERIES, 10, 64).rows, BEST)
     engine.close()
+    right.write_bytes(codecs.BOM_UTF8 + b"user:secret\r\n")  # as an editor of Windows leaves it
+    opened(index, server).close()
     for token in (wrong, None):
         with pytest.raises(EngineDeniedError, match="auth check failure; look at milvus_token_file"):
             opened(index, replace(server, token_file=token))
     with pytest.raises(EngineDeniedError, match=r"nowhere: cannot be read"):
         opened(index, replace(server, token_file=tmp_path / "nowhere"))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(EngineDeniedError, match=r"pipe: cannot be read \(a pipe can be read once only"):
+        opened(index, replace(server, token_file=tmp_path / "pipe"))
     with pytest.raises(EngineUnavailableError, match=r"is this the address .* and does milvus_ca_file fit\?"):
         opened(index, replace(server, ca_file=None))  # a certificate that nobody trusts
     with pytest.raises(EngineDeniedError, match=r"right: is no PEM, .*milvus_\.\.\._file"):
