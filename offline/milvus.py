@@ -66,6 +66,8 @@ _REACH_SECONDS = 10.0
 _CHANNEL = {"grpc.keepalive_permit_without_calls": False, "grpc.use_local_subchannel_pool": 1}
 """Of the library's own: pymilvus pings an idle connection so often that gRPC servers close it ("too many pings"), and channels
 to one server would share it."""
+_PLAIN = {"grpc.enable_http_proxy": 0}
+"""Without TLS by no proxy of the environment, which could read the token, and need not know a server of ours."""
 
 
 def build(job: Job) -> Summary:
@@ -155,10 +157,11 @@ def connected(config: MilvusConfig) -> Iterator[MilvusClient]:
         raise RecipeError(
             f"milvus.uri: {config.uri}: pymilvus takes no IPv6 address; name a host that stands for it (/etc/hosts)"
         )
+    options = _CHANNEL if parts.scheme == "https" else _CHANNEL | _PLAIN
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs a traceback for each error, which is told below
     try:
         client = MilvusClient(
-            config.uri, db_name=config.database, timeout=config.timeout_seconds, grpc_options=dict(_CHANNEL), **_secrets(config)
+            config.uri, db_name=config.database, timeout=config.timeout_seconds, grpc_options=options, **_secrets(config)
         )
         try:
             yield client

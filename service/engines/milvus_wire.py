@@ -235,7 +235,8 @@ def _channel(server: MilvusServer) -> grpc.Channel:
         ("grpc.use_local_subchannel_pool", 1),
     ]
     if parts.scheme != "https":
-        return grpc.insecure_channel(target, options)
+        # By no proxy of the environment, which could read the token, and need not know a server of ours.
+        return grpc.insecure_channel(target, [*options, ("grpc.enable_http_proxy", 0)])
     files = (server.ca_file, server.key_file, server.cert_file)
     credentials = grpc.ssl_channel_credentials(*(None if path is None else _read_pem(path) for path in files))
     return grpc.secure_channel(target, credentials, options)

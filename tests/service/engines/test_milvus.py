@@ -108,6 +108,14 @@ def test_a_server_far_away_is_opened_too(index: MilvusIndex, seconds: float) -> 
         engine.close()
 
 
+def test_a_proxy_of_the_environment_is_not_asked_without_tls(index: MilvusIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    opened(index, MilvusServer(shared_lite().uri)).close()
+    with connected(MilvusConfig(uri=shared_lite().uri, timeout_seconds=5.0)) as client:
+        assert client.has_collection(index.collection)
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 def test_an_ipv6_address_is_one(index: MilvusIndex) -> None:
     with pytest.raises(EngineUnavailableError, match=r"Connection refused|connect"):
