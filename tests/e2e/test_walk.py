@@ -1,4 +1,4 @@
-"""The whole walk as a user takes it: commands in processes of their own, from text files to hits over HTTP."""
+"""The whole walk as a user takes it: commands, the first ones in processes of their own, from text files to hits over HTTP."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import httpx
 import pytest
+from in_process import run
 from make_snapshot import make_oracle
 from tiny_models import make_tiny_bert
 
@@ -50,11 +51,20 @@ golden_queries = 8
 """
 
 
-def call(*arguments, check=True):
-    """A command to its end."""
-    command = [sys.executable, "-m", *map(str, arguments)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def typed(*arguments):
+    """A command in a process of its own, to its end."""
+    command, environment = [sys.executable, "-m", *map(str, arguments)], {**os.environ, **ENVIRONMENT}
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def call(*arguments, check=True):
+    """A command in this process, where torch, which takes seconds to import, is there."""
+    done = run(*map(str, arguments), **ENVIRONMENT)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -79,8 +89,8 @@ class Place:
         self.arguments = ("--data", write_data(root / "data"), "--out", self.work, "--registry", self.registry)
         self.recipe.write_text(RECIPE.format(backbone=make_tiny_bert(root / "backbone")))
 
-    def run(self, *more):
-        return call("offline", "run", self.recipe, *self.arguments, *more)
+    def command(self, name="run"):
+        return ("offline", name, self.recipe, *self.arguments)
 
     def snapshot(self, command, *arguments):
         return call("snapshot", command, *arguments, "--registry", self.registry)
@@ -118,7 +128,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def killed(place):
     """A run that was killed while it trained, after its first checkpoint."""
-    command = [sys.executable, "-m", "offline", "run", place.recipe, *place.arguments]
+    command = [sys.executable, "-m", *place.command()]
     with (place.root / "killed.log").open("wb") as log:
         process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, start_new_session=True)
     try:
@@ -132,13 +142,13 @@ def killed(place):
 @pytest.fixture(scope="module")
 def first(place, killed):
     """The same command again: it goes on, and publishes."""
-    return place.run()
+    return typed(*place.command())
 
 
 @pytest.fixture(scope="module")
 def changed(place, first):
     """A run with another index, whose snapshot is published and not activated."""
-    return place.run("--set", "index.kind=flat", "--set", "publish.activate=false")
+    return call(*place.command(), "--set", "index.kind=flat", "--set", "publish.activate=false")
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +229,7 @@ def test_a_filter_is_obeyed_and_filled(service):
 
 
 def test_evaluate_asks_the_service(place, service):
-    asked = call("offline", "evaluate", place.recipe, *place.arguments, "--service", str(service.base_url))
+    asked = typed(*place.command("evaluate"), "--service", str(service.base_url))
     assert "as served over HTTP" in asked.stdout + asked.stderr
 
 
@@ -260,9 +270,9 @@ def test_a_day_later_only_changes_are_encoded(place, later):
 
 def test_a_new_student_reuses_the_index(place, later):
     parent = place.current
-    call("offline", "distill", place.recipe, *place.arguments, "--set", "distill.layers=[2]")
-    call("offline", "pack", place.recipe, *place.arguments, "--set", "distill.layers=[2]", "--reuse-index", "CURRENT")
-    call("offline", "publish", place.recipe, *place.arguments)
+    call(*place.command("distill"), "--set", "distill.layers=[2]")
+    call(*place.command("pack"), "--set", "distill.layers=[2]", "--reuse-index", "CURRENT")
+    call(*place.command("publish"))
     manifest = json.loads((place.registry / place.current / "manifest.json").read_text())
     assert (manifest["parent"], manifest["query_tower"]["layers"]) == (parent, 1)
     index = [place.registry / snapshot / "index" / "index.faiss" for snapshot in (parent, place.current)]
