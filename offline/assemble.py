@@ -17,7 +17,7 @@ from offline.errors import DimensionError
 from offline.exported import MODEL, TOKENIZER, load_report, open_graph
 from offline.graph import Graph, cosine_distance
 from offline.publish import COLLECTION
-from offline.ranking import Blocks, Floats, exact_top_k, recall
+from offline.ranking import Blocks, Floats, exact_top_k, recall, scores_of, ties_as_found
 from offline.served import Served, Sized, open_served
 from offline.stages import Job, Summary
 from snapshot.errors import CountMismatchError, SpaceMismatchError
@@ -158,9 +158,14 @@ def _bring(job: Job, content: Content, layout: Layout) -> None:
 
 
 def _write_golden(job: Job, content: Content, graph: Graph, index: Served, layout: Layout) -> Golden:
-    """Probe queries answered by torch and brute force, and how far the exported tower and the index are from that."""
+    """Probe queries answered by torch and brute force, and how far the exported tower and the index are from that.
+
+    Of documents that are equally good those are golden that the index finds: the proof is about the index, not about ties.
+    """
     queries, vectors = content.probes.queries, content.probes.vectors
-    _, rows = exact_top_k(vectors, content.vectors, job.recipe.pack.golden_k)
+    exact = exact_top_k(vectors, content.vectors, job.recipe.pack.golden_k)
+    answers = index.search(vectors, exact[1].shape[1])
+    rows = ties_as_found(exact, (scores_of(vectors, content.vectors, answers), answers))
     layout.golden.mkdir(parents=True)
     write_text(layout.golden_queries, json.dumps(list(queries), ensure_ascii=False))
     np.save(layout.golden_vectors, vectors)

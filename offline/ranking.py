@@ -89,3 +89,29 @@ def recall_of(found: tuple[Floats, Rows], exact: tuple[Floats, Rows]) -> float:
     """
     among = (found[1][:, :, np.newaxis] == exact[1][:, np.newaxis, :]).any(axis=2)
     return float(np.mean(among | (found[0] >= exact[0][:, -1:] - _TIE)))
+
+
+def scores_of(queries: Floats, documents: Floats | Blocks, rows: Rows) -> Floats:
+    """Inner products float32[n, k] of queries float32[n, dim] with their rows int64[n, k]; -inf where the row is -1."""
+    scores = np.full(rows.shape, -np.inf, np.float32)
+    for start, block in [(0, documents)] if isinstance(documents, np.ndarray) else documents.blocks():
+        at, place = np.nonzero((rows >= start) & (rows < start + len(block)))
+        scores[at, place] = np.einsum("nd,nd->n", queries[at], block[rows[at, place] - start])
+    return scores
+
+
+def ties_as_found(exact: tuple[Floats, Rows], found: tuple[Floats, Rows]) -> Rows:
+    """Rows int64[n, k] that are as good as those of exact search, with those that were found where several are equally good.
+
+    Args:
+        exact: those of ``exact_top_k``.
+        found: rows int64[n, any] and what ``scores_of`` says of them.
+    """
+    return np.array([_ties_as_found(*of_one) for of_one in zip(*exact, *found, strict=True)], dtype=np.int64)
+
+
+def _ties_as_found(scores: Floats, rows: Rows, found_scores: Floats, found_rows: Rows) -> Rows:
+    better = rows[scores > scores[-1] + _TIE]
+    as_good = found_rows[found_scores >= scores[-1] - _TIE]
+    _, first = np.unique(every := np.concatenate([better, as_good, rows]), return_index=True)
+    return every[np.sort(first)][: len(rows)]
