@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from snapshot import gc
 from snapshot.errors import DiskFullError
 from snapshot.layout import RegistryLayout
 from snapshot.leases import is_held
+from snapshot.pull import free_bytes
 from snapshot.registry import Registry
 
 _BEFORE = "rollback goes there"
@@ -53,14 +55,28 @@ class Room:
         self._tidied: _State | None = None
 
     def make(self, needed_bytes: int) -> None:
-        """Remove until so many bytes more have room; DiskFullError where what must stay leaves too little."""
-        limit = self._limit_bytes
-        while limit and self._measure() + needed_bytes > limit:
-            if not self._remove_oldest(frozenset()) and not self._remove_oldest(frozenset({_BEFORE})):
+        """Remove until so many bytes more have room, within the limit and on the disk, whatever the limit is.
+
+        DiskFullError where what must stay leaves too little of the limit; of the disk, the pull itself says so.
+        """
+        while self._is_over(needed_bytes) or self._is_short(needed_bytes):
+            if self._remove_oldest(frozenset()) or self._remove_oldest(frozenset({_BEFORE})):
+                continue
+            if self._is_over(needed_bytes):
                 raise DiskFullError(
                     f"{self._registry.root}: {needed_bytes / 1e6:.1f} MB have no room beside {self.used_bytes / 1e6:.1f} MB that "
-                    f"must stay; registry_cache_bytes is {limit / 1e6:.1f} MB: raise it (SCALINGNOTE_REGISTRY_CACHE_BYTES)"
+                    f"must stay; registry_cache_bytes is {self._limit_bytes / 1e6:.1f} MB: raise it "
+                    "(SCALINGNOTE_REGISTRY_CACHE_BYTES)"
                 )
+            return
+
+    def _is_over(self, needed_bytes: int) -> bool:
+        return 0 < self._limit_bytes < self._measure() + needed_bytes
+
+    def _is_short(self, needed_bytes: int) -> bool:
+        """Whether the disk has too little, and what was pulled is not too small to change that."""
+        free = free_bytes(self._registry.root)
+        return free < needed_bytes <= free + self._measure()
 
     def tidy(self) -> None:
         """Remove what is beyond the limit by now; never an error, since nothing needs the room yet.
@@ -112,7 +128,8 @@ def _bytes_of(folders: Sequence[Path]) -> int:
     files: dict[tuple[int, int], int] = {}
     for folder in folders:
         for path in folder.rglob("*"):
-            status = path.lstat()
-            if path.is_file():
-                files[status.st_dev, status.st_ino] = status.st_size
+            with suppress(FileNotFoundError):  # somebody else's gc was faster
+                status = path.lstat()
+                if path.is_file():
+                    files[status.st_dev, status.st_ino] = status.st_size
     return sum(files.values())

@@ -55,6 +55,11 @@ def no_limit(needed_bytes: int) -> None:
     """Any number of bytes has room."""
 
 
+def free_bytes(root: Path) -> int:
+    """What may be fetched into a registry's folder; below 0 where not even what others need is left."""
+    return shutil.disk_usage(root).free - _SPARE_BYTES
+
+
 @dataclass(frozen=True, slots=True)
 class PullOptions:
     """What a pull may do and whom it tells.
@@ -340,8 +345,8 @@ class _Pull:
 
     def _check_room(self, needed: int) -> None:
         self._options.make_room(needed)
-        free = shutil.disk_usage(self._registry.root).free
-        if needed + _SPARE_BYTES > free:
+        if needed > free_bytes(self._registry.root):
+            free = shutil.disk_usage(self._registry.root).free
             raise DiskFullError(
                 f"{self._registry.root}: {needed / 1e6:.1f} MB must be fetched, {free / 1e6:.1f} MB are free; "
                 "make room, for example with: python -m snapshot gc --keep 3"

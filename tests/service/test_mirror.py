@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -25,6 +26,7 @@ from service.settings import Settings, load_settings
 from snapshot import leases
 from snapshot.history import History
 from snapshot.layout import Layout
+from snapshot.pull import _SPARE_BYTES
 from snapshot.registry import Registry
 from snapshot.remote import Remote
 from snapshot.stores import CURRENT, StoreOptions, open_store
@@ -328,6 +330,28 @@ def test_what_finds_no_room_is_refused_and_what_serves_stays(scene: Scene) -> No
     assert mirror.status.code == "disk_full"
     assert "SCALINGNOTE_REGISTRY_CACHE_BYTES" in (mirror.status.reason or "")
     assert scene.here.ids() == [first]
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 1 << 40])
+def test_the_oldest_go_where_the_disk_is_smaller_than_the_limit(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, limit_bytes: int
+) -> None:
+    def usage(root: Path) -> SimpleNamespace:
+        held = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+        return SimpleNamespace(free=_SPARE_BYTES + int(2.5 * (PADDING + 60_000)) - held)
+
+    monkeypatch.setattr("snapshot.pull.shutil.disk_usage", usage)
+    mirror = scene.mirror(limit_bytes)
+    ids = []
+    for _ in range(4):
+        ids.append(scene.want())
+        assert mirror.step() is MirrorState.FOLLOWING, mirror.status.reason
+        scene.serving = ids[-1]
+    assert scene.here.ids() == ids[-2:]
+    scene.here.pin(ids[-2])
+    scene.want()
+    assert mirror.step() is MirrorState.FAILING
+    assert (mirror.status.code, "are free; make room" in (mirror.status.reason or "")) == ("disk_full", True)
 
 
 def test_what_was_published_here_is_neither_counted_nor_removed(scene: Scene) -> None:
