@@ -125,12 +125,22 @@ def _in_turn(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        give_up = time.monotonic() + _TURN_SECONDS
-        while not _try_exclusive(descriptor) and time.monotonic() < give_up:
-            time.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311 - no secret
+        _take_turn(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+def _take_turn(descriptor: int) -> None:
+    """Wait while another one has it; not where this mount knows no turns, as some over a network."""
+    give_up = time.monotonic() + _TURN_SECONDS
+    with suppress(OSError):
+        while time.monotonic() < give_up:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311 - no secret
 
 
 def _try_exclusive(descriptor: int) -> bool:

@@ -1,5 +1,6 @@
 """A lease lasts as long as its process, works without the right to write, and is seen by others."""
 
+import errno
 import subprocess
 import sys
 import threading
@@ -145,6 +146,18 @@ def test_who_looks_while_another_one_has_lost_the_processor_waits_for_it(folder:
         second = is_held(folder)
         go_on.set()
         assert (first.result(10), second) == (False, False)
+
+
+def test_nobody_waits_for_a_turn_on_a_mount_that_has_no_locks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EBADF, "an exclusive lock needs the right to write")
+
+    def sleep(seconds: float) -> None:
+        raise AssertionError("there is nothing to wait for")
+
+    monkeypatch.setattr("snapshot.leases.fcntl.flock", flock)
+    monkeypatch.setattr("snapshot.leases.time.sleep", sleep)
+    assert is_held(folder)
 
 
 def test_one_who_looks_and_was_stopped_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
