@@ -31,12 +31,13 @@ class AsyncClient:
 
     Every call ends within its budget, in an answer or in a ``ClientError``: connecting, waiting, repeated attempts and
     reading the answer included. When it ends early, the connection is closed, at which the service drops the work. A
-    budget that is no positive number is a ValueError, and one text in place of many a TypeError.
+    budget that is no positive number is a ValueError, one text in place of many a TypeError, and an API key that
+    can be none a ValueError.
 
     Args:
         base_url: of the service, e.g. ``http://localhost:8000``; a path in it is kept.
         timeout_ms: budget of calls that name none.
-        api_key: sent with every call, where the service wants one.
+        api_key: sent with every call, where the service wants one; the line that ends it in a file is no part of it.
         headers: sent with every call, for a proxy in front.
         transport: httpx's, for tests and for special connections.
         clock: monotonic seconds.
@@ -63,7 +64,7 @@ class AsyncClient:
         self._random = random
         self._http = httpx.AsyncClient(
             base_url=base_url,
-            headers={**(headers or {}), **({} if api_key is None else {"X-API-Key": api_key})},
+            headers={**(headers or {}), **_key_headers(api_key)},
             timeout=None,  # noqa: S113 - httpx's is for each read and write; the deadline, in _attempt, is for all of them together
             transport=transport,
             limits=_LIMITS,
@@ -125,6 +126,14 @@ class AsyncClient:
             url = f"{str(self._http.base_url).rstrip('/')}/{call.path}"
             raise UnreachableError(f"{url}: {_why(error)}", call.request_id) from error
         return call.read(response.status_code, response.headers, response.content)
+
+
+def _key_headers(api_key: str | None) -> dict[str, str]:
+    """None without a key. What can be no header is refused here: the error of each call would quote it."""
+    key = (api_key or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("api_key is no API key: it is one line of printable ASCII, as python -m service key new shows it")
+    return {"X-API-Key": key} if key else {}
 
 
 def _why(error: BaseException) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from scripted import WORKING
 from serving import client_of, make_registry
 
-from service.client import AsyncClient, Client, ClientError, DeniedError, OverloadedError, RequestError, Retry
+from service.client import AsyncClient, Client, ClientError, DeniedError, OverloadedError, RequestError, Retry, SearchAnswer
 
 KEY = "a-key-of-the-tests"
 PATIENT = 30_000.0
@@ -70,3 +71,24 @@ def test_the_key_is_in_no_error_and_goes_beside_other_headers() -> None:
     assert (seen[0]["x-api-key"], seen[0]["authorization"]) == (KEY, "Basic eA==")
     assert KEY not in str(caught.value) + repr(caught.value)
     assert issubclass(DeniedError, RequestError)
+
+
+@pytest.mark.parametrize("key", ["sn_secret\n", " sn_secret\r\n", "sn_secret"])
+def test_the_end_of_a_files_line_is_no_part_of_a_key(key: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["x-api-key"] == "sn_secret"
+        return httpx.Response(200, json=WORKING)
+
+    assert asyncio.run(_searched(httpx.MockTransport(answer), key)).snapshot == WORKING["snapshot"]
+
+
+@pytest.mark.parametrize("key", ["sn_secret\nsn_other", "sn_\x00secret", "sn_secr\u00e9t"])
+def test_what_can_be_no_key_is_refused_at_once_and_not_repeated(key: str) -> None:
+    with pytest.raises(ValueError, match="api_key is no API key") as refused:
+        Client("http://test", api_key=key)
+    assert "sn_" not in str(refused.value)
+
+
+async def _searched(transport: httpx.MockTransport, key: str) -> SearchAnswer:
+    async with AsyncClient("http://test", timeout_ms=PATIENT, api_key=key, transport=transport) as client:
+        return await client.search("apple")
