@@ -96,6 +96,12 @@ def test_a_body_that_drips_beyond_the_deadline_is_given_up() -> None:
         asker(url, budget_ms=2_000.0).get("/info")
 
 
+def test_a_password_is_refused_and_not_repeated() -> None:
+    with pytest.raises(UnreachableError, match="no user and no password") as refused:
+        asker("http://me:secret@localhost:8000/base")
+    assert "secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("url", ["localhost:8000", "file:///etc/passwd", "unix:/run/socket"])
 def test_only_http_is_asked(url: str) -> None:
     with pytest.raises(UnreachableError, match="not the URL of a service"):
