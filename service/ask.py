@@ -88,9 +88,7 @@ class Asker:
         if not url.startswith(("http://", "https://")):
             raise UnreachableError(f"{url!r} is not the URL of a service; it begins with http:// or https://")
         if "@" in url.split("/")[2]:  # what is asked is told in errors and reports
-            raise UnreachableError(
-                "a service's URL holds no user and no password; write it as http://HOST:8000"
-            )
+            raise UnreachableError("a service's URL holds no user and no password; write it as http://HOST:8000")
         self.url = url.rstrip("/")
         self._deadline = deadline
         self._now = now

@@ -28,6 +28,8 @@ class Question:
     def __post_init__(self) -> None:
         if not self.query.strip():
             raise InvalidRequestError(FieldError("query", "is empty or blank"))
+        if not _is_text(self.query):
+            raise InvalidRequestError(FieldError("query", "is no UTF-8; the terminal's locale has to be one of UTF-8"))
 
 
 def parse_filter(text: str | None) -> dict[str, Any] | None:
@@ -38,6 +40,13 @@ def parse_filter(text: str | None) -> dict[str, Any] | None:
         found = json.loads(text)
     except ValueError as error:
         raise InvalidRequestError(FieldError("filter", f'not JSON ({error}); such as \'{{"kind": "method"}}\'')) from error
+    if not _is_text(text):
+        raise InvalidRequestError(FieldError("filter", "is no UTF-8; the terminal's locale has to be one of UTF-8"))
     if not isinstance(found, dict):
         raise InvalidRequestError(FieldError("filter", 'not a JSON object; such as \'{"kind": "method"}\''))
     return found
+
+
+def _is_text(argument: str) -> bool:
+    """Whether an argument was UTF-8: Python stands half a surrogate pair in for each byte that was none."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)

@@ -72,8 +72,10 @@ class Explanation:
 
     def reason(self, step: Step) -> str:
         """Why a step was not gone through."""
+        if not self.chain.eligible:
+            return "no document is eligible"
         known = {**_UNTOUCHED, **self.chain.absent, **self.chain.unknown}
-        return known.get(step, "no document is eligible")
+        return known[step]
 
 
 def advise(explained: Explanation) -> Iterator[str]:

@@ -65,11 +65,13 @@ def test_people_get_the_same_as_tables(registry: Path) -> None:
     [
         (("--filter", "kind"), "not JSON"),
         (("--filter", "[]"), "not a JSON object"),
+        (("--filter", '{"kind": "\udce9"}'), "filter: is no UTF-8"),
         (("--filter", '{"colour": 1}'), "filter.colour"),
         (("--effort", "77"), "77 is not in the effort table"),
         (("--snapshot", "20200101T000000Z-00000000"), "no snapshot"),
         (("--timeout-ms", "0.001"), "the budget of 0.001 ms does not reach"),
         (("--url", "ftp://x"), "not the URL of a service"),
+        (("--url", "http://me:secret@x"), "no user and no password"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_two_also_for_machines(registry: Path, arguments: tuple[str, ...], word: str) -> None:
@@ -161,3 +163,15 @@ def test_a_service_that_refuses_or_swaps_meanwhile(capsys: pytest.CaptureFixture
 def test_a_filter_is_an_object() -> None:
     assert parse_filter(None) is None
     assert parse_filter('{"kind": {"$in": ["a"]}}') == {"kind": {"$in": ["a"]}}
+
+
+def test_a_query_in_another_encoding_than_utf8_is_refused_in_a_line(registry: Path) -> None:
+    ended = CliRunner().invoke(app, ["explain", "p\udce9che", "--registry", str(registry)])
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "query: is no UTF-8" in ended.stderr
+
+
+def test_a_filter_that_leaves_nothing_is_what_every_step_says(registry: Path) -> None:
+    code, printed, _ = explain(registry, "--json", "--filter", '{"kind": "none such"}')
+    assert code == 0
+    assert {step["note"] for step in json.loads(printed)["steps"]} == {"no document is eligible"}
