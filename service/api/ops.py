@@ -111,7 +111,7 @@ class OpsRoutes:
             "budget_ms": history.budget_ms,
             "interval_seconds": INTERVAL_SECONDS,
             "kept_seconds": KEPT_SECONDS,
-            "samples": [asdict(sample) for sample in history.samples],
+            "samples": history.samples,  # as they are: made dictionaries, they took ten times as long
         }
         return json_response(to_bytes(described))
 
