@@ -153,7 +153,7 @@ def load_grid(path: Path, wanted: Sequence[str] = ()) -> Rows:
         RecipeError: the file cannot be read, is no grid, or has no such row.
     """
     try:
-        told = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        told = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path}: not a grid of [[row]] tables (name, group, about, set) and [[goal]]: {error}") from error
     except ValidationError as error:

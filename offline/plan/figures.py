@@ -141,7 +141,7 @@ def load_figures(path: Path | None = None) -> Figures:
 
 def _read(path: Path) -> _File:
     try:
-        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise PlanError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -155,7 +155,7 @@ def _read_bench(path: Path) -> _File:
     from offline.plan.bench import BenchFormatError, figures_of
 
     try:
-        figures, shape = figures_of(json.loads(path.read_text(encoding="utf-8")), path.name)
+        figures, shape = figures_of(json.loads(path.read_text(encoding="utf-8-sig")), path.name)
     except OSError as error:
         raise PlanError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

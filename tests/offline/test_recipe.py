@@ -1,5 +1,6 @@
 """A recipe that does not fit says which key, where and what would."""
 
+import codecs
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,11 @@ def test_a_missing_or_binary_recipe(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"name = '\xff'")
     with pytest.raises(RecipeError, match="not UTF-8"):
         load_recipe(tmp_path / "bytes.toml")
+
+
+def test_a_recipe_may_begin_with_the_mark_of_a_windows_editor(tmp_path: Path) -> None:
+    (tmp_path / "marked.toml").write_bytes(codecs.BOM_UTF8 + RECIPES[0].read_bytes().replace(b"\n", b"\r\n"))
+    assert load_recipe(tmp_path / "marked.toml") == load_recipe(RECIPES[0])
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -51,7 +51,9 @@ def test_the_bad_end_is_the_one_that_costs_more() -> None:
 
 def test_a_file_replaces_what_it_names(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('[figures.front_ms]\nmid = 9.5\nunit = "core ms"\nkind = "measured"\ndate = 2026-01-01\nsource = "mine"\n')
+    path.write_text(
+        '\ufeff[figures.front_ms]\nmid = 9.5\nunit = "core ms"\nkind = "measured"\ndate = 2026-01-01\nsource = "mine"\n'
+    )
     mine, ours = load_figures(path), load_figures()
     assert mine.by_name["front_ms"].greatest == 9.5
     assert mine.by_name["hnsw_ms_1m"] == ours.by_name["hnsw_ms_1m"]
