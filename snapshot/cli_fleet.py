@@ -117,5 +117,7 @@ def _remarks(one: Seen) -> Iterator[str]:
         yield f"tries {one.tries} ahead of its registry."
     if one.error is not None:
         yield f"{one.error_code}: {one.error}."
+    if one.engine_error is not None:
+        yield f"no search is answered: {one.engine_error}."
     if one.remote_error is not None:
         yield f"remote: {one.remote_error}"

@@ -26,6 +26,7 @@ from snapshot.printable import printable
 _TIMEOUT_SECONDS = 15.0
 """A service that takes so long to say how it is, is in no state to change."""
 _MOST_AT_A_TIME = 32
+_ASKED = "closed"
 _MORE_LOOKS = 3
 """At each address, by connections of their own: a balancer hands one of them to another service, unless it goes by who asks."""
 _MOST_BYTES = 4 << 20
@@ -50,6 +51,12 @@ class _Remote(BaseModel):
     reason: _Text | None
 
 
+class _Engine(BaseModel):
+    state: _Text
+    code: _Text | None
+    reason: _Text | None
+
+
 class _Manifest(BaseModel):
     created_at: AwareDatetime
 
@@ -71,6 +78,7 @@ class _Info(BaseModel):
     in_flight: int
     trial: _Trial | None = None
     instance: _Text | None = None
+    engine: _Engine | None = None
 
 
 _INFO = TypeAdapter(_Info)
@@ -88,6 +96,7 @@ class Seen:
         remote: what it does about the registry elsewhere that it follows; None where it follows none.
         remote_error: why that fails.
         instance: of the process, another one after each start; None where its version does not say.
+        engine_error: why no search is answered, where the server that keeps the vectors is not asked.
     """
 
     version: str
@@ -102,6 +111,7 @@ class Seen:
     remote: str | None
     remote_error: str | None
     instance: str | None = None
+    engine_error: str | None = None
 
 
 class Member(Protocol):
@@ -132,7 +142,7 @@ class Replica:
             info = _INFO.validate_json(self._call("/info"))
         except ValidationError as error:
             raise ReplicaError(f"{self.url}: /info is not that of this service; check the address and its version") from error
-        failure, remote = info.last_error, info.remote
+        failure, remote, engine = info.last_error, info.remote, info.engine
         return Seen(
             info.version,
             info.desired,
@@ -146,6 +156,7 @@ class Replica:
             None if remote is None else remote.state,
             None if remote is None else remote.reason,
             info.instance,
+            None if engine is None or engine.state == _ASKED else f"{engine.code}: {engine.reason}",
         )
 
     def tell(self, path: str, body: Mapping[str, object], token: str) -> None:

@@ -198,6 +198,8 @@ class Rollout:
                 if seen.serving != self._order.snapshot:
                     reason = seen.error or "it was restarted, or told otherwise"
                     raise WaveError(f"{replica.url}: serves {seen.serving} again: {reason}")
+                if seen.engine_error is not None:
+                    raise WaveError(f"{replica.url}: answers no search: {seen.engine_error}")
             if self._time.now() >= end:
                 return
             self._time.sleep(self._order.look_seconds)

@@ -109,6 +109,15 @@ def test_one_service_under_two_names_is_refused(info: dict[str, Any], tmp_path: 
     assert "are one service; name each once, by its own address. No service has begun" in str(waved.exception)
 
 
+def test_a_service_that_answers_no_search_says_why(info: dict[str, Any]) -> None:
+    engine = {"state": "open", "code": "engine_unavailable", "reason": "http://db:19530: refused"}
+    with answering(200, {**info, "engine": engine}) as url:
+        shown = run("--service", url).stdout
+        [row] = json.loads(run("--service", url, "--json").stdout)["services"]
+    assert "no search is answered" in shown
+    assert row["engine_error"] == "engine_unavailable: http://db:19530: refused"
+
+
 def test_a_balancer_in_place_of_services_is_refused(info: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret\n")
     with answering(200, itertools.cycle([info, {**info, "instance": "another"}])) as url:

@@ -21,6 +21,7 @@ TRYING = replace(AT_REST, desired=NEW, tries=NEW, state="opening")
 TRIED = replace(TRYING, serving=NEW, state="serving")
 REFUSED = replace(TRYING, state="failed", error_code="hash_mismatch", error="index.faiss: not what was sealed")
 RESTARTED = AT_REST
+UNANSWERED = replace(TRIED, engine_error="engine_unavailable: http://db:19530: refused")
 
 
 @dataclass
@@ -136,6 +137,7 @@ def test_each_wave_waits_for_the_one_before_and_the_registry_is_last() -> None:
         (Service("", then=(TRYING, None)), "out of reach"),
         (Service("", then=(TRYING, RESTARTED)), f"wants {OLD} again"),
         (Service("", then=(TRIED, TRIED, RESTARTED)), f"serves {OLD} again"),
+        (Service("", then=(TRIED, TRIED, UNANSWERED)), "answers no search: engine_unavailable: http://db:19530"),
         (Service("", then=(TRYING,)), "not after 30 s"),
     ],
 )
