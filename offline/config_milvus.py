@@ -7,13 +7,13 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from offline.config import Config, PositiveInt
-from snapshot.addresses import check_port
+from snapshot.addresses import server_address
 
 
 class MilvusConfig(Config):
     """Where ``index.kind = "milvus"`` writes. The service has settings of its own: it may reach the server in another way."""
 
-    uri: Annotated[str, Field(pattern=r"^https?://"), AfterValidator(check_port)] = "http://127.0.0.1:19530"
+    uri: Annotated[str, AfterValidator(server_address)] = "http://127.0.0.1:19530"
     """``https`` for TLS."""
     database: str = ""
     """Empty: the server's default."""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings
 
 from service.engines.remote import MilvusServer
-from snapshot.addresses import check_port
+from snapshot.addresses import server_address
 
 
 class MilvusSettings(BaseSettings):
     """Part of ``service.settings.Settings``."""
 
-    milvus_uri: str | None = Field(
+    milvus_uri: Annotated[str, AfterValidator(server_address)] | None = Field(
         None,
-        pattern=r"^https?://[^/@?#\s]+$",
         description=(
             "Milvus server with the vectors of snapshots whose index is of kind milvus: http://HOST:PORT, or https for TLS; "
             "unset: such snapshots are refused."
@@ -49,8 +48,6 @@ class MilvusSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _milvus_fits(self) -> Self:
-        if self.milvus_uri is not None:
-            check_port(self.milvus_uri)
         if (self.milvus_cert_file is None) != (self.milvus_key_file is None):
             raise ValueError("milvus_cert_file and milvus_key_file go together: name both, or neither")
         return self
