@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import onnx
 import pyarrow as pa
 import torch
 from make_snapshot import make_oracle
@@ -13,7 +15,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from tiny_models import WIDTH, make_tiny_bert, make_tiny_qwen
 
 from offline.data.prepared import PAIRS, QRELS, QUERIES, TEXTS, TOWER_TEXTS, write_table
-from offline.towers import load_tower
+from offline.towers import backbone_of, load_tower
 from offline.trace import to_onnx
 from snapshot.documents import document_field
 
@@ -72,4 +74,18 @@ def assemble(backbone: Path, pooling: str, project: bool = False) -> SentenceTra
 def trace_student() -> bytes:
     """The ONNX graph of ``make_student(folder)``, the same each time; made once a session, since it takes seconds."""
     with TemporaryDirectory() as folder:
-        return to_onnx(load_tower(make_student(Path(folder)) / "student")).SerializeToString()
+        return traced(load_tower(make_student(Path(folder)) / "student")).SerializeToString()
+
+
+_TRACED: dict[str, bytes] = {}
+
+
+def traced(tower: SentenceTransformer) -> onnx.ModelProto:
+    """What ``to_onnx`` gives, which is asked once a session for towers that are the same to the last bit."""
+    content = sha256(f"{tower}{backbone_of(tower).config}".encode())
+    for name, weights in tower.state_dict().items():
+        content.update(name.encode() + weights.numpy().tobytes())
+    key = content.hexdigest()
+    if key not in _TRACED:
+        _TRACED[key] = to_onnx(tower).SerializeToString()
+    return onnx.load_from_string(_TRACED[key])

@@ -8,9 +8,9 @@ import onnx
 import pytest
 from tiny_models import make_tiny_bert
 from tiny_walk import ROWS, TEXTS, finish, make_base, make_corpus, write_data
-from tiny_work import assemble
+from tiny_work import assemble, traced
 
-from offline import towers
+from offline import export, systems, towers
 from offline.data.prepared import Prepared
 from offline.errors import ParentError
 from offline.parent import Parent
@@ -19,6 +19,15 @@ from snapshot.errors import HashMismatchError, SpaceMismatchError
 from snapshot.layout import Layout
 from snapshot.text import render_query
 from snapshot.verify import verify
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once():
+    """Each tower's graph: a trace takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "to_onnx", traced)
+        patch.setattr(systems, "to_onnx", traced)
+        yield
 
 
 @pytest.fixture(scope="module")
