@@ -6,6 +6,8 @@ one of them goes straight here: router, exit stacks and error layers cost as muc
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, get_type_hints
@@ -104,15 +106,23 @@ class WorkRoute:
         return parse(self._adapter, raw)
 
     async def _parse_long(self, raw: bytes, call: Call) -> Any:
+        deadline = Deadline.after(most_ms(call, self._settings), call.started, call.clock)
+        check = partial(self._check_worth, call, deadline)
+        parsing = asyncio.ensure_future(self._long_bodies.parse(partial(self._parse, raw), check))
         try:
-            return await self._long_bodies.parse(partial(self._parse, raw), partial(self._check_worth, call))
+            while not parsing.done():  # others before it may have more time, and take it
+                await asyncio.wait([parsing], timeout=math.ceil(max(0.0, deadline.remaining_ms())) / 1000)
+                if not parsing.done():
+                    check()
+            return parsing.result()
         except OverloadedError as error:
             self._metrics.refused(error)
             raise
+        finally:
+            parsing.cancel()
 
-    def _check_worth(self, call: Call) -> None:
+    def _check_worth(self, call: Call, deadline: Deadline) -> None:
         """Whether anybody waits still, within the longest budget that the body can name; raises as a stage of the work does."""
-        deadline = Deadline.after(most_ms(call, self._settings), call.started, call.clock)
         walk = Walk(deadline, call.caller, call.elsewhere)
         reason = walk.hopeless("tokenize")
         if reason is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from manual_clock import ManualClock
 from pydantic import TypeAdapter, ValidationError
@@ -268,6 +270,27 @@ def test_a_long_body_whose_turn_comes_too_late_is_not_parsed(
         cause = "gone" if hangs_up else "late"
         assert client.metric("scalingnote_dropped_total", cause=cause, stage="tokenize") == 1
         assert client.parts.limiter.in_flight == 0
+
+
+def test_a_long_body_waits_for_its_turn_no_longer_than_its_budget(registry: Path) -> None:
+    body, back = {"queries": ["x" * 1000] * 70}, threading.Event()
+
+    async def ask(client: Client) -> httpx.Response:
+        first = asyncio.create_task(client.parts.long_bodies.parse(lambda: back.wait(10)))
+        await asyncio.sleep(0)  # it has the turn
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(client.app), base_url="http://test") as caller:
+            late = await caller.post("/embed", json=body, headers={"Request-Timeout-Ms": "500"})
+            assert not first.done()
+            back.set()
+            assert await first
+            in_time = await caller.post("/embed", json=body | {"timeout_ms": 10_000})
+        assert len(in_time.json()["vectors"]) == 70
+        return late
+
+    with client_of(registry) as client:
+        detail = assert_problem(asyncio.run(ask(client)), 504, "deadline_exceeded")["detail"]
+        assert "does not reach tokenize" in detail
+        assert client.metric("scalingnote_dropped_total", cause="late", stage="tokenize") == 1
 
 
 def test_what_is_wrong_with_a_long_body_is_said(client: Client) -> None:
