@@ -323,7 +323,7 @@ class Follower:
                 return False
             try:
                 proof = former.prove()
-            except (SnapshotError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever a proof meets, the way back is to open it anew
                 _log.warning("former_refused", snapshot=former.id, code=code_of(error), reason=reason_of(error))
                 self._generations.forget_former()
                 return False

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from service.attempts import FollowOptions, Outcome
 from service.follow import Follower
 from service.gate import GateOptions
-from service.generation import GenerationOptions
+from service.generation import Generation, GenerationOptions
+from service.golden import Proof
 from service.inspection import Gatekeeper
 from service.loader import Loader
 from service.recent import RecentQueries
@@ -199,6 +200,19 @@ def test_taking_the_desire_back_while_opening_keeps_what_serves(bench):
     assert bench.follower.converge() is Outcome.UNWANTED
     assert bench.generations.serving == "a"
     assert bench.generations.state is SwapState.SERVING
+
+
+def test_a_former_whose_proof_meets_the_unforeseen_is_opened_anew(bench, monkeypatch):
+    def prove(generation: Generation) -> Proof:
+        raise RuntimeError("of a library")
+
+    monkeypatch.setattr(bench.generations, "_keep_former", True)
+    monkeypatch.setattr(Generation, "prove", prove)
+    for name in ("a", "b", "a"):
+        bench.want(name)
+        assert bench.follower.converge() is Outcome.REPLACED
+    assert bench.opener.opened == ["a", "b", "a"]
+    assert (bench.generations.serving, bench.follower.last_error) == ("a", None)
 
 
 @pytest.mark.parametrize("content", ["../../etc", "/etc/passwd", "a b", "unknown", "x" * 5000])
