@@ -5,13 +5,15 @@ See docs/adr/0023-remote-registries.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from snapshot import pointer
-from snapshot.errors import NothingPublishedError, RemoteAddressError, RemoteUnavailableError
+from snapshot.errors import NothingPublishedError, RemoteAddressError, RemoteUnavailableError, SnapshotError
+from snapshot.leases import hold
 from snapshot.pointer import Seen
 from snapshot.pull import Pulled, PullOptions, pull_snapshot
 from snapshot.push import Pushed, PushOptions, push_snapshot
@@ -86,6 +88,10 @@ class Remote:
 
     def push(self, registry: Registry, snapshot_id: str, options: PushOptions | None = None) -> Pushed:
         """Bring a snapshot of ``registry`` there; see ``push_snapshot``. Into a folder it is a pull from the other side."""
+        with _kept(registry, snapshot_id):
+            return self._push(registry, snapshot_id, options)
+
+    def _push(self, registry: Registry, snapshot_id: str, options: PushOptions | None) -> Pushed:
         if self._folder is None:
             return push_snapshot(registry, snapshot_id, self._store, options)
         source = open_store(str(registry.root), self._options)
@@ -98,9 +104,11 @@ class Remote:
     def pull(self, snapshot_id: str, registry: Registry, options: PullOptions | None = None) -> Pulled:
         """Bring a snapshot from there into ``registry``; see ``pull_snapshot``."""
         chosen = options or PullOptions()
-        if self._folder is not None:
-            chosen = replace(chosen, nearby=[*chosen.nearby, self._folder.root / snapshot_id])
-        return pull_snapshot(self._store, snapshot_id, registry, chosen)
+        if self._folder is None:
+            return pull_snapshot(self._store, snapshot_id, registry, chosen)
+        chosen = replace(chosen, nearby=[*chosen.nearby, self._folder.root / snapshot_id])
+        with _kept(self._folder, snapshot_id):
+            return pull_snapshot(self._store, snapshot_id, registry, chosen)
 
 
 def push(registry: Registry, url: str, ids: Sequence[str] = (), options: PushOptions | None = None) -> list[Pushed]:
@@ -125,6 +133,15 @@ def pull(url: str, registry: Registry, ids: Sequence[str] = (), options: PullOpt
     remote = Remote(url)
     chosen = ids or [_wanted(remote.look().snapshot, url)]
     return [remote.pull(one, registry, options) for one in chosen]
+
+
+@contextmanager
+def _kept(registry: Registry, snapshot_id: str) -> Iterator[None]:
+    """Hold a lease while a snapshot is read, which may take hours: gc leaves it alone. What has none says so when it is read."""
+    with ExitStack() as held:
+        with suppress(SnapshotError):
+            held.enter_context(hold(registry.layout(snapshot_id).root))
+        yield
 
 
 def _wanted(current: str | None, where: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from make_snapshot import make_snapshot
 from object_stores import wanted
 from typer.testing import CliRunner
 
@@ -18,8 +19,11 @@ from snapshot.errors import (
     ReasonMissingError,
     RemoteAddressError,
 )
+from snapshot.progress import NullProgress
+from snapshot.pull import PullOptions
+from snapshot.push import PushOptions
 from snapshot.registry import Registry
-from snapshot.remote import pull, push
+from snapshot.remote import Remote, pull, push
 
 
 @pytest.fixture
@@ -96,3 +100,30 @@ def test_a_snapshot_is_not_taken_for_a_registry(registry: Registry, command: str
     assert refused.exit_code != 0
     assert f"{folder}: a snapshot, and no registry" in str(refused.exception)
     assert sorted(folder.rglob("*")) == before
+
+
+class Collecting(NullProgress):
+    """Somebody collects garbage where a transfer reads, just as it begins."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.kept: dict[str, tuple[str, ...]] = {}
+
+    def begin(self, what: str, total_bytes: int) -> None:
+        self.kept = self.registry.gc(0).kept
+
+
+def test_gc_leaves_alone_what_is_being_pushed(url: str, registry: Registry) -> None:
+    old = make_snapshot(registry.root, seed=5).root.name
+    collecting = Collecting(registry)
+    Remote(url).push(registry, old, PushOptions(progress=collecting))
+    assert collecting.kept[old] == ("open",)
+    assert registry.gc(0).removed == (old,)
+
+
+def test_gc_leaves_alone_what_is_being_pulled_from_a_folder(registry: Registry, tmp_path: Path) -> None:
+    old = make_snapshot(registry.root, seed=5).root.name
+    collecting = Collecting(registry)
+    Remote(str(registry.root)).pull(old, Registry(tmp_path / "other"), PullOptions(progress=collecting))
+    assert collecting.kept[old] == ("open",)
+    assert registry.gc(0).removed == (old,)
