@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import NamedTuple
 
 from snapshot.errors import RegistryError
+from snapshot.paths import refuse_snapshot
 from snapshot.registry import Registry
 
 
@@ -81,6 +83,8 @@ def what_to_activate(registry: Registry) -> str:
                 f"{root}: no such folder; name the folder of snapshots with --registry, or make one with: "
                 f"python -m offline run RECIPE --registry {root}"
             )
+        if (fault := _no_registry(root)) is not None:
+            return fault
         ids, offered = registry.ids(), registry.offered()
     except (OSError, RegistryError):  # only the advice needs them: that nothing is wanted is known
         ids, offered = [], None
@@ -95,3 +99,12 @@ def what_to_activate(registry: Registry) -> str:
         f"{root}: no snapshot is published; make one with: python -m offline run RECIPE --registry {root}, then: "
         f"python -m snapshot activate ID --registry {root}"
     )
+
+
+def _no_registry(root: Path) -> str | None:
+    """What to do where the folder named is a snapshot of one."""
+    try:
+        refuse_snapshot(root)
+    except RegistryError as error:
+        return str(error)
+    return None

@@ -14,6 +14,7 @@ from pathlib import Path
 from snapshot import pointer
 from snapshot.errors import NothingPublishedError, RemoteAddressError, RemoteUnavailableError, SnapshotError
 from snapshot.leases import hold
+from snapshot.paths import refuse_snapshot
 from snapshot.pointer import Seen
 from snapshot.pull import Pulled, PullOptions, pull_snapshot
 from snapshot.push import Pushed, PushOptions, push_snapshot
@@ -28,14 +29,20 @@ class Remote:
     """
 
     def __init__(self, url: str, options: StoreOptions | None = None, *, make: bool = False) -> None:
-        """LibraryMissingError or RemoteAddressError where that can never be; nothing is sent yet. ``make`` a missing folder."""
+        """Nothing is sent yet. ``make`` a missing folder.
+
+        Raises:
+            LibraryMissingError, RemoteAddressError, RegistryError: that can never be one; or it is a snapshot.
+        """
         check_url(url)
         require()
         self.url = url
         self._options = options
         self._folder = Registry(folder_of(url)) if is_folder(url) else None
-        if self._folder is not None and make:
-            self._folder.root.mkdir(parents=True, exist_ok=True)
+        if self._folder is not None:
+            refuse_snapshot(self._folder.root)
+            if make:
+                self._folder.root.mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def _store(self) -> Store:

@@ -215,6 +215,13 @@ def test_a_former_whose_proof_meets_the_unforeseen_is_opened_anew(bench, monkeyp
     assert (bench.generations.serving, bench.follower.last_error) == ("a", None)
 
 
+def test_a_snapshot_in_place_of_its_registry_is_said_to_be_one(tmp_path):
+    bench = Bench(make_snapshot(tmp_path).root)
+    assert bench.follower.converge() is Outcome.UNWANTED
+    assert bench.follower.last_error is not None
+    assert bench.follower.last_error.reason.endswith(f"a snapshot, and no registry; name the folder that it is in: {tmp_path}")
+
+
 @pytest.mark.parametrize("content", ["../../etc", "/etc/passwd", "a b", "unknown", "x" * 5000])
 def test_a_bad_current_is_a_reason_and_not_a_crash(bench, content):
     bench.want("a")

@@ -86,6 +86,7 @@ def test_commands_refuse_what_they_cannot_do_before_anything_travels(registry: R
     [
         "push ID SNAPSHOT --registry REGISTRY",
         "pull REGISTRY --registry SNAPSHOT",
+        "pull SNAPSHOT --registry REGISTRY",
         "list --registry SNAPSHOT",
         "gc --keep 0 --registry SNAPSHOT",
         "pin ID --registry SNAPSHOT",
