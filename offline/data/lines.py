@@ -63,7 +63,7 @@ def _whole_characters(raw: bytes) -> bytes:
 
 
 def _open(path: Path) -> BinaryIO:
-    return cast("BinaryIO", gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+    return cast("BinaryIO", gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:

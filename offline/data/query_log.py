@@ -10,6 +10,7 @@ from offline.data.lines import parse_object, read_lines
 from offline.errors import DataError
 from offline.progress import say
 
+_JSON = (".jsonl", ".ndjson", ".json")
 _MAX_CHARACTERS = 2000
 _MAX_BYTES = 1 << 16
 """More of a line is not read into memory; a JSON line may hold other things beside its query."""
@@ -17,6 +18,8 @@ _MAX_BYTES = 1 << 16
 
 def read_query_log(path: Path) -> list[str]:
     """Queries of a text file, one a line, or of a ``.jsonl`` file with ``text`` or ``query`` in each object; ``.gz`` too.
+
+    ``.ndjson`` and ``.json`` are read as ``.jsonl``, and the case of the ending does not matter.
 
     Empty lines and lines of more than 2000 characters are passed over, and it is told how many and where the first is.
 
@@ -45,7 +48,7 @@ def read_query_log(path: Path) -> list[str]:
 
 def _texts(path: Path) -> Iterator[tuple[int, str | None]]:
     """Each line's number and query; None for a line that is too long to be read."""
-    is_json = path.name.removesuffix(".gz").endswith(".jsonl")
+    is_json = path.name.lower().removesuffix(".gz").endswith(_JSON)
     for number, line in read_lines(path, _MAX_BYTES):
         if not is_json or not line.strip():
             yield number, line

@@ -14,8 +14,9 @@ def test_one_query_a_line(tmp_path, capsys):
     assert "log.txt:2: empty, and passed over; so are 2 lines in all" in capsys.readouterr().err
 
 
-def test_jsonl_with_text_or_query(tmp_path):
-    path = tmp_path / "log.jsonl.gz"
+@pytest.mark.parametrize("name", ["log.jsonl.gz", "LOG.JSONL.GZ", "log.ndjson.gz", "log.json.gz"])
+def test_jsonl_with_text_or_query(tmp_path, name):
+    path = tmp_path / name
     path.write_bytes(gzip.compress(b'{"text": "a b", "count": 3}\n{"query": "c"}\n'))
     assert read_query_log(path) == ["a b", "c"]
 
