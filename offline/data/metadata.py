@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,7 +44,7 @@ class MetadataColumns:
         """Add the next document's metadata, found at ``where``.
 
         Raises:
-            DataError: it is not an object, a key is taken, or a whole number does not fit 64 bits.
+            DataError: it is not an object, a key is taken, or a number does not fit 64 bits.
         """
         if metadata is not None and not isinstance(metadata, dict):
             raise DataError(f'{where}: metadata is a {type(metadata).__name__}; it must be an object such as {{"year": 2009}}')
@@ -107,6 +108,8 @@ def _kind(value: Any, where: str) -> _Kind:
         return "list"
     if isinstance(value, int) and not isinstance(value, bool) and value not in _INT64:
         raise DataError(f"{where}: {value} does not fit 64 bits; write it as a string")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(f"{where}: the number is too large to be kept; write it as a string")
     kinds: dict[type, _Kind] = {str: "string", bool: "boolean", int: "integer", float: "number"}
     return kinds.get(type(value), "json")
 

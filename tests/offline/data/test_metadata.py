@@ -69,6 +69,7 @@ def test_what_makes_no_column_to_filter_on_is_shown_as_json_and_told_once(values
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
+        ([{"a": 1.0}, {"a": float("inf")}], r"corpus\.jsonl:2: metadata\.a: the number is too large to be kept; write it as"),
         ([{"a": 2**63}], r"corpus\.jsonl:1: metadata\.a: \d+ does not fit 64 bits; write it as a string"),
         ([{"title": "x"}], r"corpus\.jsonl:1: metadata\.title has the name of a field that every document has; rename"),
         ([{"$and": 1}], r"corpus\.jsonl:1: metadata has the key '\$and', which no filter could name; rename"),
