@@ -49,6 +49,8 @@ FRONT = "front.png"
 _NEEDS = ("prepare", "train", "encode")
 _TIMED_TEXTS, _CALIBRATION_TEXTS, _DEPTH = 32, 64, 10
 _TEACHER = "teacher"
+_OF_A_KIND = ("student", "layers", "width", "ffn", "backbone")
+"""Keys of ``distill`` that a candidate of another kind of student does not take over."""
 
 
 def search(walk: Walk, budget_ms: float) -> Findings:
@@ -189,8 +191,9 @@ def _name(changes: Mapping[str, Any]) -> str:
 
 def _changed(recipe: Recipe, changes: Mapping[str, Any], number: int) -> Recipe:
     before = recipe.distill.model_dump(exclude_unset=True)
-    if "student" in changes:
-        before = {key: value for key, value in before.items() if key not in ("layers", "width", "ffn", "backbone")}
+    is_another_kind = "student" in changes or ("backbone" if recipe.distill.backbone is None else "layers") in changes
+    if is_another_kind:
+        before = {key: value for key, value in before.items() if key not in _OF_A_KIND}
     try:
         section = DistillConfig.model_validate({**before, **changes})
     except ValidationError as error:

@@ -131,6 +131,22 @@ def test_candidates_come_from_the_teachers_size_unless_the_recipe_names_them():
     assert len(search.candidates(Recipe(name="tiny"), depth=1, width=8)) < len(names)
 
 
+@pytest.mark.parametrize(
+    ("distill", "changes", "kind"),
+    [
+        ({"layers": [0, 5], "epochs": 2.0}, {"backbone": "another"}, "backbone"),
+        ({"student": "narrow", "layers": [0, 5], "width": 8, "epochs": 2.0}, {"backbone": "another"}, "backbone"),
+        ({"backbone": "another", "epochs": 2.0}, {"layers": [0]}, "layers"),
+        ({"student": "narrow", "layers": [0, 5], "width": 8, "epochs": 2.0}, {"layers": [0]}, "narrow"),
+    ],
+)
+def test_a_candidate_of_another_kind_takes_over_what_is_of_no_kind(distill, changes, kind):
+    recipe = Recipe.model_validate({"name": "tiny", "distill": distill, "search": {"candidates": [changes]}})
+    (made,) = search.candidates(recipe, 6, 384).values()
+    assert (made.distill.student, made.distill.epochs) == (kind, 2.0)
+    assert (made.distill.backbone is None) == (kind != "backbone")
+
+
 def test_a_candidate_that_is_no_student_is_told_by_place():
     recipe = Recipe.model_validate({"name": "tiny", "search": {"candidates": [{"layers": [0]}, {"depth": 3}]}})
     with pytest.raises(RecipeError, match=r"search\.candidates\.1\.depth: Extra inputs"):
