@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel
 
 from offline.errors import BackboneError
-from offline.towers import backbone_of, build_tower
+from offline.towers import backbone_of, build_tower, quiet
 from snapshot.files import fsync_folder
 
 _HEAD_WIDTH = 32
@@ -40,8 +40,9 @@ def write_narrow(backbone: str, layers: int, width: int, folder: Path, seed: int
     narrow.get_input_embeddings().weight.data.copy_(_principal(words, width))
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    narrow.save_pretrained(temporary)
-    source.tokenizer.save_pretrained(temporary)
+    with quiet():
+        narrow.save_pretrained(temporary)
+        source.tokenizer.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)
     fsync_folder(folder.parent)

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
 
 from offline.progress import track
-from offline.towers import to_device, tower_dim
+from offline.towers import quiet, to_device, tower_dim
 from snapshot.manifest import TextSpec
 
 _BATCH = 512
@@ -64,7 +64,7 @@ def _embeddings(teacher: SentenceTransformer, spec: TextSpec, dim: int) -> Trans
 
 def _as_transformer(model: BertModel, tokenizer: PreTrainedTokenizerBase) -> Transformer:
     """sentence-transformers makes a Transformer of a folder only, so that it goes through one."""
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return Transformer(folder)

@@ -59,7 +59,7 @@ def build_tower(backbone: str, pooling: PoolingName = "auto", attention: str = "
     """
     folder = resolve_backbone(backbone)
     try:
-        with _quiet():
+        with quiet():
             modules = _modules(folder, pooling, attention)
     except _UNREADABLE as error:
         raise BackboneError(f"{folder}: cannot be loaded as a backbone ({error}); name another one in the recipe") from error
@@ -150,7 +150,7 @@ def load_tower(folder: Path) -> SentenceTransformer:
         BackboneError: the folder is missing or damaged.
     """
     try:
-        with _quiet():
+        with quiet():
             return SentenceTransformer(str(folder), local_files_only=True)
     except _UNREADABLE as error:
         raise BackboneError(f"{folder}: no tower can be loaded from it ({error}); run the stage that makes it again") from error
@@ -162,7 +162,7 @@ def save_tower(tower: SentenceTransformer, folder: Path, spec: TextSpec) -> None
     shutil.rmtree(temporary, ignore_errors=True)
     tower.max_seq_length = spec.max_tokens
     _note_word_weights(tower)
-    with _quiet():
+    with quiet():
         tower.save_pretrained(str(temporary), create_model_card=False)
     for path in temporary.rglob("*"):
         if path.is_file():
@@ -368,7 +368,7 @@ def count_body_parameters(tower: SentenceTransformer) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' own bars for loading and saving, which are noise in a log."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
