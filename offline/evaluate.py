@@ -78,10 +78,6 @@ def run(job: Job, baselines: bool = True) -> Summary:
     proof = _proof(measured, judged, job.recipe.evaluate).model_copy(update=_closer(bench, measured, judged))
     retention = _retention(measured, judged, job.recipe.evaluate)
     findings = _findings(bench, _judged_examples(bench, measured, judged), proof, retention)
-    for goal in findings.goals:
-        say(f"  {goal.describe()}")
-    if findings.goals_left_out:
-        say(f"  {findings.goals_left_out}")
     write_report(findings, (measured[TEACHER].scores[NDCG], measured[SERVED].scores[NDCG]), job.folder)
     write_text(job.folder / card.CARD, card.write(findings, job))
     forget_scratch(job.folder)
@@ -114,6 +110,10 @@ def _findings(
     )
     wanted, left_out = bounds_on(data_digest(bench.job.source), bench.job.recipe)
     goals = judge(found, _train_pairs(bench), wanted, _cost(bench.job))
+    for goal in goals:
+        say(f"  {goal.describe()}")
+    if left_out:
+        say(f"  {left_out}")
     return found.model_copy(update={"goals": goals, "goals_left_out": left_out})
 
 

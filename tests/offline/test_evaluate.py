@@ -154,7 +154,7 @@ def test_only_the_report_is_left(job, summary):
     }
 
 
-def test_without_judged_queries_there_is_a_report_without_metrics(job, tmp_path, undrawn):
+def test_without_judged_queries_there_is_a_report_without_metrics(job, tmp_path, undrawn, capsys):
     other = with_data(job, tmp_path, splits=("train",))
     assert evaluate.run(other) == {"queries": 0}
     found = read(other)
@@ -162,6 +162,8 @@ def test_without_judged_queries_there_is_a_report_without_metrics(job, tmp_path,
     assert len(found.examples) == 10
     assert all(answer.relevant is None for example in found.examples for answer in example.served)
     assert "No judged queries" in (other.folder / "report.md").read_text()
+    told = [line.strip() for line in capsys.readouterr().err.splitlines() if "GOAL" in line]
+    assert told == [goal.describe() for goal in found.goals] != []
 
 
 def test_dev_stands_in_for_test(job, tmp_path, undrawn):
