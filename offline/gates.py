@@ -46,7 +46,7 @@ def ndcg_gate(fp32: Graph, int8: Graph, judged: Judged, spec: TextSpec, document
 def judged_for_gate(prepared: Prepared, recipe: Recipe) -> Judged:
     """Judged queries of dev if they are enough, else training pairs, each with its own document as the only relevant one.
 
-    Without pairs dev, however few they are, else test:
+    Pairs that were made of the documents are ``made-up``. Without pairs dev, however few they are, else test:
 
     test comes last because int8 is chosen by them: the proof on test should not be.
     """
@@ -59,7 +59,7 @@ def judged_for_gate(prepared: Prepared, recipe: Recipe) -> Judged:
     pairs = pairs[:: max(1, len(pairs) // _MAX_PAIRS)]
     own = own_of_train(prepared)
     return Judged(
-        split="training",
+        split="training" if len(judged_split(prepared, recipe, "train")) else "made-up",
         ids=tuple(map(str, range(len(pairs)))),
         texts=tuple(pair["query"] for pair in pairs),
         judgements=tuple({pair["row"]: 1} for pair in pairs),

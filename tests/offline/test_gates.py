@@ -86,10 +86,10 @@ def test_nothing_lost_passes_the_ndcg_gate(fp32, prepared):
     ("rows", "splits", "used"),
     [
         (200, ("dev", "test"), "dev"),
-        (60, ("dev", "test"), "training"),
+        (60, ("dev", "test"), "made-up"),
         (60, ("train", "test"), "training"),
         (60, ("train",), "training"),
-        (60, (), "training"),
+        (60, (), "made-up"),
     ],
 )
 def test_int8_is_judged_by_dev_if_it_is_large_else_by_training_pairs(rows, splits, used, tmp_path):
