@@ -46,8 +46,11 @@ class Judged:
 
     @property
     def is_pooled(self) -> bool:
-        """Whether raters also marked irrelevant documents or grades: then an unjudged document is not known to be wrong."""
-        return any(score != 1 for scores in self.judgements for score in scores.values())
+        """Whether raters told documents of a query apart, as irrelevant or by grades: an unjudged one is not known to be wrong.
+
+        Where no query has two grades, any order of its judged documents is the best one.
+        """
+        return any(len(set(scores.values())) > 1 for scores in self.judgements)
 
     def __len__(self) -> int:
         return len(self.ids)

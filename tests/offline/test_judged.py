@@ -64,6 +64,12 @@ def test_graded_judgements_and_zeros_mean_a_pool(tmp_path, scores, pooled):
     assert load_judged(data, recipe()).is_pooled is pooled
 
 
+def test_where_no_query_has_two_grades_nothing_is_told_apart(tmp_path):
+    queries = [("a", "x", "test"), ("b", "y", "test")]
+    data = prepared(tmp_path, queries, [("test", "a", 0, 2), ("test", "a", 1, 2), ("test", "b", 2, 1)])
+    assert not load_judged(data, recipe()).is_pooled
+
+
 def test_a_document_with_the_id_of_a_query_is_its_own(tmp_path):
     queries = [("5", "x", "test"), ("q", "y", "test"), ("7", "z", "test"), ("9", "t", "train")]
     qrels = [("test", "5", 0, 1), ("test", "5", 1, 0), ("test", "q", 2, 1), ("test", "7", 2, 1), ("train", "9", 0, 1)]
