@@ -37,6 +37,7 @@ RegistryOption = Annotated[
     Path, typer.Option(metavar="DIR", parser=cli.registry_folder, help="Folder of snapshots to publish into.")
 ]
 ServiceOption = Annotated[str | None, typer.Option("--service", metavar="URL", help="Measure this service over HTTP instead.")]
+KeyOption = Annotated[Path | None, typer.Option("--key-file", metavar="FILE", help="With an API key, where --service wants one.")]
 RunnerOption = Annotated[
     RunnerName,
     typer.Option(
@@ -177,15 +178,17 @@ def evaluate(
     registry: RegistryOption = Path("registry"),
     set_: SetOption = None,
     service: ServiceOption = None,
+    key_file: KeyOption = None,
 ) -> None:
     walk = Options(recipe, data, query_log, out, registry, tuple(set_ or ())).walk()
     if service is None:
         _run_alone(walk, "evaluate")
         return
-    from offline.over_http import evaluate_service  # with ir-measures, which no other command needs at once
+    from offline.over_http import evaluate_service, read_key  # with ir-measures, which no other command needs at once
 
+    key = read_key(key_file)
     _run(walk, "prepare")
-    typer.echo(evaluate_service(service, Prepared(walk.work / "prepare"), walk.recipe).describe())
+    typer.echo(evaluate_service(service, Prepared(walk.work / "prepare"), walk.recipe, key).describe())
 
 
 @app.command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ _TIMEOUT_MS = 3_600_000.0
 """The service caps it by its own longest budget: quality is measured, not haste."""
 _CLIENT_TIMEOUT_SECONDS = 30.0
 _EXCERPT = 300
+_NO_KEY = (401, 403)
 _NO_USER = {"X-Synthetic-Request": "1"}
 """Judged queries are no live ones: they would be kept for the next student to learn from, and be judged by again."""
 
@@ -59,7 +61,22 @@ class ServedQuality:
         )
 
 
-def evaluate_service(url: str, prepared: Prepared, recipe: Recipe, transport: httpx.BaseTransport | None = None) -> ServedQuality:
+def read_key(path: Path | None) -> str | None:
+    """The API key in a file, alone on its line; None without a file. ServiceError where there is none."""
+    if path is None:
+        return None
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServiceError(f"{path}: holds no API key ({error}); write one into it, alone on its line") from error
+    if not key or not key.isprintable():
+        raise ServiceError(f"{path}: holds no API key; write one into it, alone on its line")
+    return key
+
+
+def evaluate_service(
+    url: str, prepared: Prepared, recipe: Recipe, key: str | None = None, transport: httpx.BaseTransport | None = None
+) -> ServedQuality:
     """Ask ``url`` each judged query of the recipe's split, one after the other, and score the ids that come back.
 
     Each query is asked twice: for ten hits, as callers do, and for a hundred, which recall@100 needs (FAISS searches
@@ -70,6 +87,7 @@ def evaluate_service(url: str, prepared: Prepared, recipe: Recipe, transport: ht
         url: where the service answers, such as ``http://127.0.0.1:8000``.
         prepared: the output of ``prepare`` for the data that the service's snapshot was made from.
         recipe: for the split, the cut of relevance and the bootstrap.
+        key: for a service that wants an API key.
         transport: in place of the network.
 
     Raises:
@@ -79,8 +97,9 @@ def evaluate_service(url: str, prepared: Prepared, recipe: Recipe, transport: ht
     judged = load_judged(prepared, recipe)
     if judged is None:
         raise DataError("there are no judged queries (qrels/test.tsv or qrels/dev.tsv) to ask the service")
+    headers = _NO_USER if key is None else {**_NO_USER, "X-API-Key": key}
     row_of = {name: row for row, name in enumerate(prepared.documents.column("id").to_pylist())}
-    with httpx.Client(base_url=url, headers=_NO_USER, timeout=_CLIENT_TIMEOUT_SECONDS, transport=transport) as client:
+    with httpx.Client(base_url=url, headers=headers, timeout=_CLIENT_TIMEOUT_SECONDS, transport=transport) as client:
         pages, deeps = [], []
         for name, text in track(list(zip(judged.ids, judged.texts, strict=True)), "ask the service"):
             own = name if name in judged.own else None
@@ -108,7 +127,9 @@ def _search(client: httpx.Client, query: str, k: int, own: str | None) -> _Answe
         raise ServiceError(f"{client.base_url}: no answer ({error}); is the service running there?") from error
     milliseconds = 1000 * (time.perf_counter() - began)
     if not response.is_success:
-        raise ServiceError(f"{response.url}: status {response.status_code} to the query {query!r}: {response.text[:_EXCERPT]}")
+        remedy = "; name a file that holds an API key which may search with --key-file" if response.status_code in _NO_KEY else ""
+        told = f"status {response.status_code} to the query {query!r}: {response.text[:_EXCERPT]}"
+        raise ServiceError(f"{response.url}: {told}{remedy}")
     answer = _parse(response, milliseconds)
     return answer if own is None else replace(answer, ids=[name for name in answer.ids if name != own][:k])
 

@@ -9,7 +9,7 @@ import pytest
 from offline.data.prepared import QRELS, QUERIES, Prepared, write_table
 from offline.errors import DataError, ServiceError
 from offline.metrics import MRR, NDCG, RECALL_10, RECALL_100
-from offline.over_http import evaluate_service
+from offline.over_http import evaluate_service, read_key
 from offline.recipe import Recipe
 
 URL = "http://service.test"
@@ -128,3 +128,27 @@ def test_nothing_to_ask(tmp_path):
     write_table(pa.Table.from_pylist([], QRELS), tmp_path / "qrels.arrow")
     with pytest.raises(DataError, match="no judged queries"):
         measure(Prepared(tmp_path), Service())
+
+
+def test_a_service_that_wants_a_key_gets_the_one_of_the_file_and_says_so_without(prepared, tmp_path):
+    file = tmp_path / "key"
+    file.write_text("sn_secret\n")
+    service = Service(first=["d3"], second=["d9"])
+
+    def answer(request):
+        if request.headers.get("x-api-key") != "sn_secret":
+            return httpx.Response(401, json={"code": "key_unknown"})
+        return service(request)
+
+    found = evaluate_service(URL, prepared, RECIPE, read_key(file), transport=httpx.MockTransport(answer))
+    assert found.queries == 2
+    with pytest.raises(ServiceError, match="--key-file"):
+        evaluate_service(URL, prepared, RECIPE, read_key(None), transport=httpx.MockTransport(answer))
+
+
+@pytest.mark.parametrize("content", [b"", b"a\nb", b"\xff"])
+def test_what_holds_no_key_is_named(content, tmp_path):
+    (tmp_path / "key").write_bytes(content)
+    for path in (tmp_path / "key", tmp_path / "missing"):
+        with pytest.raises(ServiceError, match="holds no API key"):
+            read_key(path)
