@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,11 @@ from console_page import (
     visiting,
 )
 from make_snapshot import make_oracle
+from manual_clock import ManualClock
 from serving import TOKEN
 
 from service.generation import GenerationOptions, open_generation
+from service.history import INTERVAL_SECONDS, KEPT_SECONDS
 from snapshot.layout import Layout
 
 pytestmark = pytest.mark.slow
@@ -52,6 +56,20 @@ def lived(place: Place, searches: int = 12) -> None:
             for _ in range(searches):
                 assert client.post("/search", json={"query": QUERY, "timeout_ms": PATIENT_MS}).status_code == 200
             place.parts.history.sample()
+
+
+def lived_long(place: Place) -> None:
+    """Let a quarter of an hour of searches, which come and go, have been in seconds."""
+    history, clock = place.parts.history, ManualClock(0.0)
+    began = datetime.now(UTC) - timedelta(seconds=KEPT_SECONDS)
+    history._clock, history._now = clock, lambda: began + timedelta(seconds=clock())
+    history._before = history._before._replace(at=clock())
+    with httpx.Client(base_url=place.url) as client:
+        for number in range(round(KEPT_SECONDS / INTERVAL_SECONDS)):
+            for _ in range(3 + round(2 * math.sin(number / 12))):
+                assert client.post("/search", json={"query": QUERY, "timeout_ms": PATIENT_MS}).status_code == 200
+            clock.advance_ms(1000 * INTERVAL_SECONDS)
+            history.sample()
 
 
 def swapped(place: Place) -> None:
@@ -233,7 +251,7 @@ def test_on_a_phone_nothing_sticks_out(browser: Any, place: Place, scheme: str) 
 @SCHEMES
 def test_pictures_of_the_views(browser: Any, place: Place, scheme: str) -> None:
     """What the docs show is what the tests saw: written with SCREENSHOTS=1, and looked for in any case."""
-    lived(place)
+    lived_long(place)
     with visiting(browser, place, PICTURE, scheme) as page:
         page.get_by_label("beside it").select_option("exact")
         ask(page)
