@@ -7,8 +7,9 @@ import math
 import os
 import platform
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sized
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -32,6 +33,8 @@ class RayRunner:
 
     def __init__(self, config: RayConfig) -> None:
         self._config = config
+        if config.address is not None:
+            _use_token(os.environ, Path.home())
         self._ray = _import_ray()
 
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
@@ -77,6 +80,17 @@ def _on_worker(function: Callable[[Task], Result], task: Task) -> Result:
         raise WorkerError(
             f"worker {platform.node()}: {error.name} is not installed; every node needs pip install '.[offline,ray]'"
         ) from None
+
+
+def _use_token(environment: MutableMapping[str, str], home: Path) -> None:
+    """Have Ray tell a cluster its token, where this user has one and says nothing else; before Ray is imported, which reads it.
+
+    A cluster that is started where there is a token wants it (since Ray 2.59), and drivers look for it by themselves only where
+    the address is ``auto``. One that wants none takes no notice.
+    """
+    named = any(environment.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if named or (home / ".ray" / "auth_token").is_file():
+        environment.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _import_ray() -> Any:
@@ -130,7 +144,8 @@ def _check_listens(address: str) -> None:
 
 def _unanswered(address: str | None, error: Exception) -> WorkerError:
     return WorkerError(
-        f"ray.address: {address}: no cluster answers ({_line(error)}); start one with: ray start --head, or leave ray.address out"
+        f"ray.address: {address}: no cluster answers ({_line(error)}); start one with: ray start --head, or leave ray.address "
+        "out; one that wants a token wants the same one in ~/.ray/auth_token here"
     )
 
 

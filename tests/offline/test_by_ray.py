@@ -14,7 +14,7 @@ import pytest
 
 from offline import by_ray
 from offline.__main__ import Options
-from offline.by_ray import RayRunner
+from offline.by_ray import RayRunner, _use_token
 from offline.errors import BackboneError, EncodingError, OfflineError, WorkerError
 from offline.ray_config import RayConfig
 from offline.runners import LocalRunner, make_runner
@@ -93,6 +93,7 @@ class FakeRay:
 def use(monkeypatch):
     def replace(ray):
         monkeypatch.setattr(by_ray, "_import_ray", lambda: ray)
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # whoever runs this may have a token
         return ray
 
     return replace
@@ -191,6 +192,24 @@ def test_an_address_where_nobody_listens_is_refused_before_ray_waits_for_it(form
     with pytest.raises(WorkerError, match=rf"ray\.address: {re.escape(address)}: no cluster answers .*ray start --head"):
         list(RayRunner(RayConfig(address=address)).run(square, range(3)))
     assert ray.started is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "has_file", "mode"),
+    [
+        ({}, True, "token"),
+        ({}, False, None),
+        ({"RAY_AUTH_TOKEN": "secret"}, False, "token"),
+        ({"RAY_AUTH_TOKEN_PATH": "/run/token"}, False, "token"),
+        ({"RAY_AUTH_MODE": "disabled"}, True, "disabled"),
+    ],
+)
+def test_a_cluster_that_is_named_is_told_the_token_that_there_is(tmp_path, environment, has_file, mode):
+    if has_file:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("secret")
+    _use_token(environment, tmp_path)
+    assert environment.get("RAY_AUTH_MODE") == mode
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
