@@ -37,7 +37,7 @@ from snapshot.errors import SnapshotError
 from snapshot.files import sha256
 from snapshot.manifest import TextSpec
 from snapshot.paths import check_paths
-from snapshot.stores import Store, open_store
+from snapshot.stores import Store, folder_of, open_store
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -76,6 +76,8 @@ class StoreRunner:
     def _encoded(self, shards: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, Floats]]:
         with _told(self._url):
             store = open_store(self._url)
+            if "://" not in self._url:  # workers run where their node was started
+                self._url = str(folder_of(self._url).resolve())
         waiting: dict[str, ShardTask] = {}
         for stored, digest in self._inner.run(encode_stored, _Handed(self._hand_over, store, shards, waiting)):
             with _told(self._url):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -129,6 +130,23 @@ def test_a_tower_whose_files_would_leave_the_folder_is_refused(tmp_path, inputs,
 def test_a_store_that_is_not_there_is_named(tmp_path, inputs):
     with pytest.raises(WorkerError, match=r"ray\.store ftp://nowhere"):
         encoded(tmp_path / "remote", inputs, StoreRunner(LocalRunner(), "ftp://nowhere"))
+
+
+def test_a_folder_is_the_same_one_for_workers_that_run_elsewhere(tmp_path, inputs, monkeypatch):
+    class Elsewhere(LocalRunner):
+        def run(self, function, tasks):
+            def work(task):
+                with contextlib.chdir(tmp_path):
+                    return function(task)
+
+            return super().run(work, tasks)
+
+    (tmp_path / "here" / "store").mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    by_store._fetched.cache_clear()
+    monkeypatch.chdir(tmp_path / "here")
+    encoded(tmp_path / "remote", inputs, StoreRunner(Elsewhere(), "store"))
+    assert list((tmp_path / "here" / "store" / "shards").glob("*.npy"))
 
 
 def test_it_knows_documents_only():
