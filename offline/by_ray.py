@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import socket
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sized
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,7 +120,7 @@ def _session(ray: Any, config: RayConfig) -> Iterator[None]:
         _check_listens(config.address)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise _unanswered(config.address, error) from error
     try:
         _check_room(ray, config)
@@ -143,6 +144,11 @@ def _check_listens(address: str) -> None:
 
 
 def _unanswered(address: str | None, error: Exception) -> WorkerError:
+    if address is None:
+        return WorkerError(
+            f"Ray cannot start a cluster of this machine ({_line(error)}); it wants to write into {Path.home()} and "
+            f"{tempfile.gettempdir()} (HOME, TMPDIR)"
+        )
     return WorkerError(
         f"ray.address: {address}: no cluster answers ({_line(error)}); start one with: ray start --head, or leave ray.address "
         "out; one that wants a token wants the same one in ~/.ray/auth_token here"
