@@ -20,8 +20,8 @@ def test_the_goal_line(value, word):
 
 @pytest.mark.slow
 def test_both_walks_are_measured(tmp_path, capsys):
-    costs = measure(tmp_path, 2_000, 0.01)
+    costs = measure(tmp_path, 500, 0.01)
     assert set(costs.since) == {f"since/{name}" for name in ("export", "prepare", "encode", "index", "pack", "publish")}
     assert costs.encode_share < 0.5
     with capsys.disabled():
-        print(f"\n2,000 documents: {goal_line(costs.share)}")
+        print(f"\n500 documents: {goal_line(costs.share)}")
