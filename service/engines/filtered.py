@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from service.engines.base import Rows, Vectors
 from service.engines.costs import FEW, Costs, Curve, measure
-from service.engines.stored import NOTHING, Found, Stored, rows_compared
+from service.engines.stored import MEASURED_K, NOTHING, Found, Stored, rows_compared
 from snapshot.manifest import IvfPqIndex, ShardedIndex
 from snapshot.selection import Bits, Selection
 
@@ -118,8 +118,9 @@ class Lists:
 
         It is settled if as many lists again, and as many candidates again of each, have changed no more of the rows than
         this effort misses without a filter. Candidates are what codes put first, so they are many where a filter leaves
-        rows that are all about equally far.
+        rows that are all about equally far. Few hits are the first of ten: that one of them stays the same shows little.
         """
+        k, wanted = wanted.k, replace(wanted, k=max(wanted.k, min(MEASURED_K, wanted.selection.count)))
         enough = rows_compared(wanted.k, self._described.refine_factor)
         tolerated = wanted.k * (1 - _recall(self._described, wanted.effort))
         left_ms = self._costs.exact.at(wanted.selection.count)
@@ -140,7 +141,7 @@ class Lists:
             fresh = wanted.k - _in_common(best[1], before[1])
             if fresh <= tolerated and len(before[1]) == wanted.k and len(found) >= min(enough, wanted.selection.count):
                 break
-        return best if len(best[1]) == wanted.k else None
+        return (best[0][:k], best[1][:k]) if len(best[1]) == wanted.k else None
 
     def _nearest(self, wanted: Wanted) -> Iterator[Found]:
         """Similarities and lists, nearest first: half as many as seem to be needed here, then each time as many again."""

@@ -16,7 +16,7 @@ Found = tuple[Vectors, Rows]
 
 NOTHING: Found = np.empty(0, np.float32), np.empty(0, np.int64)
 
-_MEASURED_K = 10
+MEASURED_K = 10
 """Hits of which recall in effort tables is."""
 
 
@@ -25,7 +25,7 @@ def rows_compared(k: int, refine_factor: int) -> int:
 
     For few as many as for ten: else the best of one would be worse than the first of ten, and than the recall that was measured.
     """
-    return max(k, _MEASURED_K) * refine_factor
+    return max(k, MEASURED_K) * refine_factor
 
 
 class Stored(Protocol):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from service.engines.base import Rows, Vectors
+from service.engines.costs import Costs, Curve
 from service.engines.faiss import FaissEngine
 from snapshot.manifest import Effort, FlatIndex, HnswIndex, Index, IvfPqIndex
 from snapshot.selection import Selection
@@ -184,3 +185,17 @@ def test_the_best_of_one_is_found_as_surely_as_ten_under_a_filter(kind: str) -> 
     hits = [engine.search(query[np.newaxis], 1, effort, Selection.of_mask(mask)) for query in queries]
     first = np.where(mask, similarities(), -np.inf).argmax(axis=1)
     assert np.mean([each.rows[0, 0] == row for each, row in zip(hits, first, strict=True)]) >= 0.95
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_few_hits_of_lists_are_the_first_of_ten_where_a_filter_excludes_what_is_near(k: int) -> None:
+    documents, queries = clustered()[0][:10_000], clustered()[1]
+    index, _ = index_of("ivfpq")
+    index.add(documents)
+    table = tuple(Effort(effort=effort, recall_at_10=recall, p50_ms=0, p99_ms=0) for effort, recall in ((4, 0.5), (16, 0.99)))
+    nothing, dear = Curve((1.0,), (0.0,)), Curve((1.0, 10_000.0), (1.0, 10_000.0))
+    engine = FaissEngine(index, described("ivfpq", table), Costs(dear, nothing, nothing))
+    for query, scores in zip(queries, queries @ documents.T, strict=True):
+        selection = Selection.of_mask(scores < np.median(scores))
+        few, ten = (engine.search(query[np.newaxis], hits, 16, selection).rows[0] for hits in (k, K))
+        np.testing.assert_array_equal(few, ten[:k])
