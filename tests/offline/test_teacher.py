@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny_work import make_prepared, make_towers
+from tiny_work import make_prepared, make_towers, traced
 
 from offline import teacher, towers
 from offline.config import PackConfig
@@ -29,6 +29,12 @@ def job(tmp_path_factory):
     dim = towers.tower_dim(towers.load_tower(inputs["train"] / "query_tower"))
     (inputs["encode"] / SPACE).write_text(json.dumps({"fingerprint": SPACE_OF_TEST, "dim": dim}))
     return Job(Recipe(name="toy", pack=PackConfig(teacher=True)), Source(), work / "pack", inputs)
+
+
+@pytest.fixture(autouse=True)
+def traced_once(monkeypatch):
+    """The teacher's graph: a trace takes seconds."""
+    monkeypatch.setattr(teacher, "to_onnx", traced)
 
 
 def test_the_service_computes_what_the_teacher_does_in_torch(job, tmp_path):
