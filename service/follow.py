@@ -36,8 +36,7 @@ from snapshot.registry import Desire, Registry
 
 Enter = Callable[[Step], None]
 
-_REPORTS = 32
-"""Kept; about 4 KB each."""
+_REPORTS = 32  # kept; about 4 KB each
 
 _log = structlog.get_logger(__name__)
 
@@ -323,7 +322,8 @@ class Follower:
                 return False
             try:
                 proof = former.prove()
-            except Exception as error:  # noqa: BLE001 - whatever a proof meets, the way back is to open it anew
+            except Exception as error:  # noqa: BLE001 - counted; whatever a proof meets, the way back is to open it anew
+                self._observer.failed(former.id, str(code_of(error)))
                 _log.warning("former_refused", snapshot=former.id, code=code_of(error), reason=reason_of(error))
                 self._generations.forget_former()
                 return False

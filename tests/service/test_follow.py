@@ -213,6 +213,7 @@ def test_a_former_whose_proof_meets_the_unforeseen_is_opened_anew(bench, monkeyp
         assert bench.follower.converge() is Outcome.REPLACED
     assert bench.opener.opened == ["a", "b", "a"]
     assert (bench.generations.serving, bench.follower.last_error) == ("a", None)
+    assert bench.refusals.heard == [("a", "internal")]
 
 
 def test_a_snapshot_in_place_of_its_registry_is_said_to_be_one(tmp_path):
