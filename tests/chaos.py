@@ -119,8 +119,9 @@ def chaos_before(target: int) -> Iterator[Chaos]:
         chaos.port = server.sockets[0].getsockname()[1]
         ready.set()
         await stopping.wait()
-        server.close()
+        loop.remove_reader(server.sockets[0])  # asyncio forgets, unclosed, what was accepted a moment before its server closes
         await chaos.stop()
+        server.close()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), name="chaos")
     thread.start()
