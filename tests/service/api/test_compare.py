@@ -11,7 +11,7 @@ from make_snapshot import WORDS, make_oracle, make_snapshot
 from serving import TOKEN, Client, assert_problem, client_of, tokens_file
 
 from service.api.admin_schemas import CompareResponse
-from service.api.schemas import HistoryResponse
+from service.api.ops_schemas import HistoryResponse
 from service.generation import Generation, GenerationOptions, open_generation
 from snapshot.layout import Layout
 from snapshot.registry import Registry
