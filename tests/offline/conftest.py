@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -150,3 +150,16 @@ def beir_folder(tmp_path: Path) -> BeirFolder:
         return _make(tmp_path / "beir", splits, compress)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def traced_once() -> Iterator[None]:
+    """Each tower's graph: a trace takes seconds."""
+    from tiny_work import traced  # with torch, which most tests here need not wait for
+
+    from offline import export, systems
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "to_onnx", traced)
+        patch.setattr(systems, "to_onnx", traced)
+        yield

@@ -7,9 +7,9 @@ from math import log2
 import numpy as np
 import pyarrow as pa
 import pytest
-from tiny_work import make_prepared, make_student, make_towers, traced
+from tiny_work import make_prepared, make_student, make_towers
 
-from offline import encode, evaluate, export, index, plots, systems, towers
+from offline import encode, evaluate, export, index, plots, towers
 from offline.config import EvaluateConfig, ExportConfig, IndexConfig, TrainConfig
 from offline.data.prepared import QRELS, Prepared, write_table
 from offline.encoded import load_vectors
@@ -20,15 +20,7 @@ from offline.stages import Job, Source
 from snapshot.text import render_query
 
 ROWS = 60
-
-
-@pytest.fixture(scope="module", autouse=True)
-def traced_once():
-    """Each tower's graph: a trace takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "to_onnx", traced)
-        patch.setattr(systems, "to_onnx", traced)
-        yield
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 @pytest.fixture(scope="module")

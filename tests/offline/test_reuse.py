@@ -8,9 +8,9 @@ import onnx
 import pytest
 from tiny_models import make_tiny_bert
 from tiny_walk import ROWS, TEXTS, finish, make_base, make_corpus, write_data
-from tiny_work import assemble, traced
+from tiny_work import assemble
 
-from offline import export, systems, towers
+from offline import towers
 from offline.data.prepared import Prepared
 from offline.errors import ParentError
 from offline.parent import Parent
@@ -20,14 +20,7 @@ from snapshot.layout import Layout
 from snapshot.text import render_query
 from snapshot.verify import verify
 
-
-@pytest.fixture(scope="module", autouse=True)
-def traced_once():
-    """Each tower's graph: a trace takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "to_onnx", traced)
-        patch.setattr(systems, "to_onnx", traced)
-        yield
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 @pytest.fixture(scope="module")
