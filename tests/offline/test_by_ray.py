@@ -185,7 +185,7 @@ def test_a_cluster_that_does_not_answer_is_named(listening, use):
         list(RayRunner(RayConfig(address=listening)).run(square, range(3)))
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "/root/.ray"), ValueError("AF_UNIX path too long")])
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "/home/.ray"), ValueError("AF_UNIX path too long")])
 def test_a_cluster_of_this_machine_that_cannot_be_started_is_a_line(error, use):
     use(FakeRay(init_fails=error))
     with pytest.raises(WorkerError, match=r"cannot start a cluster of this machine .*(denied|long).*HOME, TMPDIR"):
