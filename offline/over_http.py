@@ -18,6 +18,7 @@ from offline.judged import Judged, load_judged
 from offline.metrics import DEPTH, METRICS, Rows, merge_depths, score
 from offline.progress import track
 from offline.recipe import Recipe
+from snapshot.files import read_secret
 
 _PAGE = 10
 _TIMEOUT_MS = 3_600_000.0
@@ -66,12 +67,9 @@ def read_key(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        key = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        return read_secret(path)
+    except (OSError, ValueError) as error:
         raise ServiceError(f"{path}: holds no API key ({error}); write one into it, alone on its line") from error
-    if not key or not key.isprintable():
-        raise ServiceError(f"{path}: holds no API key; write one into it, alone on its line")
-    return key
 
 
 def evaluate_service(

@@ -15,11 +15,10 @@ from typing import Any
 from service.deadline import Deadline
 from service.errors import UnreachableError
 from service.headers import SYNTHETIC
-from snapshot.files import read_small
+from snapshot.files import read_secret
 
 _MAX_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 16
-_MAX_KEY_BYTES = 4096
 _LEAST_SECONDS = 0.001
 _ANOTHER = "that is not this service: look at the URL"
 
@@ -33,12 +32,9 @@ def read_key(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        key = read_small(path, _MAX_KEY_BYTES).decode("utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        return read_secret(path)
+    except (OSError, ValueError) as error:
         raise UnreachableError(f"{path}: holds no API key ({error}); write one into it, alone on its line") from error
-    if not key or not key.isascii() or not key.isprintable():
-        raise UnreachableError(f"{path}: holds no API key; write one into it, alone on its line")
-    return key
 
 
 @dataclass(frozen=True, slots=True)

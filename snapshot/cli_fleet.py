@@ -11,6 +11,7 @@ import typer
 
 from snapshot.cli import JsonOption, age, age_seconds, print_json, print_table
 from snapshot.errors import FleetError, ReasonMissingError, ReplicaError
+from snapshot.files import read_secret
 from snapshot.fleet import Replica, Seen, agree, check_distinct, look_at, replicas
 from snapshot.registry import Registry
 from snapshot.remote import Remote
@@ -82,12 +83,11 @@ def _token(path: Path | None) -> str:
             "--wave needs an operator's token; make one with: python -m service token NAME, and name its file: --token-file"
         )
     try:
-        token = path.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FleetError(f"{path}: cannot be read ({error}); it holds an operator's token, a line") from error
-    if not token or not token.isascii() or not token.isprintable():
-        raise FleetError(f"{path}: holds no token; it is the secret that was printed by: python -m service token NAME")
-    return token
+        return read_secret(path)
+    except (OSError, ValueError) as error:
+        raise FleetError(
+            f"{path}: holds no token ({error}); it is the secret that was printed by: python -m service token NAME"
+        ) from error
 
 
 def _described(one: Seen | ReplicaError) -> dict[str, object]:

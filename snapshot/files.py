@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import os
@@ -15,6 +16,7 @@ from typing import BinaryIO
 
 TEMPORARY = ".tmp"
 """How the names of files end that a kill may leave behind."""
+_MAX_SECRET_BYTES = 4096
 _CHUNK_BYTES = 16 << 20
 """Read and hashed without the interpreter's lock. Between two of them whoever imports modules meanwhile keeps it for 5 ms."""
 
@@ -90,6 +92,23 @@ def read_small(path: Path, limit_bytes: int) -> bytes:
     if len(content) > limit_bytes:
         raise OSError(errno.EFBIG, f"larger than {limit_bytes} bytes", str(path))
     return content
+
+
+def read_secret(path: Path) -> str:
+    """The one line of a file, or of a pipe, that holds a key or a token, without the mark that editors of Windows put before it.
+
+    Links are followed: orchestrators mount secrets as such.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not one line of printable ASCII; what it is, is not repeated.
+    """
+    with path.open("rb") as handle:
+        content = handle.read(_MAX_SECRET_BYTES + 1)
+    secret = content.removeprefix(codecs.BOM_UTF8).strip()
+    if not secret or len(content) > _MAX_SECRET_BYTES or not secret.isascii() or not secret.decode("ascii").isprintable():
+        raise ValueError("not one line of printable ASCII")
+    return secret.decode("ascii")
 
 
 def fsync_folder(folder: Path) -> None:

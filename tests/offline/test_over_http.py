@@ -11,6 +11,7 @@ from offline.errors import DataError, ServiceError
 from offline.metrics import MRR, NDCG, RECALL_10, RECALL_100
 from offline.over_http import evaluate_service, read_key
 from offline.recipe import Recipe
+from service.headers import SYNTHETIC
 
 URL = "http://service.test"
 RECIPE = Recipe.model_validate({"name": "t", "evaluate": {"bootstrap": 50}})
@@ -136,6 +137,7 @@ def test_a_service_that_wants_a_key_gets_the_one_of_the_file_and_says_so_without
     service = Service(first=["d3"], second=["d9"])
 
     def answer(request):
+        assert request.headers[SYNTHETIC] == "1"
         if request.headers.get("x-api-key") != "sn_secret":
             return httpx.Response(401, json={"code": "key_unknown"})
         return service(request)
